@@ -1,0 +1,65 @@
+"""The ledger: what became of every row that a source held. Nothing is dropped silently."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+Kind = Literal["dropped", "changed", "warning"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kind of event: how many rows it met, why, and the first of them as an example."""
+
+    kind: Kind
+    reason: str
+    rows: int
+    example: str = ""
+
+
+@dataclass
+class Ledger:
+    """Counts the rows of a source as they are read, changed and dropped.
+
+    `read` rows came in; each `dropped` entry took its rows away; `changed` rows stayed with another value;
+    a `warning` concerns the source as a whole.
+    """
+
+    source: str
+    read: int = 0
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def kept(self) -> int:
+        """The rows that are left."""
+        return self.read - sum(entry.rows for entry in self.entries if entry.kind == "dropped")
+
+    def drop(self, frame: pd.DataFrame, rows: "pd.Series[bool] | np.ndarray", reason: str) -> pd.DataFrame:
+        """Returns `frame` without the rows where the mask `rows` holds, and writes them down (none: no entry)."""
+        mask = np.asarray(rows, dtype=bool)
+        self._write("dropped", reason, frame, mask)
+        return frame.loc[~mask]
+
+    def change(self, frame: pd.DataFrame, rows: "pd.Series[bool] | np.ndarray", reason: str) -> None:
+        """Writes down that the rows where the mask holds have another value than the source gave them."""
+        self._write("changed", reason, frame, np.asarray(rows, dtype=bool))
+
+    def warn(self, reason: str, rows: int = 0) -> None:
+        """Writes down something about the source that the user should know."""
+        self.entries.append(Entry("warning", reason, rows))
+
+    def _write(self, kind: Kind, reason: str, frame: pd.DataFrame, mask: np.ndarray) -> None:
+        if mask.any():
+            label = "face" if "face" in frame.columns else frame.columns[0]
+            self.entries.append(Entry(kind, reason, int(mask.sum()), str(frame.loc[mask, label].iloc[0])))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ledger as plain values, for JSON."""
+        return {
+            "source": self.source,
+            "read": self.read,
+            "kept": self.kept,
+            "entries": [vars(entry) for entry in self.entries],
+        }

@@ -1,0 +1,214 @@
+"""The tables of the spine: their columns, dtypes and checks, and how they are read and written."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mien.errors import MienError, MissingExtra
+
+GENDERS = ("female", "male")
+"""Perceived binary gender, as the data sets label it."""
+
+AGE_GROUPS = ("0-2", "4-6", "8-13", "15-20", "25-32", "38-43", "48-53", "60+")
+"""Adience's age groups, youngest first."""
+
+SPLITS = ("train", "val", "test")
+
+OLDEST = 130.0
+"""Ages above this are taken for errors."""
+
+# An age between two groups belongs to the nearer one, a tie to the younger.
+_BETWEEN_GROUPS = np.array([3.0, 7.0, 14.0, 22.5, 35.0, 45.5, 56.5])
+
+_GENDER = pd.CategoricalDtype(GENDERS)
+_AGE_GROUP = pd.CategoricalDtype(AGE_GROUPS, ordered=True)
+_SPLIT = pd.CategoricalDtype(SPLITS)
+
+FACES_COLUMNS: dict[str, Any] = {
+    "face": "str",
+    "dataset": "str",
+    "path": "str",
+    "x": "float64",
+    "y": "float64",
+    "w": "float64",
+    "h": "float64",
+    "subject": "str",
+    "photo": "str",
+    "gender": _GENDER,
+    "age": "float64",
+    "age_group": _AGE_GROUP,
+    "fold": "Int64",
+    "split": _SPLIT,
+}
+"""Columns of the faces table and their dtypes; a label or box that is not known is missing. More columns may follow."""
+
+
+class TableError(MienError):
+    """A table that does not keep to the contract of this module."""
+
+
+def age_to_group(age: "Sequence[float] | np.ndarray | pd.Series[float]") -> pd.Categorical:
+    """The age group of each age in years (any shape (n,)); missing stays missing.
+
+    An age between two groups goes to the nearer one, a tie to the younger.
+    """
+    years = np.asarray(age, dtype=float)
+    codes = np.where(np.isnan(years), -1, np.searchsorted(_BETWEEN_GROUPS, years, side="left"))
+    return pd.Categorical.from_codes(codes, dtype=_AGE_GROUP)
+
+
+def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:
+    """Returns the table with every column of `FACES_COLUMNS`, in its dtype, further columns after them.
+
+    `face` and `path` must be there and complete; what else is absent becomes a missing value, except that
+    `dataset` becomes "unknown" and `age_group` follows from `age` where only the latter is known.
+
+    Raises:
+        TableError: A needed column is absent, an id occurs twice, a label is unknown, an age is impossible,
+            or a path is absolute or leaves the root. The message names `name`, the column and an example.
+    """
+    for column in ("face", "path"):
+        if column not in faces.columns:
+            raise TableError(
+                f"{name}: needed column {column!r} is absent; its columns are: {', '.join(map(str, faces.columns))}"
+            )
+    twice = faces.columns[faces.columns.duplicated()]
+    if len(twice):
+        raise TableError(f"{name}: column {twice[0]!r} occurs more than once")
+    out = faces.copy()
+    for column, dtype in FACES_COLUMNS.items():
+        if column in out.columns:
+            out[column] = _convert(out[column], dtype, f"{name}: column {column!r}")
+        else:
+            out[column] = pd.Series("unknown" if column == "dataset" else None, index=out.index, dtype=dtype)
+    for column in ("face", "path"):
+        if out[column].isna().any():
+            raise TableError(f"{name}: column {column!r} is empty in {int(out[column].isna().sum())} rows")
+    duplicated = out["face"][out["face"].duplicated()]
+    if len(duplicated):
+        raise TableError(
+            f"{name}: column 'face' must be unique; {len(duplicated)} ids occur again, for instance {duplicated.iloc[0]!r}"
+        )
+    _check_ages(out, name)
+    _check_paths(out["path"], name)
+    unknown_group = out["age_group"].isna() & out["age"].notna()
+    if unknown_group.any():
+        out.loc[unknown_group, "age_group"] = age_to_group(out.loc[unknown_group, "age"])
+    extra = [column for column in out.columns if column not in FACES_COLUMNS]
+    checked = out[[*FACES_COLUMNS, *extra]].reset_index(drop=True)
+    checked.attrs = dict(faces.attrs)
+    return checked
+
+
+def _convert(values: pd.Series, dtype: Any, where: str) -> pd.Series:
+    if isinstance(dtype, pd.CategoricalDtype):
+        known = values.isna() | values.astype("object").isin(list(dtype.categories))
+        if not known.all():
+            bad = values[~known]
+            raise TableError(
+                f"{where}: {len(bad)} values are unknown, for instance {bad.iloc[0]!r}; "
+                f"valid: {', '.join(dtype.categories)}, or empty where it is not known"
+            )
+        return values.astype("object").where(values.notna(), None).astype(dtype)
+    if dtype == "str":
+        # Ids that look like numbers come back from CSV as floats where some are missing: 7, not 7.0.
+        if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
+            values = values.astype("Int64")
+        return values.astype("object").where(values.notna(), None).map(str, na_action="ignore").astype("str")
+    try:
+        numbers = pd.to_numeric(values)
+        return numbers.astype(dtype)
+    except (ValueError, TypeError) as error:
+        broken = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()]
+        example = broken.iloc[0] if len(broken) else values.dropna().iloc[0]
+        raise TableError(f"{where}: {example!r} is not a number of kind {dtype}") from error
+
+
+def _check_ages(faces: pd.DataFrame, name: str) -> None:
+    odd = faces.loc[(faces["age"] < 0) | (faces["age"] > OLDEST), "age"]
+    if len(odd):
+        raise TableError(f"{name}: column 'age': {odd.iloc[0]:g} is outside of 0 to {OLDEST:g} years ({len(odd)} rows)")
+
+
+def _check_paths(paths: "pd.Series[str]", name: str) -> None:
+    suspicious = paths[paths.str.contains(r"\.\.|^/|^[A-Za-z]:|\\|\x00", regex=True)]
+    for path in suspicious:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or path[1:2] == ":" or "\x00" in path:
+            raise TableError(f"{name}: column 'path': {path!r} must be relative to the data root and stay inside it")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Reads a table from a `.parquet` or `.csv` file.
+
+    Raises:
+        TableError: The file is absent, has another ending, or cannot be read as what its ending says.
+    """
+    path = Path(path)
+    _check_ending(path)
+    if not path.is_file():
+        raise TableError(f"table {str(path)!r} does not exist or is not a file")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path, engine="pyarrow")
+        # Only an empty field is missing: "NA" or "null" may be somebody's file name.
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], encoding="utf-8-sig", low_memory=False)
+    except Exception as error:  # pandas and pyarrow raise many kinds
+        raise TableError(f"table {str(path)!r} cannot be read: {error}") from error
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> Path:
+    """Writes a table as `.parquet` or `.csv`; the file appears whole or not at all."""
+    path = Path(path)
+    _check_ending(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as part:
+        if path.suffix == ".parquet":
+            table.to_parquet(part, engine="pyarrow", index=False)
+        else:
+            table.to_csv(part, index=False)
+    return path
+
+
+class atomic_path:
+    """Context manager: a temporary name beside `path` that replaces `path` when the block ends without error."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __enter__(self) -> Path:
+        handle, name = tempfile.mkstemp(
+            dir=self.path.parent, prefix=f".{self.path.stem[:40]}.", suffix=self.path.suffix
+        )
+        os.close(handle)
+        self.part = Path(name)
+        return self.part
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if kind is None:
+            # mkstemp makes private files; give what an ordinary open() would have given.
+            mask = os.umask(0)
+            os.umask(mask)
+            self.part.chmod(0o666 & ~mask)
+            self.part.replace(self.path)
+        else:
+            self.part.unlink(missing_ok=True)
+
+
+def _check_ending(path: Path) -> None:
+    if path.suffix not in (".parquet", ".csv"):
+        raise TableError(f"table {str(path)!r}: unknown ending {path.suffix!r}; valid: .parquet, .csv")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise MissingExtra(f"{str(path)!r}: Parquet (.csv does not)", "parquet") from None
+
+
+def read_faces_table(path: str | Path) -> pd.DataFrame:
+    """Reads and checks a faces table."""
+    return check_faces(read_table(path), str(path))
