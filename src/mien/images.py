@@ -1,0 +1,179 @@
+"""From bytes to upright RGB pixels, and from a box to the square that a network sees: for training and prediction.
+
+Whatever an image looks like to a person in a viewer is what comes out: turned upright by its EXIF note, grey and
+CMYK as RGB, 16 bits reduced to 8, transparency over white, the first picture of an animation.
+"""
+
+import io
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mien.errors import MienError
+
+MAX_PIXELS = 89_478_485
+"""Larger images are refused before they are decoded (Pillow's own bound for decompression bombs)."""
+
+MIN_SIDE = 8
+"""Images with a side shorter than this hold no face."""
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+Box = tuple[float, float, float, float]
+"""x, y, width and height in pixels of the upright image; may reach beyond it."""
+
+_EXIF_ORIENTATION = 0x0112
+
+
+class ImageError(MienError):
+    """An image that cannot be used: `reason` is one of a few short words that can be counted, the text says more."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        return ImageError, (self.reason, str(self).partition(": ")[2])
+
+
+def load(source: str | Path | bytes, min_size: int | None = None) -> np.ndarray:
+    """Decodes a whole image.
+
+    Args:
+        source: A path, or the bytes of an image file.
+        min_size: If given, the decoder may reduce the image as long as its shorter side keeps this many pixels.
+
+    Returns:
+        uint8, (height, width, 3), upright RGB.
+
+    Raises:
+        ImageError: With `reason` one of missing, unreadable, empty, not an image, truncated, too large, too small.
+    """
+    with _open(source) as image:
+        if min_size is not None:
+            _reduce(image, min_size / min(image.size))
+        return np.asarray(_upright_rgb(image))
+
+
+def load_face(
+    source: str | Path | bytes, size: int, box: Box | None = None, margin: float = 0.0
+) -> np.ndarray:
+    """Decodes one face as the square that a network sees.
+
+    Args:
+        source: A path, or the bytes of an image file.
+        size: Side of the square in pixels.
+        box: The face in the upright image; None: the image is the face.
+        margin: See `square`.
+
+    Returns:
+        uint8, (size, size, 3), upright RGB.
+
+    Raises:
+        ImageError: As `load`.
+    """
+    with _open(source) as image:
+        width, height = image.size
+        if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # lies on its side
+            width, height = height, width
+        left, top, side = square(width, height, box, margin)
+        _reduce(image, size / side)
+        upright = _upright_rgb(image)
+    scale = upright.width / width
+    return cut(upright, (left * scale, top * scale, side * scale), size)
+
+
+def square(width: float, height: float, box: Box | None = None, margin: float = 0.0) -> tuple[float, float, float]:
+    """The square (left, top, side) in pixels that is cut from an image of `width` x `height`.
+
+    Around a box: centred on it, with its longer side plus `margin` times that side (0.4 adds a fifth at each edge);
+    it may reach beyond the image. Without a box: the largest square in the middle of the image, and no margin.
+    """
+    if box is None:
+        side = float(min(width, height))
+        return (width - side) / 2, (height - side) / 2, side
+    x, y, w, h = box
+    side = max(w, h) * (1 + margin)
+    return x + (w - side) / 2, y + (h - side) / 2, side
+
+
+def cut(image: Image.Image | np.ndarray, where: tuple[float, float, float], size: int) -> np.ndarray:
+    """Cuts the square (left, top, side) and resizes it with antialiasing to uint8 (size, size, 3).
+
+    What lies beyond the image repeats its edge.
+    """
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    left, top, side = where
+    pad = [
+        max(0, math.ceil(excess))
+        for excess in (-left, -top, left + side - picture.width, top + side - picture.height)
+    ]
+    if any(pad):
+        before_x, before_y, after_x, after_y = pad
+        # A box far outside would ask for endless padding; a square's side is more than any face needs.
+        if max(pad) > side:
+            raise ImageError("outside", f"the box lies outside of the image of {picture.width}x{picture.height}")
+        widths = ((before_y, after_y), (before_x, after_x), (0, 0))
+        picture = Image.fromarray(np.pad(np.asarray(picture), widths, mode="edge"))
+        left, top = left + before_x, top + before_y
+    # Rounding may put the far edge a hair beyond the image, which Pillow refuses.
+    edges = (left, top, min(left + side, picture.width), min(top + side, picture.height))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=edges))
+
+
+def _open(source: str | Path | bytes) -> Image.Image:
+    """Reads the header, and refuses what cannot or should not be decoded."""
+    if isinstance(source, bytes):
+        name, size = f"{len(source)} bytes", len(source)
+    else:
+        name = str(source)
+        try:
+            size = Path(source).stat().st_size if Path(source).is_file() else -1
+        except (OSError, ValueError) as error:
+            raise ImageError("unreadable", f"{name}: {error}") from error
+        if size < 0:
+            raise ImageError("missing", name)
+    if size == 0:
+        raise ImageError("empty", name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("too large", f"{name}: more than {MAX_PIXELS:,} pixels") from error
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image", f"{name}; read are {', '.join(FORMATS)}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError) as error:
+        raise ImageError("unreadable", f"{name}: {error}") from error
+    if min(image.size) < MIN_SIDE:
+        image.close()
+        raise ImageError("too small", f"{name}: {image.width}x{image.height} pixels, at least {MIN_SIDE} a side")
+    return image
+
+
+def _reduce(image: Image.Image, scale: float) -> None:
+    """Lets the decoder, where it can (JPEG), give a smaller image, at least `scale` times the full size."""
+    if scale < 1:
+        image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I;16"):
+            # Pillow clips 16 bits when it converts; the high byte is the picture.
+            return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
+        if upright.mode in ("I", "F"):
+            raise ImageError("unsupported", "32 bits a pixel; valid: 8 or 16")
+        if upright.has_transparency_data:
+            layer = upright.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        return upright.convert("RGB")
+    except ImageError:
+        raise
+    except Exception as error:  # a broken file can raise anything in a decoder
+        raise ImageError("truncated", str(error)) from error
