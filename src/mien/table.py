@@ -149,7 +149,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         TableError: The file is absent, has another ending, or cannot be read as what its ending says.
     """
     path = Path(path)
-    _check_ending(path)
+    check_ending(path)
     if not path.is_file():
         raise TableError(f"table {str(path)!r} does not exist or is not a file")
     try:
@@ -164,7 +164,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 def write_table(table: pd.DataFrame, path: str | Path) -> Path:
     """Writes a table as `.parquet` or `.csv`; the file appears whole or not at all."""
     path = Path(path)
-    _check_ending(path)
+    check_ending(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part:
         if path.suffix == ".parquet":
@@ -199,7 +199,8 @@ class atomic_path:
             self.part.unlink(missing_ok=True)
 
 
-def _check_ending(path: Path) -> None:
+def check_ending(path: Path) -> None:
+    """Raises `TableError` where a table's ending is neither .parquet nor .csv, `MissingExtra` where pyarrow is absent."""
     if path.suffix not in (".parquet", ".csv"):
         raise TableError(f"table {str(path)!r}: unknown ending {path.suffix!r}; valid: .parquet, .csv")
     if path.suffix == ".parquet":

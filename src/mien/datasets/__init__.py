@@ -1,0 +1,101 @@
+"""The data sets: each source is a module here that reads it into the faces table, and a line in `SOURCES`.
+
+To add a source, write a module with `LABELS` and `read` (see `Adapter`) and add it to the dictionary.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from mien.datasets import _files, adience, celeba, csv, utkface
+from mien.errors import MienError, choices
+from mien.ledger import Ledger
+from mien.table import check_faces
+
+
+class Adapter(Protocol):
+    """What the module of a source holds.
+
+    `LABELS` describes each label policy in a line, the default first. `read(root, labels)` returns the faces
+    and what became of every row; its further keyword arguments are options that only this source takes.
+    """
+
+    LABELS: dict[str, str]
+    read: Callable[..., tuple[pd.DataFrame, Ledger]]
+
+
+SOURCES: dict[str, Adapter] = {
+    "adience": adience,
+    "celeba": celeba,
+    "utkface": utkface,
+    "csv": csv,
+}
+"""The sources by name."""
+
+
+def read_faces(
+    source: str, root: str | Path, labels: str | None = None, map: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Reads a data set into a checked faces table.
+
+    Rows whose image is not there are dropped; if there are no images at all, the table is metadata alone.
+
+    Args:
+        source: A name in `SOURCES`.
+        root: The folder of the data set; for `csv` also the table's file.
+        labels: One of the source's label policies, `SOURCES[source].LABELS`; the first of them if None.
+        map: For `csv`: the user's names of columns and the names in the faces table that they stand for.
+
+    Returns:
+        The faces, one a row, paths relative to `data_root(root)`. `attrs["ledger"]` says what became of every
+        row of the source (`Ledger.to_dict`).
+
+    Raises:
+        MienError: The source, policy, root or map is not valid, the data set has no faces, or its table
+            breaks the contract of `table.check_faces`.
+    """
+    if source not in SOURCES:
+        raise MienError(choices("source", source, SOURCES))
+    adapter = SOURCES[source]
+    policy = next(iter(adapter.LABELS)) if labels is None else labels
+    if policy not in adapter.LABELS:
+        raise MienError(f"{source}: {choices('label policy', policy, adapter.LABELS)}")
+    options = {"map": dict(map)} if map else {}
+    if map and not _takes_map(source):
+        takers = ", ".join(filter(_takes_map, SOURCES))
+        raise MienError(f"{source} takes no map of columns (given: {dict(map)}); sources that do: {takers}")
+    faces, ledger = adapter.read(Path(root), policy, **options)
+    _need_faces(faces, ledger, root)
+    faces = _drop_without_image(check_faces(faces, f"{source} {str(root)!r}"), Path(root), ledger)
+    faces.attrs["ledger"] = ledger.to_dict()
+    return faces
+
+
+def data_root(root: str | Path) -> Path:
+    """The folder that the paths of a faces table are relative to: `root`, or that of the table at `root`."""
+    root = Path(root)
+    return root.parent if root.is_file() else root
+
+
+def _takes_map(source: str) -> bool:
+    return "map" in inspect.signature(SOURCES[source].read).parameters
+
+
+def _drop_without_image(faces: pd.DataFrame, root: Path, ledger: Ledger) -> pd.DataFrame:
+    exists = _files.present(data_root(root), faces["path"])
+    if exists.any():
+        return ledger.drop(faces, ~exists, "the image is not there").reset_index(drop=True)
+    ledger.warn(
+        f"no images are there, the table is metadata alone; looked for {faces['path'].iloc[0]!r} and others"
+    )
+    return faces
+
+
+def _need_faces(faces: pd.DataFrame, ledger: Ledger, root: str | Path) -> None:
+    if faces.empty:
+        entries = "; ".join(f"{entry.kind} {entry.rows}: {entry.reason}" for entry in ledger.entries)
+        found = f"{ledger.read} rows read from {str(root)!r}"
+        raise MienError(f"{ledger.source}: no face is left of {found} ({entries or 'it is empty'})")

@@ -1,0 +1,214 @@
+"""The command line: thin verbs, each of which imports what it needs when it is called."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mien.errors import MienError
+
+app = typer.Typer(
+    name="mien",
+    help="Train, compare, explain and ship classifiers of perceived gender and age from photographs of faces.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for instance optim.lr=0.01; repeatable."),
+]
+
+
+@app.command(epilog="Example: mien draw demo/adience --layout adience --seed 0")
+def draw(
+    root: Annotated[Path, typer.Argument(help="Folder to write; it must be new, or hold an earlier drawing.")],
+    layout: Annotated[str, typer.Option(help="Files and style: adience or celeba.")] = "adience",
+    seed: Annotated[int, typer.Option(help="Another seed draws other faces.")] = 0,
+) -> None:
+    """Write demonstration faces: they check machinery and say nothing about people."""
+    from mien.console import console, progress
+    from mien.draw import draw_faces
+
+    with progress("drawing") as tell:
+        counts = draw_faces(root, layout, seed, progress=tell)
+    console.print(f"{root}: {', '.join(f'{count} {name}' for name, count in counts.items())}", highlight=False)
+
+
+@app.command(epilog="Example: mien faces adience ~/adience --labels exact --out adience.parquet")
+def faces(
+    source: Annotated[str, typer.Argument(help="adience, celeba, utkface or csv.")],
+    root: Annotated[Path, typer.Argument(help="Folder of the data set; csv: a table, or a folder per class.")],
+    labels: Annotated[str | None, typer.Option(help="Label policy of the source; an unknown one lists all.")] = None,
+    out: Annotated[Path, typer.Option(help="Faces table to write, .parquet or .csv.")] = Path("faces.parquet"),
+    map: Annotated[
+        list[str] | None, typer.Option(metavar="THEIRS=OURS", help="csv: rename a column; repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the ledger as JSON.")] = False,
+) -> None:
+    """Read a data set into the faces table, and say what became of every row."""
+    from mien.console import console, show_ledger
+    from mien.datasets import read_faces
+    from mien.table import check_ending, write_table
+
+    check_ending(out)
+    table = read_faces(source, root, labels, _pairs(map) if map else None)
+    write_table(table, out)
+    ledger = table.attrs["ledger"]
+    if as_json:
+        print(json.dumps(ledger | {"out": str(out)}, indent=2))
+    else:
+        show_ledger(ledger)
+        console.print(f"{len(table)} faces in {out}", highlight=False)
+
+
+@app.command(epilog="Example: mien eda faces.parquet --root ~/adience --out eda")
+def eda(
+    faces: Annotated[Path, typer.Argument(help="A faces table.")],
+    root: Annotated[Path | None, typer.Option(help="Folder of the images; without it, metadata alone.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report and its tables.")] = Path("eda"),
+) -> None:
+    """Look at a data set: labels, sizes, duplicates and leaks, as one HTML report."""
+    from mien.console import console, progress
+    from mien.eda import explore
+    from mien.table import read_faces_table
+
+    table = read_faces_table(faces)
+    with progress("looking at images") as tell:
+        report = explore(table, root, out, progress=tell)
+    console.print(f"report: {report}", highlight=False)
+
+
+@app.command(epilog="Example: mien recipes")
+def recipes() -> None:
+    """List the recipes that ship, one line each."""
+    from mien.recipe import recipe_names
+
+    names = recipe_names()
+    width = max(map(len, names))
+    for name, line in names.items():
+        print(f"{name:{width}}  {line}")
+
+
+@app.command(epilog="Example: mien train utkface-lite0 --set data.root=~/utkface --out runs/first")
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see mien recipes), or a YAML file.")],
+    set: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/<recipe>.")] = None,
+) -> None:
+    """Train, export and evaluate one model; the same command goes on with an interrupted run."""
+    from mien.console import show_metrics
+    from mien.errors import MissingExtra
+
+    try:
+        from mien.train.fit import train as run_recipe
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mien"):
+            raise
+        raise MissingExtra("training", "train") from error
+    run = run_recipe(recipe, set or (), out)
+    show_metrics(run)
+
+
+@app.command(epilog="Example: mien evaluate runs/first --faces other.parquet --root ~/other")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    faces: Annotated[Path | None, typer.Option(help="Other data: a faces table.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Other data: the folder of its images.")] = None,
+    allow_leaks: Annotated[bool, typer.Option(help="Go on though training faces are among them.")] = False,
+) -> None:
+    """Score a run on its test part, or on other data after a leak check."""
+    from mien.console import show_metrics
+    from mien.evaluate import evaluate as score_run
+    from mien.evaluate import evaluate_on
+    from mien.run import open_run
+    from mien.table import read_faces_table
+
+    if (faces is None) != (root is None):
+        raise MienError("--faces and --root go together: a faces table, and the folder that its paths are relative to")
+    opened = open_run(run)
+    if faces is None:
+        score_run(opened)
+        show_metrics(opened)
+    else:
+        assert root is not None
+        show_metrics(opened, evaluate_on(opened, read_faces_table(faces), root, faces.stem, allow_leaks))
+
+
+@app.command(epilog="Example: mien export runs/first --out model.onnx")
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    out: Annotated[Path, typer.Option(help="File to write; it must be new.")],
+) -> None:
+    """Write a run as one ONNX file, which predicts without torch."""
+    from mien.console import console
+    from mien.run import open_run
+    from mien.table import atomic_path
+
+    if out.suffix != ".onnx":
+        raise MienError(f"--out {str(out)!r}: must end in .onnx")
+    if out.exists():
+        raise MienError(f"--out {str(out)!r} exists; give another name, or remove it")
+    model = open_run(run).model_file
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out) as part:
+        shutil.copyfile(model, part)
+    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", highlight=False)
+
+
+@app.command(epilog="Example: mien report runs/first runs/second --out comparison.html")
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Compare runs: a table on the screen, and one HTML report with the figures."""
+    from mien.console import console, show
+    from mien.report import compare_runs
+    from mien.run import open_run
+
+    show(compare_runs([open_run(run) for run in runs], out))
+    console.print(f"report: {out}", highlight=False)
+
+
+def _pairs(items: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for item in items:
+        theirs, equals, ours = item.partition("=")
+        if not (theirs and equals and ours):
+            raise MienError(f"--map {item!r}: must be theirs=ours, for instance --map sex=gender")
+        if theirs in pairs:
+            raise MienError(f"--map: column {theirs!r} is mapped twice, to {pairs[theirs]!r} and {ours!r}")
+        pairs[theirs] = ours
+    return pairs
+
+
+def _version(value: bool) -> None:
+    if value:
+        from mien import __version__
+
+        print(f"mien {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Runs a verb; a mistake of the user's ends in one message and status 1, an interruption in status 130."""
+    try:
+        return app(args=arguments)
+    except MienError as error:
+        print(f"mien: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("mien: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise SystemExit(130) from None
+    raise SystemExit(1)

@@ -1,0 +1,79 @@
+"""What a person at a terminal sees: progress and tables."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mien.pixels import Progress as Callback
+from mien.run import Run
+
+console = Console()
+
+
+@contextmanager
+def progress(what: str, unit: str = "images") -> Iterator[Callback]:
+    """Shows how far something long is: a bar in a terminal, a line every ten seconds elsewhere."""
+    if sys.stdout.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    begin = last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 10:
+            last = now
+            print(f"{what}: {done} of {total} {unit}, {done / (now - begin):.0f} a second", flush=True)
+
+    yield line
+
+
+def show(table: pd.DataFrame, title: str = "") -> None:
+    """Prints a table whose cells are text already."""
+    drawn = Table(title=title or None, title_justify="left", title_style="bold")
+    for column in table.columns:
+        right = pd.api.types.is_numeric_dtype(table[column])
+        drawn.add_column(str(column), justify="right" if right else "left")
+    for row in table.itertuples(index=False):
+        drawn.add_row(*(str(cell) for cell in row))
+    console.print(drawn)
+
+
+def show_ledger(ledger: dict[str, Any]) -> None:
+    """Prints what became of the rows of a source."""
+    console.print(f"{ledger['source']}: {ledger['read']} rows read, {ledger['kept']} kept", highlight=False)
+    if ledger["entries"]:
+        show(pd.DataFrame(ledger["entries"])[["kind", "rows", "reason", "example"]])
+
+
+def show_metrics(run: Run, metrics: pd.DataFrame | None = None) -> None:
+    """Prints the headline metrics of a run's test part (or those given), with intervals and baselines."""
+    table = run.metrics if metrics is None else metrics
+    if metrics is None:
+        table = table[table["split"] == "test"]
+    table = table[table["group"] == "all"]
+    show(
+        pd.DataFrame(
+            {
+                "metric": table["metric"],
+                "value [95% interval]": [
+                    f"{v:.3f} [{low:.3f}, {high:.3f}]"
+                    for v, low, high in zip(table["value"], table["low"], table["high"], strict=True)
+                ],
+                "n": table["n"],
+                "majority or median": [f"{b:.3f}" if b == b else "" for b in table["baseline"]],
+            }
+        ),
+        title=f"{run.name}, test part" if metrics is None else f"{run.name}, other data",
+    )
+    console.print(f"run: {run.folder}", highlight=False)

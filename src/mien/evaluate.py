@@ -1,0 +1,107 @@
+"""Evaluation: a run's predictions, scored with intervals on its own test part or on other data."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mien import metrics, splits
+from mien.console import console, progress
+from mien.datasets import data_root
+from mien.duplicates import fingerprints, groups, near_duplicates
+from mien.errors import MienError
+from mien.pixels import Pixels, Rows, cache_folder
+from mien.predict import Predictor
+from mien.run import Run
+from mien.table import write_table
+
+JUDGED = ("val", "test")
+"""The parts that are predicted: test to judge, val for what is chosen after training (calibration)."""
+
+
+def evaluate(run: Run, pixels: Pixels | None = None) -> pd.DataFrame:
+    """Scores a run on its validation and test part, and writes its metrics and report.
+
+    Stored predictions are scored again; the images are read only where there are none yet.
+
+    Args:
+        run: A run with weights.
+        pixels: Those of the run's faces, where they are at hand already.
+
+    Returns:
+        The metrics table.
+    """
+    faces = run.faces
+    if not run.predictions_file.exists():
+        write_table(_predict(run, faces, pixels), run.predictions_file)
+    predictions = run.predictions
+    parts = []
+    for split in JUDGED:
+        part = faces[faces["split"] == split]
+        theirs = predictions[predictions["face"].isin(part["face"])]
+        scores = metrics.score(metrics.join(part, theirs), train_faces=faces[faces["split"] == "train"])
+        parts.append(scores.assign(run=run.name, split=split))
+    table = pd.concat(parts, ignore_index=True)
+    write_table(table, run.metrics_file)
+    from mien.report import run_report
+
+    run_report(run)
+    return table
+
+
+def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allow_leaks: bool = False) -> pd.DataFrame:
+    """Scores a run on other data; the tables go to the folder `on-<name>` in the run.
+
+    Args:
+        run: A finished run.
+        faces: A checked faces table.
+        root: The folder that its paths are relative to.
+        name: Names the data in the run's folder.
+        allow_leaks: Go on although some of the faces, or their near-duplicates, were trained on.
+
+    Raises:
+        LeakError: Some were, and it is not allowed.
+    """
+    leaks = splits.between(*_compared(run, faces, Path(root)))
+    if leaks and not allow_leaks:
+        raise splits.LeakError(leaks)
+    for leak in leaks:
+        console.print(f"leak allowed by the caller: {leak}", style="yellow", highlight=False)
+    with progress("predicting") as tell:
+        predictions = Predictor(run.model_file).predict_faces(faces, root, tell)
+    training = run.faces[run.faces["split"] == "train"]
+    table = metrics.score(metrics.join(faces, predictions), train_faces=training)
+    table = table.assign(run=run.name, split=name, leaks="; ".join(map(str, leaks)))
+    folder = run.folder / f"on-{name}"
+    write_table(faces, folder / "faces.parquet")
+    write_table(predictions, folder / "predictions.parquet")
+    write_table(table, folder / "metrics.csv")
+    console.print(f"tables: {folder}", highlight=False)
+    return table
+
+
+def _predict(run: Run, faces: pd.DataFrame, pixels: Pixels | None) -> pd.DataFrame:
+    rows = np.flatnonzero(faces["split"].isin(JUDGED))
+    judged = faces.iloc[rows].reset_index(drop=True)
+    root = data_root(run.recipe.data.root or ".")
+    with progress("predicting") as tell:
+        return Predictor(run.model_file).predict_faces(judged, root, tell, Rows(pixels, rows) if pixels else None)
+
+
+def _compared(run: Run, faces: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """Training faces, other faces, and the near-duplicate groups over both."""
+    training = run.faces[run.faces["split"] == "train"].reset_index(drop=True)
+    home = data_root(run.recipe.data.root or ".")
+    if not (home / training["path"].iloc[0]).exists():
+        raise MienError(
+            f"the leak check needs the images that {run.name!r} was trained on, and {training['path'].iloc[0]!r} "
+            f"is not in {str(home)!r}"
+        )
+    paths = [home / path for path in training["path"]] + [root / path for path in faces["path"]]
+    return training, faces, near_duplicate_groups(paths)
+
+
+def near_duplicate_groups(paths: list[Path]) -> np.ndarray:
+    """Labels (n,) of images that show the same picture, with progress; fingerprints are kept in the cache folder."""
+    with progress("looking for near-duplicates") as tell:
+        return groups(near_duplicates(fingerprints(paths, progress=tell, cache=cache_folder())), len(paths))

@@ -1,0 +1,821 @@
+"""Metrics of gender and age with intervals, computed from the predictions table.
+
+Faces of one subject resemble each other, so intervals come from a bootstrap that resamples whole subjects
+(Field and Welsh 2007, "Bootstrapping clustered data"). Every metric is a function of sums over faces; a
+resample is therefore one row of counts times the sums of each subject, whatever the number of faces.
+
+The 95% intervals take the standard error from the bootstrap and the quantile of the t distribution for the
+degrees of freedom that the scatter of the subjects allows (Satterthwaite's, from the jackknife), and then, by
+`Scale`:
+
+- share: Wilson's interval with the effective n, value * (1 - value) / standard error ** 2 (Wilson 1927; Dean
+  and Pagano 2015). At 0 or 1, or wherever the resamples do not differ, the effective n is the number of
+  subjects, less where their sizes are unequal (Kish 1965): as if all faces of a subject agreed.
+- error: on the logarithm, so that it stays above zero.
+- signed: symmetric.
+- distance: a calibration error never falls below zero and grows with noise; its lower end is moved by the
+  bootstrap's estimate of that bias, and is 0 where noise alone would explain the value.
+
+With 100 subjects and more, coverage is close to 95% in simulations; with fewer, take it as approximate. What
+cannot be told, such as the spread of an error within one subject, is NaN.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from mien.errors import MienError, choices
+from mien.table import AGE_GROUPS, FACES_COLUMNS, GENDERS, age_to_group, check_faces
+
+UNSURE = "unsure"
+"""The answer of a model that gives no gender; it counts as wrong and is reported as a share of its own."""
+
+BINS = 15
+"""Bins of the calibration error, as in Guo et al. 2017."""
+
+METRICS_COLUMNS = (
+    "group",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "n",
+    "subjects",
+    "baseline",
+    "versus_baseline",
+)
+"""Columns of the table that `score` returns."""
+
+_NORMAL = NormalDist()
+_Z = _NORMAL.inv_cdf(0.975)
+# Quantiles 0.975 of the t distribution are almost linear in 1 / degrees of freedom between these.
+_FREEDOM = np.array([np.inf, 60, 30, 20, 15, 10, 8, 6, 5, 4, 3, 2, 1])
+_T = np.array(
+    [_Z, 2.0003, 2.0423, 2.0860, 2.1314, 2.2281, 2.3060, 2.4469, 2.5706, 2.7764, 3.1824, 4.3027, 12.7062]
+)
+# Standard errors below this are rounding.
+_NO_SPREAD = 1e-9
+# Numbers (of 8 bytes) in one piece of the table of resamples.
+_PIECE = 2**24
+
+_GROUP_PROBABILITIES = tuple(f"p_{group}" for group in AGE_GROUPS)
+_ANSWERS = ("p_female", "gender", "age", "age_low", "age_high", "age_group", *_GROUP_PROBABILITIES)
+_TRUTHS = {"gender": "true_gender", "age": "true_age", "age_group": "true_age_group"}
+
+Scale = Literal["share", "error", "signed", "distance"]
+
+
+def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Returns one row a face: the truth, and what was predicted for it.
+
+    Labels become `true_gender`, `true_age`, `true_age_group` (the last from the age where only that is
+    known); the other columns of faces stay, except the box. Predictions keep their names: `status` and as
+    many of `p_female gender age age_low age_high age_group p_<age group>` as there are; where absent,
+    `gender` follows from `p_female` (female from 0.5) and `age_group` from `age`. A face without a prediction
+    has the status "no prediction"; answers beside another status than "ok" are taken out. Predictions without
+    a face id (further faces in a photograph) concern no row and are ignored.
+
+    Raises:
+        MienError: An id occurs twice or is no face of the table, nothing is predicted, an answer is unknown,
+            a probability lies outside of 0 to 1, or a column of faces has the name of a prediction.
+    """
+    truth = check_faces(faces).drop(columns=["x", "y", "w", "h"]).rename(columns=_TRUTHS)
+    answers = _check_predictions(predictions)
+    clash = [column for column in answers.columns if column != "face" and column in truth.columns]
+    if clash:
+        raise MienError(f"faces table: column {clash[0]!r} has the name of a prediction; rename it")
+    unknown = answers.loc[~answers["face"].isin(truth["face"]), "face"]
+    if len(unknown):
+        raise MienError(
+            f"predictions: {len(unknown)} ids are not in the faces table, for instance {unknown.iloc[0]!r}; "
+            "give the faces that were predicted, or only the predictions of these faces"
+        )
+    joined = truth.merge(answers, on="face", how="left", validate="one_to_one")
+    joined["status"] = joined["status"].fillna("no prediction")
+    return joined
+
+
+def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The columns `face`, `status` and the answers, checked, with the answers that follow from others."""
+    if "face" not in predictions.columns:
+        listed = ", ".join(map(str, predictions.columns))
+        raise MienError(f"predictions: needed column 'face' is absent; its columns are: {listed}")
+    known = [column for column in _ANSWERS if column in predictions.columns]
+    if not known:
+        raise MienError(f"predictions: no column with an answer; valid: {', '.join(_ANSWERS)}")
+    rows = predictions.loc[predictions["face"].notna()]
+    # The faces table's own check gives the ids the same form on both sides (7.0 and 7 are one id).
+    ids = check_faces(pd.DataFrame({"face": rows["face"], "path": "-"}), "predictions")["face"]
+    out = rows[known].reset_index(drop=True)
+    status = rows["status"] if "status" in rows.columns else pd.Series("ok", index=rows.index)
+    out.insert(0, "status", status.to_numpy())
+    out.insert(0, "face", ids)
+    out["status"] = out["status"].fillna("no prediction").astype("str")
+    out[known] = out[known].where((out["status"] == "ok").to_numpy()[:, None])
+    for column in known:
+        out[column] = _check_answer(out[column], column)
+    if "gender" not in known and "p_female" in known:
+        likelier = pd.Series(np.where(out["p_female"] >= 0.5, "female", "male"))
+        out["gender"] = likelier.where(out["p_female"].notna()).astype(
+            pd.CategoricalDtype([*GENDERS, UNSURE])
+        )
+    if "age_group" not in known and "age" in known:
+        out["age_group"] = age_to_group(out["age"])
+    return out
+
+
+def _check_answer(values: pd.Series, column: str) -> pd.Series:
+    """One column of answers in its dtype."""
+    if column in ("gender", "age_group"):
+        dtype = pd.CategoricalDtype([*GENDERS, UNSURE]) if column == "gender" else FACES_COLUMNS["age_group"]
+        bad = values[values.notna() & ~values.astype("object").isin(list(dtype.categories))]
+        if len(bad):
+            raise MienError("predictions: " + choices(column, bad.iloc[0], dtype.categories))
+        return values.astype("object").where(values.notna(), None).astype(dtype)
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    top = 1.0 if column.startswith("p_") else np.inf
+    wrong = values[values.notna() & ~((numbers >= 0) & (numbers <= top) & np.isfinite(numbers))]
+    if len(wrong):
+        valid = "a probability from 0 to 1" if column.startswith("p_") else "a number of years, 0 or more"
+        raise MienError(
+            f"predictions: column {column!r}: {wrong.iloc[0]!r} is not {valid} ({len(wrong)} rows)"
+        )
+    return numbers
+
+
+def accuracy(truth: ArrayLike, answer: ArrayLike, weight: np.ndarray | None = None) -> Any:
+    """The share of answers that equal the truth; a missing or unsure answer is wrong.
+
+    Like the functions below it takes one value a face, shape (n,), and a weight a face, (n,) or (b, n) for b
+    weightings at once, and returns a number or b of them; NaN where no face has a weight.
+    """
+    return _mean_ratio(_total(_hits(truth, answer), weight))
+
+
+def balanced_accuracy(truth: ArrayLike, answer: ArrayLike, weight: np.ndarray | None = None) -> Any:
+    """The mean, over the classes that occur in the truth, of the share of right answers."""
+    return _mean_ratio(_total(_hits_by_class(truth, answer), weight))
+
+
+def auc(truth: ArrayLike, p: ArrayLike, weight: np.ndarray | None = None) -> Any:
+    """The area under the ROC curve: how often p is higher where truth (n, bool) holds, ties counting half.
+
+    NaN where only one class occurs.
+    """
+    positive, scores = np.asarray(truth, dtype=bool), np.asarray(p, dtype=float)
+
+    def one(weights: np.ndarray) -> float:
+        placed = _placements(positive, scores, weights)[positive]
+        total = weights[positive].sum()
+        return float((placed * weights[positive]).sum() / total) if total > 0 else np.nan
+
+    if weight is None:
+        return one(np.ones(len(scores)))
+    return one(weight) if weight.ndim == 1 else np.array([one(weights) for weights in weight])
+
+
+def one_off(truth: ArrayLike, answer: ArrayLike, weight: np.ndarray | None = None) -> Any:
+    """The share of age groups that are right or next to the right one; a missing answer is wrong."""
+    return _mean_ratio(_total(_neighbours(truth, answer), weight))
+
+
+def calibration_error(certainty: ArrayLike, correct: ArrayLike, weight: np.ndarray | None = None) -> Any:
+    """The expected calibration error: the distance between certainty (0 to 1) and the share that is right.
+
+    The mean over faces of |mean certainty - share right| in their bin, of `BINS` equal bins, each including
+    its upper edge (Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3).
+    """
+    return _distance(_total(_calibration_parts(certainty, correct), weight))
+
+
+def mean_absolute_error(truth: ArrayLike, age: ArrayLike, weight: np.ndarray | None = None) -> Any:
+    """The mean absolute error in years."""
+    return _mean_ratio(_total(_pair(np.abs(_error(truth, age))), weight))
+
+
+def mean_error(truth: ArrayLike, age: ArrayLike, weight: np.ndarray | None = None) -> Any:
+    """The mean error in years; positive where ages are overestimated."""
+    return _mean_ratio(_total(_pair(_error(truth, age)), weight))
+
+
+def cumulative_score(
+    truth: ArrayLike, age: ArrayLike, weight: np.ndarray | None = None, years: float = 5.0
+) -> Any:
+    """The share of ages that are off by at most `years`; a missing answer is wrong."""
+    return _mean_ratio(_total(_pair(np.abs(_error(truth, age)) <= years), weight))
+
+
+def interval_coverage(
+    truth: ArrayLike, low: ArrayLike, high: ArrayLike, weight: np.ndarray | None = None
+) -> Any:
+    """The share of true ages inside of [low, high]."""
+    return _mean_ratio(_total(_inside(truth, low, high), weight))
+
+
+def wilson(share: ArrayLike, n: ArrayLike, z: float = _Z) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of Wilson's score interval of a share seen in n cases; 95% by default, NaN where n is 0."""
+    p, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    # Rounding must not push the value itself out at 0 and 1.
+    return np.clip(np.minimum(centre - half, p), 0, 1), np.clip(np.maximum(centre + half, p), 0, 1)
+
+
+# What follows turns columns into parts, (n, k): numbers which are summed over faces before `finish` makes the
+# metric of them. Parts come in pairs (numerator, denominator), except those of the calibration error.
+
+
+def _pair(outcome: ArrayLike) -> np.ndarray:
+    outcome = np.asarray(outcome, dtype=float)
+    return np.column_stack([outcome, np.ones(len(outcome))])
+
+
+def _hits(truth: ArrayLike, answer: ArrayLike) -> np.ndarray:
+    return _pair(np.asarray(truth, dtype=object) == np.asarray(answer, dtype=object))
+
+
+def _hits_by_class(truth: ArrayLike, answer: ArrayLike) -> np.ndarray:
+    labels = np.asarray(truth, dtype=object)
+    hits = _hits(truth, answer)
+    return np.hstack([hits * (labels == label)[:, None] for label in sorted(set(labels))] or [hits])
+
+
+def _placements(positive: np.ndarray, scores: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The weighted share of the other class that each face is on the right side of, ties counting half."""
+    values, place = np.unique(scores, return_inverse=True)
+    above_of = np.bincount(place, weight * positive, len(values))
+    below_of = np.bincount(place, weight * ~positive, len(values))
+    with np.errstate(invalid="ignore"):
+        below = (np.cumsum(below_of) - below_of / 2) / below_of.sum()
+        above = (above_of.sum() - np.cumsum(above_of) + above_of / 2) / above_of.sum()
+    return np.where(positive, below[place], above[place])
+
+
+def _auc_parts(truth: ArrayLike, p: ArrayLike) -> np.ndarray:
+    """The AUC as a mean of two ratios, to first order in the weights of the faces.
+
+    Exact for the faces as they are; for a resample its error is of second order. This is the clustered DeLong
+    method (Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data").
+    """
+    female = np.asarray(truth, dtype=object) == "female"
+    placed = _placements(female, np.asarray(p, dtype=float), np.ones(len(female)))
+    area = placed[female].mean() if female.any() else np.nan
+    parts = _pair(2 * placed - area)
+    return np.hstack([parts * female[:, None], parts * ~female[:, None]])
+
+
+def _group_codes(groups: ArrayLike) -> np.ndarray:
+    return pd.Index(AGE_GROUPS).get_indexer(np.asarray(groups, dtype=object))
+
+
+def _neighbours(truth: ArrayLike, answer: ArrayLike) -> np.ndarray:
+    true, said = _group_codes(truth), _group_codes(answer)
+    return _pair((np.abs(true - said) <= 1) & (said >= 0))
+
+
+def _calibration_parts(certainty: ArrayLike, correct: ArrayLike) -> np.ndarray:
+    """The sum of correct minus certainty in each bin, and the number of faces."""
+    stated = np.asarray(certainty, dtype=float)
+    parts = np.zeros((len(stated), BINS + 1))
+    parts[np.arange(len(stated)), _bin_of(stated, BINS)] = np.asarray(correct, dtype=float) - stated
+    parts[:, -1] = 1
+    return parts
+
+
+def _bin_of(p: np.ndarray, bins: int) -> np.ndarray:
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], p, side="left")
+
+
+def _error(truth: ArrayLike, age: ArrayLike) -> np.ndarray:
+    return np.asarray(age, dtype=float) - np.asarray(truth, dtype=float)
+
+
+def _inside(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray:
+    years = np.asarray(truth, dtype=float)
+    return _pair((np.asarray(low, dtype=float) <= years) & (years <= np.asarray(high, dtype=float)))
+
+
+def _gender_certainty(
+    truth: ArrayLike, gender: ArrayLike, p_female: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """Certainty of the answer, where it is unsure that of the likelier gender, and whether it is right."""
+    p, said = np.asarray(p_female, dtype=float), np.asarray(gender, dtype=object)
+    female = np.where(said == UNSURE, p >= 0.5, said == "female")
+    return np.where(female, p, 1 - p), (np.asarray(truth, dtype=object) == "female") == female
+
+
+def _group_certainty(
+    truth: ArrayLike, group: ArrayLike, *probabilities: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """The probability of the age group that was answered, and whether it is right."""
+    said = _group_codes(group)
+    table = np.column_stack([np.asarray(p, dtype=float) for p in probabilities])
+    return table[np.arange(len(table)), said], np.asarray(truth, dtype=object) == np.asarray(
+        group, dtype=object
+    )
+
+
+def _total(parts: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    return parts.sum(axis=0) if weight is None else weight @ parts
+
+
+def _mean_ratio(sums: np.ndarray) -> Any:
+    """The mean of numerator / denominator over the pairs in the last axis."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (sums[..., 0::2] / sums[..., 1::2]).mean(axis=-1)
+
+
+def _distance(sums: np.ndarray) -> Any:
+    """The sum of absolute differences over bins, divided by the last column."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.abs(sums[..., :-1]).sum(axis=-1) / sums[..., -1]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric follows from columns of the joined table.
+
+    Attributes:
+        truth: Column of the truth; faces where it is missing are not counted.
+        answers: Columns of the predictions, given to `parts` after the truth.
+        parts: Makes numbers, (n, k), that are summed over faces.
+        scale: What kind of number it is; chooses the interval.
+        better: Which direction is better; None where neither is.
+        missing_is_wrong: Whether faces without an answer count (as wrong), or are left out.
+        has_baseline: Whether a constant answer has a meaningful value.
+    """
+
+    truth: str
+    answers: tuple[str, ...]
+    parts: Callable[..., np.ndarray]
+    scale: Scale
+    better: Literal["higher", "lower"] | None = "higher"
+    missing_is_wrong: bool = True
+    has_baseline: bool = True
+
+    def finish(self, sums: np.ndarray) -> Any:
+        """The metric from sums of parts, (..., k)."""
+        return _distance(sums) if self.scale == "distance" else _mean_ratio(sums)
+
+    def rows(self, joined: pd.DataFrame) -> np.ndarray:
+        """Which faces count, (n,)."""
+        counted = joined[self.truth].notna().to_numpy()
+        if not self.missing_is_wrong:
+            counted = counted & joined[list(self.answers)].notna().all(axis=1).to_numpy()
+        return counted
+
+    def parts_of(self, joined: pd.DataFrame, counted: np.ndarray) -> np.ndarray:
+        """The parts of the faces that count, and zeros for the others, (n, k)."""
+        some = self.parts(*(joined.loc[counted, column] for column in (self.truth, *self.answers)))
+        parts = np.zeros((len(joined), some.shape[1]))
+        parts[counted] = some
+        return parts
+
+
+METRICS: dict[str, Metric] = {
+    "coverage": Metric(
+        "face", ("status",), lambda face, status: _pair(status == "ok"), "share", has_baseline=False
+    ),
+    "gender_accuracy": Metric("true_gender", ("gender",), _hits, "share"),
+    "gender_balanced_accuracy": Metric("true_gender", ("gender",), _hits_by_class, "share"),
+    "gender_auc": Metric("true_gender", ("p_female",), _auc_parts, "share", missing_is_wrong=False),
+    "gender_ece": Metric(
+        "true_gender",
+        ("gender", "p_female"),
+        lambda *columns: _calibration_parts(*_gender_certainty(*columns)),
+        "distance",
+        better="lower",
+        missing_is_wrong=False,
+        has_baseline=False,
+    ),
+    "gender_unsure": Metric(
+        "face",
+        ("gender",),
+        lambda face, gender: _pair(gender == UNSURE),
+        "share",
+        better="lower",
+        missing_is_wrong=False,
+        has_baseline=False,
+    ),
+    "age_group_exact": Metric("true_age_group", ("age_group",), _hits, "share"),
+    "age_group_one_off": Metric("true_age_group", ("age_group",), _neighbours, "share"),
+    "age_group_ece": Metric(
+        "true_age_group",
+        ("age_group", *_GROUP_PROBABILITIES),
+        lambda *columns: _calibration_parts(*_group_certainty(*columns)),
+        "distance",
+        better="lower",
+        missing_is_wrong=False,
+        has_baseline=False,
+    ),
+    "age_mae": Metric(
+        "true_age",
+        ("age",),
+        lambda truth, age: _pair(np.abs(_error(truth, age))),
+        "error",
+        better="lower",
+        missing_is_wrong=False,
+    ),
+    "age_cs5": Metric(
+        "true_age", ("age",), lambda truth, age: _pair(np.abs(_error(truth, age)) <= 5), "share"
+    ),
+    "age_bias": Metric(
+        "true_age",
+        ("age",),
+        lambda truth, age: _pair(_error(truth, age)),
+        "signed",
+        better=None,
+        missing_is_wrong=False,
+        has_baseline=False,
+    ),
+    "age_interval_coverage": Metric(
+        "true_age",
+        ("age_low", "age_high"),
+        _inside,
+        "share",
+        better=None,
+        missing_is_wrong=False,
+        has_baseline=False,
+    ),
+}
+"""The metrics by name; one that is added here is scored, compared and tested like the others."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The constant answers that need no picture: the training part's majority classes and median age."""
+
+    gender: str | None = None
+    age_group: str | None = None
+    age: float | None = None
+
+    @classmethod
+    def of(cls, train_faces: pd.DataFrame) -> "Baseline":
+        """The baseline that a training part gives; of equally frequent classes the first."""
+        faces = check_faces(train_faces)
+
+        def commonest(labels: "pd.Series[str]") -> str | None:
+            return str(labels.value_counts(sort=False).idxmax()) if labels.notna().any() else None
+
+        age = float(faces["age"].median()) if faces["age"].notna().any() else None
+        return cls(commonest(faces["gender"]), commonest(faces["age_group"]), age)
+
+    def answers(self) -> dict[str, Any]:
+        """The answers that are known, by column."""
+        given: dict[str, Any] = {"gender": self.gender, "age_group": self.age_group, "age": self.age}
+        if self.gender is not None:
+            given["p_female"] = 0.5  # any constant ranks nobody above anybody
+        return {column: answer for column, answer in given.items() if answer is not None}
+
+
+class Difference(NamedTuple):
+    """A metric of one model minus that of another on the same faces."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    subjects: int
+
+
+@dataclass
+class _Sample:
+    """A metric's parts summed by subject, (subjects, k), and in each resample, (b, k)."""
+
+    metric: Metric
+    sums: np.ndarray
+    n: int
+    resampled: np.ndarray
+
+    def __post_init__(self) -> None:
+        self.value = float(self.metric.finish(self.sums.sum(axis=0))) if self.n else np.nan
+        self.resamples = self.metric.finish(self.resampled)
+
+    def deviations(self) -> np.ndarray:
+        """How the metric changes when a subject is left out (the jackknife), (subjects,)."""
+        return self.metric.finish(self.sums.sum(axis=0) - self.sums) - self.value
+
+    def effective_subjects(self) -> float:
+        """The number of equal subjects that would weigh as these do (Kish), for parts in pairs."""
+        sizes = self.sums[:, 1::2]
+        weight = (sizes / sizes.sum(axis=0)).mean(axis=1)
+        return float(1 / (weight**2).sum())
+
+
+def score(
+    joined: pd.DataFrame,
+    by: Sequence[str] = ("gender", "age_group", "race"),
+    baseline: Baseline | None = None,
+    subject: str = "subject",
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Returns every metric that the columns of `joined` (see `join`) allow, overall and by group.
+
+    One row a number: `group` ("all", "gender=female", ... by the true labels), `metric` (a key of `METRICS`),
+    `value`, its 95% interval `low` and `high`, `n` faces, `subjects`, the value of the `baseline` on the same
+    faces, and `versus_baseline`: "better" or "worse" where the interval of the paired difference excludes 0,
+    else "unclear"; empty without a baseline.
+
+    A face without a prediction is wrong in accuracies, exact, one-off and cumulative score; other metrics are
+    over the faces predicted, as `n` says. `gender_unsure` is given where any answer is unsure. Metrics for
+    which no face has a label are not listed; those for which a group has none are NaN with n 0.
+
+    The result depends on the seed but not on the order of the rows.
+
+    Args:
+        joined: One row a face.
+        by: Columns to group by; those that the table lacks are passed over.
+        baseline: What constant answers to compare with.
+        subject: Column of the clusters; a face where it is missing is a cluster of its own.
+        n_boot: Number of resamples, at least 2.
+        seed: Seed of the resamples; each group starts from it.
+
+    Raises:
+        MienError: Columns that `join` makes are absent, a face occurs twice, or n_boot is below 2.
+    """
+    rows = _in_order(joined, subject, n_boot)
+    names = [name for name, metric in METRICS.items() if _applies(metric, rows)]
+    if "gender_unsure" in names and not (rows["gender"] == UNSURE).any():
+        names.remove("gender_unsure")
+    constant = baseline.answers() if baseline else {}
+    lines = []
+    for group, members in _groups(rows, by):
+        for name, line in zip(names, _score_group(rows[members], names, constant, n_boot, seed), strict=True):
+            lines.append({"group": group, "metric": name, **line})
+    return pd.DataFrame(lines, columns=pd.Index(METRICS_COLUMNS))
+
+
+def _score_group(
+    rows: pd.DataFrame, names: Sequence[str], constant: dict[str, Any], n_boot: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """One line a metric, for the faces of one group."""
+    answered = rows.assign(**constant)
+    jobs: list[tuple[Metric, np.ndarray, pd.DataFrame]] = []
+    for name in names:
+        metric = METRICS[name]
+        counted = metric.rows(rows)
+        jobs.append((metric, counted, rows))
+        if metric.has_baseline and set(metric.answers) <= set(constant):
+            jobs.append((metric, counted, answered))
+    samples = iter(_samples(jobs, n_boot, seed))
+    for name in names:
+        metric = METRICS[name]
+        sample = next(samples)
+        low, high = _interval(sample)
+        line = {"value": sample.value, "low": low, "high": high, "n": sample.n, "subjects": len(sample.sums)}
+        line |= {"baseline": np.nan, "versus_baseline": None}
+        if metric.has_baseline and set(metric.answers) <= set(constant):
+            other = next(samples)
+            line |= {"baseline": other.value, "versus_baseline": _verdict(sample, other)}
+        yield line
+
+
+def paired_difference(
+    joined_a: pd.DataFrame,
+    joined_b: pd.DataFrame,
+    metric: str,
+    subject: str = "subject",
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """Returns the metric of a minus that of b on the same faces, by a paired bootstrap of subjects.
+
+    Metrics over the faces predicted take those that both models predicted. The p value is two-sided and is
+    below 0.05 exactly where the 95% interval excludes 0.
+
+    Raises:
+        MienError: The metric is unknown or needs other columns, or the faces or their labels differ.
+    """
+    if metric not in METRICS:
+        raise MienError(choices("metric", metric, METRICS))
+    spec = METRICS[metric]
+    a, b = (_in_order(joined, subject, n_boot) for joined in (joined_a, joined_b))
+    same = ["face", "_cluster", spec.truth]
+    for rows in (a, b):
+        lacking = [column for column in (spec.truth, *spec.answers) if column not in rows.columns]
+        if lacking:
+            raise MienError(
+                f"metric {metric!r} needs the column {lacking[0]!r}, which a table to compare lacks"
+            )
+    if not a[same].reset_index(drop=True).equals(b[same].reset_index(drop=True)):
+        raise MienError(
+            "models are compared on the same faces only: ids, subjects or labels of the tables differ"
+        )
+    counted = spec.rows(a) & spec.rows(b)
+    of_a, of_b = _samples([(spec, counted, a), (spec, counted, b)], n_boot, seed)
+    return _difference(of_a, of_b)
+
+
+def _applies(metric: Metric, rows: pd.DataFrame) -> bool:
+    return {metric.truth, *metric.answers} <= set(rows.columns) and bool(rows[metric.truth].notna().any())
+
+
+def _in_order(joined: pd.DataFrame, subject: str, n_boot: int) -> pd.DataFrame:
+    """The rows in an order that does not depend on how they came, with the number of their cluster."""
+    for column in ("face", "status", *_TRUTHS.values()):
+        if column not in joined.columns:
+            raise MienError(
+                f"joined table: needed column {column!r} is absent; mien.metrics.join makes such tables"
+            )
+    if subject not in joined.columns:
+        raise MienError("joined table: " + choices("column of subjects", subject, joined.columns))
+    if n_boot < 2:
+        raise MienError(f"n_boot {n_boot!r}: a bootstrap needs at least 2 resamples")
+    if joined["face"].duplicated().any():
+        raise MienError(
+            f"joined table: face {joined.loc[joined['face'].duplicated(), 'face'].iloc[0]!r} occurs twice"
+        )
+    alone = joined[subject].isna()
+    rows = joined.assign(
+        _alone=alone, _cluster=joined[subject].astype("str").where(~alone, joined["face"].astype("str"))
+    ).sort_values(["_alone", "_cluster", "face"], ignore_index=True)
+    starts = (rows[["_alone", "_cluster"]] != rows[["_alone", "_cluster"]].shift()).any(axis=1)
+    return rows.assign(_cluster=np.cumsum(starts.to_numpy())).drop(columns="_alone")
+
+
+def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and masks of all faces and of each group."""
+    yield "all", np.ones(len(rows), dtype=bool)
+    for name in by:
+        column = _TRUTHS.get(name, name)
+        if column in rows.columns:
+            present = rows[column].dropna()
+            ordered = isinstance(present.dtype, pd.CategoricalDtype)
+            for value in (
+                present.cat.remove_unused_categories().cat.categories if ordered else sorted(present.unique())
+            ):
+                yield f"{name}={value}", (rows[column] == value).to_numpy()
+
+
+def _samples(
+    jobs: Sequence[tuple[Metric, np.ndarray, pd.DataFrame]], n_boot: int, seed: int
+) -> list[_Sample]:
+    """Each metric's sums by subject, and in the same resamples of subjects."""
+    if not jobs:
+        return []
+    cluster = jobs[0][2]["_cluster"].to_numpy()
+    starts = np.flatnonzero(np.diff(cluster, prepend=-1))
+    sums = [np.add.reduceat(metric.parts_of(rows, counted), starts, axis=0) for metric, counted, rows in jobs]
+    resampled = _resample(np.hstack(sums), n_boot, seed)
+    pieces = np.split(resampled, np.cumsum([part.shape[1] for part in sums])[:-1], axis=1)
+    samples = []
+    for (metric, counted, _), part, piece in zip(jobs, sums, pieces, strict=True):
+        with_faces = np.logical_or.reduceat(counted, starts)
+        samples.append(_Sample(metric, part[with_faces], int(counted.sum()), piece))
+    return samples
+
+
+def _resample(sums: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
+    """The sums, (subjects, k), over each of n_boot draws of as many subjects, (n_boot, k)."""
+    rng = np.random.default_rng(seed)
+    subjects = len(sums)
+    piece = max(1, _PIECE // subjects)
+    out = []
+    for start in range(0, n_boot, piece):
+        counts = [
+            np.bincount(rng.integers(0, subjects, subjects), minlength=subjects)
+            for _ in range(min(piece, n_boot - start))
+        ]
+        out.append(np.array(counts, dtype=float) @ sums)
+    return np.vstack(out)
+
+
+def _spread(values: np.ndarray, deviations: np.ndarray) -> tuple[float, float]:
+    """The standard error from the resamples, and the t quantile for its degrees of freedom.
+
+    The variance of a variance follows from the fourth moment of what each subject contributes; where few
+    subjects make most of the scatter, the degrees of freedom are few (Satterthwaite 1946).
+    """
+    values, subjects = values[np.isfinite(values)], len(deviations)
+    squares = deviations[np.isfinite(deviations)] ** 2
+    if subjects < 2 or len(values) < 2 or squares.sum() == 0:
+        return 0.0, _Z
+    excess = (squares**2).sum() / squares.sum() ** 2 - 1 / subjects
+    inverse_freedom = np.clip(excess / 2, 1 / (subjects - 1), 1)
+    quantile = np.interp(inverse_freedom, 1 / _FREEDOM, _T)
+    error = values.std(ddof=1) * np.sqrt(subjects / (subjects - 1))
+    return (float(error) if error > _NO_SPREAD else 0.0), float(quantile)
+
+
+def _interval(sample: _Sample) -> tuple[float, float]:
+    """The 95% interval of a metric; see the head of this file."""
+    value, scale = sample.value, sample.metric.scale
+    if not np.isfinite(value):
+        return np.nan, np.nan
+    error, t = _spread(sample.resamples, sample.deviations())
+    if scale == "share":
+        varies = error > 0 and 0 < value < 1
+        n = value * (1 - value) / error**2 if varies else sample.effective_subjects()
+        low, high = wilson(value, n, t)
+        return float(low), float(high)
+    if error == 0:
+        return np.nan, np.nan
+    if scale == "error":
+        return value * np.exp(-t * error / value), value * np.exp(t * error / value)
+    if scale == "signed":
+        return value - t * error, value + t * error
+    mean = sample.sums.sum(axis=0) / sample.sums[:, -1].sum()
+    centred = sample.resampled - sample.resampled[:, -1:] * mean
+    centred[:, -1] = sample.resampled[:, -1]
+    explained = np.nanquantile(sample.metric.finish(centred), 0.975)
+    bias = max(0.0, float(np.nanmean(sample.resamples)) - value)
+    low = 0.0 if value <= explained else max(0.0, value - bias - t * error)
+    return float(low), float(min(1.0, value + t * error))
+
+
+def _difference(a: _Sample, b: _Sample) -> Difference:
+    """The difference of two metrics over the same resamples.
+
+    Where the resamples of two shares do not differ, the interval reaches as far as Wilson's for a share of 0
+    among the effective number of subjects.
+    """
+    value = a.value - b.value
+    error, t = _spread(a.resamples - b.resamples, a.deviations() - b.deviations()) if a.n else (0.0, _Z)
+    half = t * error
+    if error == 0:
+        half = _Z**2 / (a.effective_subjects() + _Z**2) if a.n and a.metric.scale == "share" else np.nan
+    low, high = value - half, value + half
+    if a.metric.scale == "share":
+        low, high = max(low, -1.0), min(high, 1.0)
+    p = 2 * _NORMAL.cdf(-_Z * abs(value) / half) if np.isfinite(value) and half > 0 else np.nan
+    return Difference(value, low, high, p, a.n, len(a.sums))
+
+
+def _verdict(sample: _Sample, baseline: _Sample) -> str:
+    difference = _difference(sample, baseline)
+    if difference.low > 0:
+        return "better" if sample.metric.better == "higher" else "worse"
+    if difference.high < 0:
+        return "worse" if sample.metric.better == "higher" else "better"
+    return "unclear"
+
+
+def confusion(truth: ArrayLike, answer: ArrayLike, labels: Sequence[str]) -> pd.DataFrame:
+    """Returns how often each answer (columns) was given for each true label (rows), as counts.
+
+    Columns are the labels, then other answers that occur (as "unsure"), then "no prediction" where some have
+    none. Faces without a true label are not counted.
+    """
+    true, said = pd.Series(np.asarray(truth, dtype=object)), pd.Series(np.asarray(answer, dtype=object))
+    said = said.where(said.notna(), "no prediction")
+    others = sorted(
+        set(said[true.notna()]) - set(labels), key=lambda name: (name == "no prediction", str(name))
+    )
+    counts = pd.crosstab(true, said).reindex(index=list(labels), columns=[*labels, *others], fill_value=0)
+    return counts.rename_axis(index="truth", columns="answer")
+
+
+def certainty(joined: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Returns `certainty` and `correct` of the answers to a task, "gender" or "age_group", for `reliability`.
+
+    Faces without a label or a prediction are left out. Certainty is the probability of the answer; for an
+    unsure gender, that of the likelier one.
+
+    Raises:
+        MienError: The task is another, or its probabilities are absent.
+    """
+    makers = {"gender": _gender_certainty, "age_group": _group_certainty}
+    if task not in makers:
+        raise MienError(choices("task with a certainty", task, makers))
+    metric = METRICS[f"{task}_ece"]
+    lacking = [column for column in (metric.truth, *metric.answers) if column not in joined.columns]
+    if lacking:
+        raise MienError(f"certainty of {task!r}: needed column {lacking[0]!r} is absent")
+    rows = joined[metric.rows(joined)]
+    stated, correct = makers[task](*(rows[column] for column in (metric.truth, *metric.answers)))
+    return pd.DataFrame({"certainty": stated, "correct": correct}, index=rows.index)
+
+
+def reliability(p: ArrayLike, truth: ArrayLike, bins: int = BINS) -> pd.DataFrame:
+    """Returns the reliability diagram of probabilities p (n,) of what did or did not happen, truth (n, bool).
+
+    One row a bin of equal width, its upper edge included: `bin_low`, `bin_high`, the mean `p`, the `observed`
+    share with Wilson's 95% interval `low` and `high` (faces taken as independent), `n`; NaN in empty bins.
+    """
+    stated, happened = np.asarray(p, dtype=float), np.asarray(truth, dtype=float)
+    place = _bin_of(stated, bins)
+    n = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(place, stated, bins) / n
+        observed = np.bincount(place, happened, bins) / n
+    low, high = wilson(observed, n)
+    edges = np.linspace(0, 1, bins + 1)
+    return pd.DataFrame(
+        {
+            "bin_low": edges[:-1],
+            "bin_high": edges[1:],
+            "p": mean,
+            "observed": observed,
+            "low": low,
+            "high": high,
+            "n": n,
+        }
+    )

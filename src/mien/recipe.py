@@ -1,0 +1,326 @@
+"""Recipes: frozen, typed settings that say all about one training run; strict YAML; `--set a.b=c`.
+
+The classes below are the defaults. A recipe file holds only what differs from them.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mien.errors import MienError, choices
+
+Share = float
+"""A number from 0 to 1."""
+
+
+class RecipeError(MienError):
+    """A recipe that cannot be read, or settings that are unknown, of a wrong type or impossible together."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Data(_Settings):
+    """Which faces."""
+
+    source: str = Field("csv", description="adience, celeba, utkface or csv")
+    root: str | None = Field(None, description="folder of the data set (csv: a table or a folder per class)")
+    labels: str | None = Field(None, description="label policy of the source; null: its default")
+    map: dict[str, str] = Field({}, description="csv only: their column -> our column")
+    faces: str | None = Field(None, description="a faces table to use in place of reading the source; paths under root")
+    cache: bool = Field(True, description="keep decoded pixels on disk; false: decode in every epoch")
+    max_unreadable: Share = Field(0.01, ge=0, le=1, description="a larger share of unreadable images stops the run")
+
+
+class Split(_Settings):
+    """Which faces teach, which choose, which judge."""
+
+    method: Literal["folds", "partition", "subjects", "random"] = "subjects"
+    test_fold: int = Field(0, ge=0, description="folds only: the fold that judges")
+    val: Share = Field(0.1, gt=0, lt=1, description="share of the faces that are not in the test part")
+    test: Share = Field(0.2, gt=0, lt=1, description="subjects and random only: share of all faces")
+    seed: int = 0
+    near_duplicates: bool = Field(True, description="look for near-duplicate pictures (reads every image once)")
+    allow_leaks: bool = Field(False, description="go on in spite of a leak; every report of the run then says so")
+
+
+class Model(_Settings):
+    """The network, and what it sees."""
+
+    backbone: str = Field("resnet18", description="any timm name")
+    image_size: int = Field(224, ge=16, le=1024)
+    normalize: Literal["backbone", "imagenet", "unit", "signed"] = Field(
+        "backbone", description="backbone: timm's own mean and std; imagenet: ImageNet's; unit: [0, 1]; signed: [-1, 1]"
+    )
+    margin: float = Field(0.0, ge=0, le=2, description="added around a face's box, as a share of its side")
+    freeze: Literal["none", "backbone"] | tuple[str, ...] = Field(
+        "none", description="or a list of the backbone's module or parameter names, as prefixes"
+    )
+    hidden: tuple[int, ...] = Field((), description="units of each layer that all tasks share")
+    batch_norm: bool = Field(False, description="batch normalisation in hidden layers")
+    dropout: Share = Field(0.0, ge=0, lt=1, description="before each hidden and output layer")
+    drop_path: Share = Field(0.0, ge=0, lt=1, description="stochastic depth, for backbones that have it")
+
+
+class Init(_Settings):
+    """Where the weights come from."""
+
+    weights: str = Field(
+        "imagenet", description="imagenet, none, package (from the package registry), a run's folder or a .safetensors"
+    )
+
+
+class _Task(_Settings):
+    weight: float = Field(1.0, gt=0, description="of this task's loss in the sum")
+    hidden: tuple[int, ...] = Field((), description="units of each layer of this task alone")
+
+
+class Gender(_Task):
+    """Perceived gender: one logit."""
+
+    class_weights: bool = Field(False, description="weigh classes by their inverse frequency in the training part")
+    label_smoothing: Share = Field(0.0, ge=0, lt=1)
+
+
+class AgeGroup(_Task):
+    """Adience's eight age groups."""
+
+    class_weights: bool = Field(False, description="weigh classes by their inverse frequency in the training part")
+    loss: Literal["cross_entropy", "ordinal"] = Field(
+        "ordinal", description="ordinal: cross entropy plus the ranked probability score"
+    )
+
+
+class Age(_Task):
+    """Age in years, as probabilities over whole years."""
+
+    oldest: int = Field(100, ge=10, le=130, description="older faces count as this old")
+    sigma: float = Field(2.0, gt=0, le=20, description="years; spread of the label in the cross entropy")
+    crps: float = Field(1.0, ge=0, description="weight of the continuous ranked probability score")
+
+
+class Tasks(_Settings):
+    """What is learnt; a task that is absent is not. In a recipe `[gender, age]` stands for both with their defaults."""
+
+    gender: Gender | None = None
+    age_group: AgeGroup | None = None
+    age: Age | None = None
+
+    @model_validator(mode="after")
+    def _any(self) -> "Tasks":
+        if not self.named():
+            raise ValueError(f"no task; valid: any of {', '.join(type(self).model_fields)}")
+        return self
+
+    def named(self) -> dict[str, Gender | AgeGroup | Age]:
+        """The tasks that are there, by name."""
+        return {name: task for name, task in self if task is not None}
+
+
+class Augment(_Settings):
+    """What is done to training images (never to others), in this order; each from the range around no change."""
+
+    flip: Share = Field(0.5, ge=0, le=1, description="probability of a mirror image")
+    rotate: float = Field(0.0, ge=0, le=180, description="degrees to either side")
+    shift: Share = Field(0.0, ge=0, le=1, description="share of the side, in both directions")
+    zoom: tuple[float, float] = Field((1.0, 1.0), description="range of scales; below 1 shows more around the face")
+    shear: float = Field(0.0, ge=0, le=60, description="degrees to either side")
+    brightness: Share = Field(0.0, ge=0, le=1)
+    contrast: Share = Field(0.0, ge=0, le=1)
+    saturation: Share = Field(0.0, ge=0, le=1)
+    gray: Share = Field(0.0, ge=0, le=1, description="probability of a grey image")
+    blur: Share = Field(0.0, ge=0, le=1, description="probability of a blurred image")
+    erase: Share = Field(0.0, ge=0, le=1, description="probability of an erased rectangle")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Augment":
+        low, high = self.zoom
+        if not 0.1 <= low <= high <= 10:
+            raise ValueError(f"zoom is [{low}, {high}]; valid: 0.1 <= low <= high <= 10")
+        return self
+
+
+class Optim(_Settings):
+    """How the weights move."""
+
+    name: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    momentum: Share = Field(0.9, ge=0, lt=1, description="sgd and rmsprop")
+    backbone_lr: float = Field(1.0, ge=0, description="factor of the learning rate in the backbone")
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
+    warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up")
+    clip: float = Field(0.0, ge=0, description="bound of the gradient's norm; 0: none")
+
+
+class Trainer(_Settings):
+    """How long, on what, and with which seed."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(64, ge=1)
+    seed: int = 0
+    precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
+    devices: int | Literal["auto"] = Field("auto", description="number of GPUs or CPU processes")
+    workers: int = Field(1, ge=0, description="processes that load images; 0: the training process itself")
+    keep: Literal["best", "last"] = Field("best", description="weights of which epoch; best: lowest validation loss")
+    patience: int | None = Field(None, ge=1, description="stop after this many epochs without a lower validation loss")
+    averaging: Share = Field(0.0, ge=0, lt=1, description="decay of an exponential moving average of the weights; 0: none")
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints to resume from")
+
+
+class Recipe(_Settings):
+    """One training run."""
+
+    name: str = "recipe"
+    data: Data = Data()
+    split: Split = Split()
+    model: Model = Model()
+    init: Init = Init()
+    tasks: Tasks = Tasks(gender=Gender())
+    augment: Augment = Augment()
+    optim: Optim = Optim()
+    trainer: Trainer = Trainer()
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Recipe":
+        if self.data.map and self.data.source != "csv":
+            raise ValueError(f"data.map is for data.source 'csv' only; data.source is {self.data.source!r}")
+        if self.optim.warmup >= self.trainer.epochs:
+            raise ValueError(
+                f"optim.warmup is {self.optim.warmup:g} epochs of trainer.epochs {self.trainer.epochs}; valid: fewer"
+            )
+        if self.optim.schedule == "plateau" and self.optim.warmup:
+            raise ValueError("optim.warmup with optim.schedule 'plateau'; valid: optim.warmup 0, or another schedule")
+        if self.init.weights == "none" and self.model.freeze != "none":
+            raise ValueError(f"model.freeze is {self.model.freeze!r} and init.weights 'none': random weights would stay")
+        return self
+
+    def to_yaml(self) -> str:
+        """Every setting, defaults included, as YAML that `load_recipe` reads again."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key occurs once and 1e-3 is a number."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def recipe_names() -> dict[str, str]:
+    """The recipes that ship with mien: name -> the first line of its header."""
+    folder = resources.files("mien") / "recipes"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {file.name.removesuffix(".yaml"): file.read_text("utf-8").split("\n")[0].strip("# ") for file in files}
+
+
+def load_recipe(recipe: "str | Path | Recipe | Mapping[str, Any]", changes: Iterable[str] = ()) -> Recipe:
+    """Reads a recipe and applies changes to it.
+
+    Args:
+        recipe: The name of one that ships, a YAML file, a mapping, or a recipe.
+        changes: Like "optim.lr=0.01"; values are YAML; later ones win.
+
+    Raises:
+        RecipeError: The recipe does not exist or is no YAML mapping; a key is unknown, a value of a wrong type
+            or out of range, or values are impossible together. All mistakes are listed, by dotted key.
+    """
+    name, tree = _read(recipe)
+    for change in changes:
+        _apply(tree, change)
+    if isinstance(tree.get("tasks"), list):
+        tree["tasks"] = {str(task): {} for task in tree["tasks"]}
+    try:
+        # JSON knows no tuples, so lists from YAML may stand for them although types are strict.
+        return Recipe.model_validate_json(json.dumps({"name": name, **tree}, default=str))
+    except ValidationError as error:
+        lines = "\n".join(f"  {_explain(problem, tree)}" for problem in error.errors())
+        raise RecipeError(f"recipe {name!r}:\n{lines}") from None
+
+
+def _read(recipe: "str | Path | Recipe | Mapping[str, Any]") -> tuple[str, dict[str, Any]]:
+    if isinstance(recipe, Recipe):
+        return recipe.name, recipe.model_dump(mode="json", exclude_none=True)
+    if isinstance(recipe, Mapping):
+        return "recipe", json.loads(json.dumps(dict(recipe), default=str))
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise RecipeError(f"recipe file {str(path)!r} does not exist")
+        text = path.read_text("utf-8")
+    elif str(recipe) in recipe_names():
+        text = (resources.files("mien") / "recipes" / f"{recipe}.yaml").read_text("utf-8")
+    else:
+        raise RecipeError(choices("recipe", str(recipe), recipe_names()) + "; or a .yaml file")
+    try:
+        tree = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {str(recipe)!r} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"recipe {str(recipe)!r} must be a mapping of sections; it is {type(tree).__name__}")
+    return path.stem, tree
+
+
+def _apply(tree: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        raise RecipeError(f"--set {change!r}: must be key=value with a dotted key, for instance optim.lr=0.01")
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {change!r}: the value is not valid YAML: {error}") from None
+    *sections, last = key.split(".")
+    node = tree
+    for depth, section in enumerate(sections):
+        below = node.setdefault(section, {})
+        if isinstance(below, list):  # tasks: [gender] is short for tasks: {gender: {}}
+            below = node[section] = {name: {} for name in below}
+        if below is None:
+            below = node[section] = {}
+        if not isinstance(below, dict):
+            inner = ".".join(sections[: depth + 1])
+            raise RecipeError(f"--set {change!r}: {inner!r} is {below!r}, which has no keys below it")
+        node = below
+    node[last] = value
+
+
+def _explain(problem: Any, tree: dict[str, Any]) -> str:
+    """One mistake in words: the dotted key, what was given, what is valid."""
+    location = [part for part in problem["loc"] if not (isinstance(part, str) and "[" in part)]
+    # A union names the branch that it tried; that is no key of the user's.
+    parts = [str(part) for part in location if part not in ("int", "literal['auto']")]
+    key = ".".join(parts) or "recipe"
+    given = problem["input"]
+    if problem["type"] == "extra_forbidden":
+        valid = _fields(parts[:-1])
+        return f"{key} = {given!r}: {choices('key', parts[-1], valid)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return message if key == "recipe" else f"{key}: {message}"
+    return f"{key} = {given!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields(parts: list[str]) -> list[str]:
+    """The keys that a section of a recipe knows."""
+    settings: Any = Recipe
+    for part in parts:
+        annotation = settings.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        settings = next(option for option in options if isinstance(option, type) and issubclass(option, _Settings))
+    return list(settings.model_fields)

@@ -1,0 +1,159 @@
+"""A run: a folder that explains itself, and from which every report can be rebuilt without training."""
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mien.errors import MienError
+from mien.recipe import Recipe, load_recipe
+from mien.table import atomic_path, read_faces_table, read_table
+
+VERSIONED = ("mien", "torch", "torchvision", "timm", "pytorch-lightning", "onnx", "onnxruntime", "numpy", "pandas", "pillow")
+
+
+class Run:
+    """The files of one run.
+
+    | file | what |
+    |---|---|
+    | recipe.yaml | every setting, defaults included |
+    | faces.parquet | the faces, with their split |
+    | unreadable.csv | faces whose image could not be read, with the reason |
+    | log.csv, tensorboard/ | the course of training |
+    | model.safetensors, model.onnx | the weights; the network for prediction |
+    | predictions.parquet, metrics.csv | of the validation and test part |
+    | report.html | all of it to look at |
+    | run.json | status, cost, leaks, versions |
+    | resume.ckpt | only while training is not finished |
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.recipe_file = self.folder / "recipe.yaml"
+        self.faces_file = self.folder / "faces.parquet"
+        self.unreadable_file = self.folder / "unreadable.csv"
+        self.log_file = self.folder / "log.csv"
+        self.weights_file = self.folder / "model.safetensors"
+        self.model_file = self.folder / "model.onnx"
+        self.predictions_file = self.folder / "predictions.parquet"
+        self.metrics_file = self.folder / "metrics.csv"
+        self.report_file = self.folder / "report.html"
+        self.info_file = self.folder / "run.json"
+        self.resume_file = self.folder / "resume.ckpt"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return load_recipe(self.recipe_file)
+
+    @property
+    def faces(self) -> pd.DataFrame:
+        """The faces table with the run's split."""
+        return read_faces_table(self.faces_file)
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """Predictions of the validation and test part."""
+        return read_table(self.predictions_file)
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """The metrics table."""
+        return read_table(self.metrics_file)
+
+    @property
+    def log(self) -> pd.DataFrame:
+        """One row an epoch."""
+        return read_table(self.log_file)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Status, cost, leaks and versions; empty before anything is known."""
+        return json.loads(self.info_file.read_text("utf-8")) if self.info_file.exists() else {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has ended."""
+        return self.info.get("status") == "finished"
+
+    def note(self, **facts: Any) -> None:
+        """Adds facts to run.json."""
+        with atomic_path(self.info_file) as part:
+            part.write_text(json.dumps(self.info | facts, indent=2, default=str) + "\n", "utf-8")
+
+    def begin(self, recipe: Recipe) -> bool:
+        """Makes the folder, or takes up an interrupted run of the same recipe.
+
+        Returns:
+            Whether an earlier attempt is taken up.
+
+        Raises:
+            MienError: The folder holds a finished run, a run of another recipe, or something else.
+        """
+        if self.faces_file.exists():
+            self._check_same(recipe)
+            if self.finished:
+                raise MienError(f"run {str(self.folder)!r} is finished; give another --out, or remove the folder")
+            return True
+        # A recipe without faces is an attempt that failed before anything was made: it stands in nobody's way.
+        if self.folder.exists() and {file.name for file in self.folder.iterdir()} - {"recipe.yaml", "run.json"}:
+            raise MienError(f"folder {str(self.folder)!r} holds other files and no run; give another --out")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.recipe_file) as part:
+            part.write_text(recipe.to_yaml(), "utf-8")
+        self.note(status="training", versions=versions())
+        return False
+
+    def _check_same(self, recipe: Recipe) -> None:
+        before, now = _flat(self.recipe.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+        changed = [key for key in now | before if now.get(key) != before.get(key)]
+        if changed:
+            key = changed[0]
+            raise MienError(
+                f"run {str(self.folder)!r} was begun with another recipe: {key} was {before.get(key)!r} and is "
+                f"{now.get(key)!r} ({len(changed)} settings differ); give another --out"
+            )
+
+
+def open_run(folder: "str | Path | Run") -> Run:
+    """A finished run.
+
+    Raises:
+        MienError: The folder is no run, or training has not finished.
+    """
+    run = folder if isinstance(folder, Run) else Run(folder)
+    if not run.recipe_file.is_file():
+        raise MienError(f"{str(run.folder)!r} is no run: it holds no {run.recipe_file.name}")
+    if not run.finished:
+        raise MienError(f"run {str(run.folder)!r} is not finished; the same `mien train` command goes on with it")
+    return run
+
+
+def versions() -> dict[str, str]:
+    """What this run was made with."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in VERSIONED:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,367 @@
+"""Which faces teach (train), choose (val) and judge (test), and the check that no part leaks into another."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from mien.errors import MienError, choices
+from mien.table import FACES_COLUMNS, SPLITS
+
+TRAIN, VAL, TEST = range(len(SPLITS))
+
+
+class SplitError(MienError):
+    """A table that cannot be split in the way that was asked for."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    test_fold: int
+    val: float
+    test: float
+    seed: int
+    groups: np.ndarray | None
+
+
+def assign(
+    faces: pd.DataFrame,
+    method: str,
+    *,
+    test_fold: int = 0,
+    val: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    groups: Sequence[int] | np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Fills the column `split` of a faces table.
+
+    The result depends on the faces and the seed, not on the order of the rows.
+
+    Args:
+        faces: A checked faces table of n rows.
+        method: One of `METHODS`:
+
+            - `folds`: the official fold `test_fold` judges; the validation part is taken from the other folds
+              by whole subjects, as in `subjects`.
+            - `partition`: the official partition, which is in `split` already.
+            - `subjects`: by whole subjects, stratified by gender and age group. Faces that share a subject,
+              a photograph or a group of near-duplicates stay together, and so does what these chain together.
+            - `random`: single images at random. Subjects that have several images then leak.
+        test_fold: For `folds`.
+        val: Share of the faces outside of the test part, above 0 and below 1 (not for `partition`).
+        test: Share of all faces, above 0 and below 1 (for `subjects` and `random`).
+        seed: Seed of all but `partition`.
+        groups: (n,) labels of near-duplicate groups, as `mien.duplicates.groups` (for `folds`, `subjects`).
+
+    Returns:
+        A copy of `faces` with every row in a part.
+
+    Raises:
+        SplitError: The method or a share is not valid, the table lacks what the method needs, or a part
+            is empty.
+    """
+    if method not in METHODS:
+        raise SplitError(choices("split method", method, METHODS))
+    for name, share in (("val", val), ("test", test)):
+        if not 0 < share < 1:
+            raise SplitError(f"{name}={share!r} is no valid share; valid: above 0 and below 1")
+    if faces.empty:
+        raise SplitError("a faces table without rows cannot be split")
+    order = np.argsort(faces["face"].to_numpy(dtype=object), kind="stable")
+    labels = None if groups is None else _checked_groups(groups, len(faces))[order]
+    parts = np.empty(len(faces), dtype=np.int64)
+    parts[order] = METHODS[method](faces.iloc[order], _Asked(test_fold, val, test, seed, labels))
+    counts = np.bincount(parts, minlength=len(SPLITS))
+    if (counts == 0).any():
+        listed = ", ".join(f"{name} {count}" for name, count in zip(SPLITS, counts, strict=True))
+        raise SplitError(f"split method {method!r} leaves a part of the {len(faces)} faces empty: {listed}")
+    out = faces.copy()
+    out["split"] = pd.Categorical.from_codes(parts, dtype=FACES_COLUMNS["split"])
+    return out
+
+
+def check_classes(faces: pd.DataFrame, column: str) -> None:
+    """Checks that the training part can teach a column: it has labels, and of every class that the table has.
+
+    Raises:
+        SplitError: Names the column and the classes that the training part lacks.
+    """
+    train = faces.loc[faces["split"] == "train", column].dropna()
+    if train.empty:
+        raise SplitError(f"column {column!r}: no face of the training part has a label")
+    if pd.api.types.is_numeric_dtype(faces[column]):
+        return
+    counts = faces[column].dropna().value_counts()
+    absent = {str(name): int(count) for name, count in counts.items() if count and name not in set(train)}
+    if absent:
+        listed = ", ".join(f"{name!r} ({count} faces in other parts)" for name, count in absent.items())
+        raise SplitError(f"column {column!r}: the training part lacks the class {listed}")
+
+
+def _folds(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
+    fold = faces["fold"]
+    known = sorted(int(value) for value in fold.dropna().unique())
+    if not known:
+        raise SplitError("split method 'folds': the faces table has no folds; split by 'subjects' instead")
+    if fold.isna().any():
+        raise SplitError(f"split method 'folds': {int(fold.isna().sum())} of {len(faces)} faces have no fold")
+    if asked.test_fold not in known:
+        raise SplitError(f"split method 'folds': {choices('fold', asked.test_fold, known)}")
+    judges = (fold == asked.test_fold).to_numpy(dtype=bool)
+    parts = np.full(len(faces), TEST)
+    rest = faces.loc[~judges]
+    groups = None if asked.groups is None else asked.groups[~judges]
+    if len(rest):
+        parts[~judges] = _by_units(rest, groups, {TRAIN: 1 - asked.val, VAL: asked.val}, asked.seed)
+    return parts
+
+
+def _partition(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
+    missing = int(faces["split"].isna().sum())
+    if missing:
+        raise SplitError(
+            f"split method 'partition': {missing} of {len(faces)} faces are in no part of a partition"
+        )
+    return faces["split"].cat.codes.to_numpy(dtype=np.int64)
+
+
+def _subjects(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
+    val = (1 - asked.test) * asked.val
+    shares = {TRAIN: 1 - asked.test - val, VAL: val, TEST: asked.test}
+    return _by_units(faces, asked.groups, shares, asked.seed)
+
+
+def _random(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
+    test = round(len(faces) * asked.test)
+    val = round((len(faces) - test) * asked.val)
+    parts = np.repeat([TEST, VAL, TRAIN], [test, val, len(faces) - test - val])
+    return np.random.default_rng(asked.seed).permutation(parts)
+
+
+METHODS: dict[str, Callable[[pd.DataFrame, _Asked], np.ndarray]] = {
+    "folds": _folds,
+    "partition": _partition,
+    "subjects": _subjects,
+    "random": _random,
+}
+"""Ways to split: each takes the faces in the order of their ids and gives each row's index in `SPLITS`."""
+
+
+def _by_units(
+    faces: pd.DataFrame, groups: np.ndarray | None, shares: dict[int, float], seed: int
+) -> np.ndarray:
+    """Deals whole units (faces that must stay together) to parts, each stratum in about the given shares."""
+    keys = _keys(faces)
+    linked = [keys["subject"], keys["photo"]] + ([] if groups is None else [pd.factorize(groups)[0]])
+    unit = connected(linked)
+    strata = pd.factorize(
+        faces["gender"].cat.codes.to_numpy() * 100 + faces["age_group"].cat.codes.to_numpy()
+    )[0]
+    counts = np.zeros((unit.max() + 1, strata.max() + 1), dtype=np.int64)
+    np.add.at(counts, (unit, strata), 1)
+    dealt = _deal(counts, np.array(list(shares.values())), np.random.default_rng(seed))
+    return np.array(list(shares))[dealt][unit]
+
+
+def _deal(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Deals units to parts so that every part gets its share of every stratum; greedy, large units first.
+
+    Each step takes the part that brings the images dealt, of each stratum and of all together, nearest in the
+    chi-square distance to those that the parts should have in the end. Units with equal counts are dealt in
+    batches, so that a million single images take about as many steps as a few hundred.
+
+    Args:
+        counts: (units, strata), images.
+        shares: (parts,), which sum to 1.
+        rng: Says which of two alike units goes where, and which unit of about the same size goes first.
+
+    Returns:
+        (units,), the index of the part.
+    """
+    counts = np.column_stack([counts, counts.sum(axis=1)])
+    profile = np.zeros(len(counts), dtype=np.int64)
+    for column in counts.T:  # np.unique(axis=0) does the same and takes ten times as long
+        profile = pd.factorize(profile * (column.max() + 1) + column)[0]
+    profiles = counts[np.unique(profile, return_index=True)[1]]
+    shuffled = rng.permutation(len(counts))
+    members = np.split(
+        shuffled[np.argsort(profile[shuffled], kind="stable")], np.cumsum(np.bincount(profile))[:-1]
+    )
+    # Among units of about the same size (within a factor of two) chance decides: other seeds, other splits.
+    magnitude = np.floor(np.log2(profiles[:, -1]))
+    target = shares[:, None] * counts.sum(axis=0)
+    have = np.zeros_like(target)
+    part = np.empty(len(counts), dtype=np.int64)
+    for index in np.lexsort((rng.random(len(profiles)), -magnitude)):
+        left = members[index]
+        while len(left):
+            batch = max(1, len(left) // 16)
+            added = profiles[index] * batch
+            best = int(np.argmin(((2 * (have - target) + added) * added / target).sum(axis=1)))
+            have[best] += added
+            part[left[:batch]] = best
+            left = left[batch:]
+    return part
+
+
+def connected(keys: Sequence[np.ndarray]) -> np.ndarray:
+    """Labels rows that share a key, directly or through other rows.
+
+    Args:
+        keys: Arrays (n,) of codes from 0; -1 shares nothing.
+
+    Returns:
+        (n,) labels from 0, in the order of their first rows.
+    """
+    label = np.arange(len(keys[0]))
+    while True:
+        parent = np.arange(len(label))
+        for codes in keys:
+            known = codes >= 0
+            smallest = np.full(codes.max(initial=-1) + 1, len(label))
+            np.minimum.at(smallest, codes[known], label[known])
+            np.minimum.at(parent, label[known], smallest[codes[known]])
+        while (parent != parent[parent]).any():
+            parent = parent[parent]
+        if (parent[label] == label).all():
+            return pd.factorize(label)[0]
+        label = parent[label]
+
+
+def _keys(faces: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Codes (n,) of the subject (-1 where it is not known) and the photograph, each within its data set."""
+    # Faces that were boxed in the same file are of the same photograph, whether or not the table says so.
+    photo = faces["photo"].fillna(faces["path"])
+    return {
+        "subject": faces.groupby(["dataset", "subject"], sort=False).ngroup().fillna(-1).to_numpy(dtype=np.int64),
+        "photo": faces.groupby(["dataset", photo], sort=False).ngroup().to_numpy(),
+    }
+
+
+def _checked_groups(groups: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
+    labels = np.asarray(groups)
+    if labels.shape != (rows,):
+        raise SplitError(
+            f"groups must have one label for each of the {rows} faces; given: shape {labels.shape}"
+        )
+    return labels
+
+
+Kind = Literal["subject", "photo", "near-duplicate"]
+
+_SAYS: dict[Kind, str] = {
+    "subject": "show a subject of",
+    "photo": "come from a photograph of",
+    "near-duplicate": "are near-duplicates of images of",
+}
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Images of one part (`later`) that give away something of another (`earlier`).
+
+    `images` of them are concerned, which is the `share` of the part; `example` holds the ids of one of these
+    faces and of a face of the earlier part that has the same subject, photograph or near-duplicate group.
+    """
+
+    kind: Kind
+    earlier: str
+    later: str
+    images: int
+    share: float
+    example: tuple[str, str]
+
+    def __str__(self) -> str:
+        """Says what leaks, how much, and where to look."""
+        later, earlier = self.example
+        return (
+            f"{self.images} {self.later} images ({self.share:.1%}) {_SAYS[self.kind]} the {self.earlier} "
+            f"part, for instance {later!r} and {earlier!r}"
+        )
+
+
+class LeakError(MienError):
+    """Parts that must know nothing of each other share something: `leaks` holds what."""
+
+    def __init__(self, leaks: Sequence[Leak]) -> None:
+        """Makes the message of all the leaks."""
+        self.leaks = list(leaks)
+        super().__init__("leak: " + "; ".join(map(str, leaks)))
+
+    def __reduce__(self) -> tuple[type["LeakError"], tuple[list[Leak]]]:
+        """Keeps the leaks when the error crosses from one process to another."""
+        return LeakError, (self.leaks,)
+
+
+def find_leaks(faces: pd.DataFrame, groups: Sequence[int] | np.ndarray | None = None) -> list[Leak]:
+    """Compares the parts of a split table by subject, photograph and near-duplicate.
+
+    Subjects and photographs are those of one data set; where no photograph is given, the file counts as one.
+
+    Args:
+        faces: A checked faces table of n rows; rows without a split are left out.
+        groups: (n,) labels of near-duplicate groups, as `mien.duplicates.groups`; None: not compared.
+
+    Returns:
+        One leak for each kind and pair of parts that has one; none: an empty list.
+    """
+    pairs = [("train", "val"), ("train", "test"), ("val", "test")]
+    return _leaks(faces, faces["split"].astype("object").to_numpy(), pairs, groups)
+
+
+def check_leaks(
+    faces: pd.DataFrame, groups: Sequence[int] | np.ndarray | None = None, allow: bool = False
+) -> list[Leak]:
+    """Returns what `find_leaks` finds, if it finds nothing or leaks are allowed.
+
+    Raises:
+        LeakError: There is a leak and `allow` is false; the message has the number of images and an example.
+    """
+    leaks = find_leaks(faces, groups)
+    if leaks and not allow:
+        raise LeakError(leaks)
+    return leaks
+
+
+def between(
+    train: pd.DataFrame, other: pd.DataFrame, groups: Sequence[int] | np.ndarray | None = None
+) -> list[Leak]:
+    """Compares other faces, on which a run is to be evaluated, with those that it was trained on.
+
+    Args:
+        train: The run's training faces.
+        other: The other faces; their column `split` is not looked at.
+        groups: (len(train) + len(other),) labels of near-duplicate groups over both tables, `train` first.
+
+    Returns:
+        As `find_leaks`, with `earlier` "train" and `later` "other".
+    """
+    both = pd.concat([train, other], ignore_index=True)
+    parts = np.repeat(np.array(["train", "other"], dtype=object), [len(train), len(other)])
+    return _leaks(both, parts, [("train", "other")], groups)
+
+
+def _leaks(
+    faces: pd.DataFrame,
+    parts: np.ndarray,
+    pairs: Iterable[tuple[str, str]],
+    groups: Sequence[int] | np.ndarray | None,
+) -> list[Leak]:
+    keys: dict[Any, np.ndarray] = _keys(faces)
+    if groups is not None:
+        keys["near-duplicate"] = pd.factorize(_checked_groups(groups, len(faces)))[0]
+    ids = faces["face"].to_numpy(dtype=object)
+    leaks = []
+    for earlier, later in pairs:
+        before, after = parts == earlier, parts == later
+        for kind, codes in keys.items():
+            hit = after & (codes >= 0) & np.isin(codes, codes[before])
+            if hit.any():
+                row = np.flatnonzero(hit)[np.argmin(ids[hit])]
+                example = (str(ids[row]), str(min(ids[before & (codes == codes[row])])))
+                images = int(hit.sum())
+                leaks.append(Leak(kind, earlier, later, images, images / int(after.sum()), example))
+    return leaks

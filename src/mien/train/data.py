@@ -1,0 +1,153 @@
+"""Batches of faces: deterministic whatever the number of workers, and resumable in the middle of an epoch."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
+
+from mien.images import ImageError
+from mien.pixels import Pixels
+from mien.recipe import Recipe
+from mien.train.augment import make_augmentation
+
+Key = tuple[int, int]
+"""Epoch and index of a face: all that the augmentation of a sample depends on, besides the seed."""
+
+Batch = dict[str, Any]
+
+
+class FaceSamples(Dataset[dict[str, Any]]):
+    """Faces as uint8 tensors (3, size, size) with their targets; an unreadable one is a sample that says so."""
+
+    def __init__(self, pixels: Pixels, targets: dict[str, Tensor], augmentation: v2.Transform | None, seed: int) -> None:
+        self._pixels = pixels
+        self._targets = targets
+        self._augmentation = augmentation
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        epoch, index = key
+        try:
+            image = torch.from_numpy(np.array(self._pixels[index])).permute(2, 0, 1)
+        except ImageError as error:
+            return {"index": index, "unreadable": str(error)}
+        if self._augmentation is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(_seed(self._seed, epoch, index))
+                image = self._augmentation(image)
+        return {"index": index, "image": image}
+
+    def collate(self, samples: list[dict[str, Any]]) -> Batch:
+        """One batch of the samples that can be read, and the names of the others."""
+        good = [sample for sample in samples if "image" in sample]
+        index = torch.tensor([sample["index"] for sample in good], dtype=torch.long)
+        return {
+            "images": torch.stack([sample["image"] for sample in good]) if good else torch.empty(0),
+            "targets": {task: target[index] for task, target in self._targets.items()},
+            "index": index,
+            "unreadable": [(s["index"], s["unreadable"]) for s in samples if "unreadable" in s],
+        }
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence([part % 2**32 for part in parts]).generate_state(1)[0])
+
+
+class EpochSampler(Sampler[Key]):
+    """The keys of one epoch, in an order that depends on seed and epoch alone; `start` leaves out the first ones."""
+
+    def __init__(self, indices: np.ndarray, shuffle: bool, seed: int, rank: int = 0, world: int = 1) -> None:
+        self._indices = indices
+        self._shuffle = shuffle
+        self._seed = seed
+        self._rank, self._world = rank, world
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self._indices) // self._world)
+
+    def __iter__(self) -> Iterator[Key]:
+        order = self._indices
+        if self._shuffle:
+            order = np.random.default_rng([self._seed % 2**32, self.epoch]).permutation(order)
+        order = np.resize(order, len(self) * self._world)  # every process gets as many
+        mine = order[self._rank :: self._world][self.start :]
+        return ((self.epoch, int(index)) for index in mine)
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """A loader whose state is the number of batches that it gave in this epoch."""
+
+    _given = 0
+    _skip = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        sampler = self.sampler
+        assert isinstance(sampler, EpochSampler) and self.batch_size is not None
+        self._given, self._skip = self._skip, 0
+        sampler.start = self._given * self.batch_size
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+        sampler.start = 0
+        self._given = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """For Lightning's checkpoint."""
+        return {"batches": self._given % max(1, len(self))}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """From Lightning's checkpoint."""
+        self._skip = state["batches"]
+
+
+class FaceData(pl.LightningDataModule):
+    """Loaders of the training and the validation part."""
+
+    def __init__(self, faces: pd.DataFrame, pixels: Pixels, targets: dict[str, Tensor], recipe: Recipe) -> None:
+        super().__init__()
+        self._split = faces["split"].to_numpy()
+        self._recipe = recipe
+        augmentation = make_augmentation(recipe.augment, recipe.model.image_size)
+        self._train = FaceSamples(pixels, targets, augmentation, recipe.trainer.seed)
+        self._val = FaceSamples(pixels, targets, None, recipe.trainer.seed)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled and augmented; a last incomplete batch is left out."""
+        return self._loader(self._train, "train", self._recipe.trainer.batch_size)
+
+    def val_dataloader(self) -> ResumableLoader:
+        """As the predictor will see faces."""
+        return self._loader(self._val, "val", self._recipe.trainer.batch_size)
+
+    def _loader(self, samples: FaceSamples, split: str, batch_size: int) -> ResumableLoader:
+        indices = np.flatnonzero(self._split == split)
+        training = split == "train"
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        workers = self._recipe.trainer.workers
+        return ResumableLoader(
+            samples,
+            batch_size,
+            sampler=EpochSampler(indices, training, self._recipe.trainer.seed, rank, world),
+            num_workers=workers,
+            collate_fn=samples.collate,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=training and len(indices) // world > batch_size,
+            persistent_workers=workers > 0,
+            # Of its own, so that starting workers does not move torch's generator, which a resumed run restores.
+            generator=torch.Generator(),
+        )

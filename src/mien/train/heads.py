@@ -1,0 +1,208 @@
+"""Heads: each is a label column, a layer, a masked loss, and how its logits become named columns.
+
+To add a task: its settings in `recipe.Tasks`, its head here and a line in `HEADS`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mien.recipe import Age, AgeGroup, Gender, Model
+from mien.table import AGE_GROUPS, GENDERS, age_to_group
+
+
+def mlp(features: int, hidden: Sequence[int], model: Model) -> tuple[nn.Sequential, int]:
+    """Hidden layers (dropout, linear, batch normalisation if asked, ReLU), and how many features they give."""
+    layers: list[nn.Module] = []
+    for units in hidden:
+        layers += [nn.Dropout(model.dropout), nn.Linear(features, units)]
+        layers += [nn.BatchNorm1d(units)] if model.batch_norm else []
+        layers.append(nn.ReLU())
+        features = units
+    return nn.Sequential(*layers), features
+
+
+class Head(nn.Module):
+    """One task on top of the features of a face.
+
+    Targets are float tensors (n,), NaN where the label is missing; logits are (n, `units`).
+    """
+
+    column: str
+    units: int
+
+    def __init__(self, settings: Any, features: int, model: Model) -> None:
+        super().__init__()
+        self.settings = settings
+        body, features = mlp(features, settings.hidden, model)
+        self.layer = nn.Sequential(*body, nn.Dropout(model.dropout), nn.Linear(features, self.units))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (n, units) of features (n, f)."""
+        return self.layer(features)
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The mean loss over the labelled faces; zero, with a gradient of zero, where none is labelled."""
+        known = ~torch.isnan(target)
+        if not known.any():
+            return logits.sum() * 0.0
+        return self._losses(logits[known].float(), target[known]).mean()
+
+    def fit(self, faces: pd.DataFrame) -> None:  # noqa: B027 - most heads learn nothing from the table
+        """Learns what the loss needs from the training faces (class weights)."""
+
+    @abstractmethod
+    def target(self, faces: pd.DataFrame) -> Tensor:
+        """The labels of a faces table, float (n,), NaN where missing."""
+
+    @abstractmethod
+    def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss (n,) of each face; no target is missing."""
+
+    @abstractmethod
+    def decode(self, logits: Tensor) -> dict[str, Tensor]:
+        """Columns of the predictions table, each (n,)."""
+
+
+def _codes(column: pd.Series) -> Tensor:
+    codes = column.cat.codes.to_numpy().astype(np.float32)
+    return torch.from_numpy(np.where(codes < 0, np.nan, codes).astype(np.float32))
+
+
+class _ClassHead(Head):
+    """A head over classes, which may be weighed by their inverse frequency in training."""
+
+    class_weight: Tensor
+    classes: int
+
+    def __init__(self, settings: Any, features: int, model: Model) -> None:
+        super().__init__(settings, features, model)
+        self.register_buffer("class_weight", torch.ones(self.classes), persistent=False)
+
+    def fit(self, faces: pd.DataFrame) -> None:
+        """Sets the class weights, whose mean over the labelled training faces is 1."""
+        if self.settings.class_weights:
+            target = self.target(faces)
+            counts = torch.bincount(target[~torch.isnan(target)].long(), minlength=self.classes)
+            self.class_weight.copy_(counts.sum() / (self.classes * counts.clamp(min=1)))
+
+    def target(self, faces: pd.DataFrame) -> Tensor:
+        """The code of each class."""
+        return _codes(faces[self.column])
+
+
+class GenderHead(_ClassHead):
+    """Perceived gender: one logit, positive for female."""
+
+    column = "gender"
+    units = 1
+    classes = len(GENDERS)
+
+    def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        smooth = self.settings.label_smoothing
+        female = (target == GENDERS.index("female")).float() * (1 - smooth) + smooth / 2
+        loss = F.binary_cross_entropy_with_logits(logits[:, 0], female, reduction="none")
+        return loss * self.class_weight[target.long()]
+
+    def decode(self, logits: Tensor) -> dict[str, Tensor]:
+        """`p_female`."""
+        return {"p_female": torch.sigmoid(logits[:, 0])}
+
+
+class AgeGroupHead(_ClassHead):
+    """Age group: a logit each; the ordinal loss also counts how far off the probabilities are.
+
+    Ordinal: cross entropy plus the ranked probability score (Epstein 1969; as a loss: the squared earth mover's
+    distance of Hou, Yu and Samaras 2016), which is a proper scoring rule, so that probabilities stay calibrated.
+    """
+
+    column = "age_group"
+    units = len(AGE_GROUPS)
+    classes = len(AGE_GROUPS)
+
+    def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        index = target.long()
+        loss = F.cross_entropy(logits, index, reduction="none")
+        if self.settings.loss == "ordinal":
+            loss = loss + _ranked_probability_score(logits.softmax(1), index)
+        return loss * self.class_weight[index]
+
+    def decode(self, logits: Tensor) -> dict[str, Tensor]:
+        """`p_<age group>` for each group."""
+        probability = logits.softmax(1)
+        return {f"p_{group}": probability[:, code] for code, group in enumerate(AGE_GROUPS)}
+
+
+class AgeHead(Head):
+    """Age in years: a logit for each whole year from 0 to the oldest, read as a distribution.
+
+    Loss: cross entropy with a label that is spread over the neighbouring years (Gao et al. 2017, deep label
+    distribution learning), plus the continuous ranked probability score (Matheson and Winkler 1976), in units of
+    ten years; the latter generalises the absolute error to distributions.
+    """
+
+    column = "age"
+
+    def __init__(self, settings: Age, features: int, model: Model) -> None:
+        self.units = settings.oldest + 1
+        super().__init__(settings, features, model)
+        years = torch.arange(self.units)
+        self.register_buffer("years", years.float(), persistent=False)
+        groups = torch.tensor(age_to_group(years.numpy()).codes.astype(np.int64))
+        self.register_buffer("group", F.one_hot(groups, len(AGE_GROUPS)).float(), persistent=False)
+
+    years: Tensor
+    group: Tensor
+
+    def target(self, faces: pd.DataFrame) -> Tensor:
+        """Age in years, at most the oldest."""
+        return torch.tensor(faces["age"].to_numpy(dtype=np.float32)).clamp(max=float(self.settings.oldest))
+
+    def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        spread = -0.5 * ((self.years - target[:, None]) / self.settings.sigma) ** 2
+        loss = F.cross_entropy(logits, spread.softmax(1), reduction="none")
+        if self.settings.crps:
+            score = _ranked_probability_score(logits.softmax(1), target.round().long())
+            loss = loss + self.settings.crps * score / 10
+        return loss
+
+    def decode(self, logits: Tensor) -> dict[str, Tensor]:
+        """`age` (median), `age_low` and `age_high` (80%), and `p_<age group>`, which a head of its own overrides."""
+        probability = logits.softmax(1)
+        columns = {
+            name: self._quantile(probability, share)
+            for name, share in (("age", 0.5), ("age_low", 0.1), ("age_high", 0.9))
+        }
+        groups = probability @ self.group
+        return columns | {f"p_{group}": groups[:, code] for code, group in enumerate(AGE_GROUPS)}
+
+    def _quantile(self, probability: Tensor, share: float) -> Tensor:
+        """The age (n,) below which `share` of the probability (n, years) lies, linear within a year.
+
+        Each year holds its probability evenly from half a year before to half a year after it. So it adds a whole
+        year where all of it lies below the quantile, a part where the quantile is inside, and nothing above.
+        """
+        below = probability.cumsum(1) - probability
+        part = ((share - below) / probability.clamp(min=1e-12)).clamp(0, 1)
+        return (part.sum(1) - 0.5).clamp(0, self.units - 1)
+
+
+def _ranked_probability_score(probability: Tensor, index: Tensor) -> Tensor:
+    """The squared differences (n,) of cumulated probabilities (n, k) and the step at the true class (n,)."""
+    steps = torch.arange(probability.shape[1], device=index.device) >= index[:, None]
+    return ((probability.cumsum(1) - steps.float()) ** 2).sum(1)
+
+
+HEADS: dict[str, type[Head]] = {"gender": GenderHead, "age": AgeHead, "age_group": AgeGroupHead}
+"""Task -> head; where two give the same column, the later one wins."""
+
+
+def make_heads(tasks: dict[str, Gender | AgeGroup | Age], features: int, model: Model) -> nn.ModuleDict:
+    """The heads of a network, in the order of `HEADS`."""
+    return nn.ModuleDict({name: kind(tasks[name], features, model) for name, kind in HEADS.items() if name in tasks})
