@@ -106,7 +106,7 @@ def train(
     from mien.errors import MissingExtra
 
     try:
-        from mien.train.fit import train as run_recipe
+        from mien.training.fit import train as run_recipe
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mien"):
             raise
@@ -124,8 +124,8 @@ def evaluate(
 ) -> None:
     """Score a run on its test part, or on other data after a leak check."""
     from mien.console import show_metrics
-    from mien.evaluate import evaluate as score_run
-    from mien.evaluate import evaluate_on
+    from mien.evaluation import evaluate as score_run
+    from mien.evaluation import evaluate_on
     from mien.run import open_run
     from mien.table import read_faces_table
 

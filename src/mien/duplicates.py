@@ -29,11 +29,12 @@ DISTANCE = 6
 DIFFERENCE = 0.05
 """How far the thumbnails of near-duplicates may differ, by default (see `near_duplicates`).
 
-Both defaults were set on 19,923 aligned faces of UTKFace. 2,684 pairs have hashes within 6 bits, some of them of
-different people even within 2. Of those whose thumbnails are within 0.05, all 50 from 0.015 on were looked at, and
-each shows one photograph; the first pair of different people is at 0.057, and above 0.06 most are. The 868 pairs
-found make 761 groups of 1,595 images; 7.8% of the pairs with equal hashes disagree about gender. Hashes within 8
-bits would add 10 pairs. Among 1,500 drawn portraits there is no pair; the nearest is at 0.078.
+Both defaults were set on 19,923 aligned faces of UTKFace. 2,684 pairs have hashes within 6 bits, some of
+them of different people even within 2. Of those whose thumbnails are within 0.05, all 50 from 0.015 on were
+looked at, and each shows one photograph; the first pair of different people is at 0.057, and above 0.06
+most are. The 868 pairs found make 761 groups of 1,595 images; 7.8% of the pairs with equal hashes disagree
+about gender. Hashes within 8 bits would add 10 pairs. Among 1,500 drawn portraits there is no pair; the
+nearest is at 0.078.
 """
 
 _DECODED = 64  # the shorter side that JPEG files are decoded at, where they are larger
@@ -180,10 +181,11 @@ def near_duplicates(
     term of SSIM (Wang et al. 2004) over the whole thumbnail. It ignores brightness and contrast; pictures
     without any contrast are all alike. Mirrored copies are not found.
 
-    So that a million images take no longer than they must: of images with equal fingerprints, each is compared
-    with the first only; of different images with one hash, 8 are compared with those of other hashes; and an
-    image is compared with at most 512 others that agree with it in the same part of the hash. Pairs can be missed
-    only where hundreds of different pictures are nearly alike; most of these still meet through others.
+    So that a million images take seconds: of images with equal fingerprints, each is compared with the
+    first only; of different images with one hash, 8 are compared with those of other hashes; and an image
+    is compared with at most 512 others that agree with it in the same part of the hash. Where more
+    different pictures than that are nearly alike, pairs can be missed, though most of these images still
+    meet in one of `groups`.
 
     Args:
         fingerprints: As `fingerprints` gives them; tables of several data sets may be concatenated. Rows

@@ -116,9 +116,8 @@ def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     out.insert(0, "status", status.to_numpy())
     out.insert(0, "face", ids)
     out["status"] = out["status"].fillna("no prediction").astype("str")
-    out[known] = out[known].where((out["status"] == "ok").to_numpy()[:, None])
     for column in known:
-        out[column] = _check_answer(out[column], column)
+        out[column] = _check_answer(out[column].where(out["status"] == "ok"), column)
     if "gender" not in known and "p_female" in known:
         likelier = pd.Series(np.where(out["p_female"] >= 0.5, "female", "male"))
         out["gender"] = likelier.where(out["p_female"].notna()).astype(
@@ -271,7 +270,7 @@ def _auc_parts(truth: ArrayLike, p: ArrayLike) -> np.ndarray:
 
 
 def _group_codes(groups: ArrayLike) -> np.ndarray:
-    return pd.Index(AGE_GROUPS).get_indexer(np.asarray(groups, dtype=object))
+    return pd.Index(AGE_GROUPS).get_indexer(pd.Index(np.asarray(groups, dtype=object)))
 
 
 def _neighbours(truth: ArrayLike, answer: ArrayLike) -> np.ndarray:
@@ -558,23 +557,25 @@ def _score_group(
 ) -> Iterator[dict[str, Any]]:
     """One line a metric, for the faces of one group."""
     answered = rows.assign(**constant)
-    jobs: list[tuple[Metric, np.ndarray, pd.DataFrame]] = []
+    compared = {
+        name for name in names if METRICS[name].has_baseline and set(METRICS[name].answers) <= set(constant)
+    }
+    jobs = {}
     for name in names:
-        metric = METRICS[name]
-        counted = metric.rows(rows)
-        jobs.append((metric, counted, rows))
-        if metric.has_baseline and set(metric.answers) <= set(constant):
-            jobs.append((metric, counted, answered))
-    samples = iter(_samples(jobs, n_boot, seed))
+        counted = METRICS[name].rows(rows)
+        jobs[name, "model"] = (METRICS[name], counted, rows)
+        if name in compared:
+            jobs[name, "constant"] = (METRICS[name], counted, answered)
+    samples = dict(zip(jobs, _samples(list(jobs.values()), n_boot, seed), strict=True))
     for name in names:
-        metric = METRICS[name]
-        sample = next(samples)
+        sample = samples[name, "model"]
         low, high = _interval(sample)
-        line = {"value": sample.value, "low": low, "high": high, "n": sample.n, "subjects": len(sample.sums)}
-        line |= {"baseline": np.nan, "versus_baseline": None}
-        if metric.has_baseline and set(metric.answers) <= set(constant):
-            other = next(samples)
-            line |= {"baseline": other.value, "versus_baseline": _verdict(sample, other)}
+        line: dict[str, Any] = {"value": sample.value, "low": low, "high": high, "n": sample.n}
+        line |= {"subjects": len(sample.sums), "baseline": np.nan, "versus_baseline": None}
+        if name in compared:
+            constant_sample = samples[name, "constant"]
+            line["baseline"] = constant_sample.value
+            line["versus_baseline"] = _verdict(sample, constant_sample) if sample.n else None
         yield line
 
 
@@ -702,7 +703,7 @@ def _spread(values: np.ndarray, deviations: np.ndarray) -> tuple[float, float]:
     inverse_freedom = np.clip(excess / 2, 1 / (subjects - 1), 1)
     quantile = np.interp(inverse_freedom, 1 / _FREEDOM, _T)
     error = values.std(ddof=1) * np.sqrt(subjects / (subjects - 1))
-    return (float(error) if error > _NO_SPREAD else 0.0), float(quantile)
+    return (float(error), float(quantile)) if error > _NO_SPREAD else (0.0, _Z)
 
 
 def _interval(sample: _Sample) -> tuple[float, float]:
@@ -722,13 +723,19 @@ def _interval(sample: _Sample) -> tuple[float, float]:
         return value * np.exp(-t * error / value), value * np.exp(t * error / value)
     if scale == "signed":
         return value - t * error, value + t * error
+    return _distance_interval(sample, t * error)
+
+
+def _distance_interval(sample: _Sample, half: float) -> tuple[float, float]:
+    """The interval of a distance, which noise can only make larger."""
     mean = sample.sums.sum(axis=0) / sample.sums[:, -1].sum()
-    centred = sample.resampled - sample.resampled[:, -1:] * mean
-    centred[:, -1] = sample.resampled[:, -1]
-    explained = np.nanquantile(sample.metric.finish(centred), 0.975)
-    bias = max(0.0, float(np.nanmean(sample.resamples)) - value)
-    low = 0.0 if value <= explained else max(0.0, value - bias - t * error)
-    return float(low), float(min(1.0, value + t * error))
+    noise = sample.resampled - sample.resampled[:, -1:] * mean
+    noise[:, -1] = sample.resampled[:, -1]
+    high = min(1.0, sample.value + half)
+    if sample.value <= np.nanquantile(_distance(noise), 0.975):
+        return 0.0, high
+    bias = float(np.nanmean(sample.resamples)) - sample.value
+    return max(0.0, sample.value - max(0.0, bias) - half), high
 
 
 def _difference(a: _Sample, b: _Sample) -> Difference:
@@ -782,7 +789,10 @@ def certainty(joined: pd.DataFrame, task: str) -> pd.DataFrame:
     Raises:
         MienError: The task is another, or its probabilities are absent.
     """
-    makers = {"gender": _gender_certainty, "age_group": _group_certainty}
+    makers: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+        "gender": _gender_certainty,
+        "age_group": _group_certainty,
+    }
     if task not in makers:
         raise MienError(choices("task with a certainty", task, makers))
     metric = METRICS[f"{task}_ece"]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from mien.recipe import Optim, Recipe
-from mien.train.backbones import freeze, make_backbone, normalization
-from mien.train.heads import make_heads, mlp
+from mien.training.backbones import freeze, make_backbone, normalization
+from mien.training.heads import make_heads, mlp
 
 
 class FaceNet(nn.Module):

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from mien.images import ImageError
 from mien.pixels import Pixels
 from mien.recipe import Recipe
-from mien.train.augment import make_augmentation
+from mien.training.augment import make_augmentation
 
 Key = tuple[int, int]
 """Epoch and index of a face: all that the augmentation of a sample depends on, besides the seed."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mien.errors import MienError
 from mien.table import atomic_path
-from mien.train.model import FaceNet
+from mien.training.model import FaceNet
 
 TOLERANCE = 1e-3
 """Largest difference of a probability, or of an age in decades, between torch and the file."""

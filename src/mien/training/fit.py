@@ -19,16 +19,16 @@ from mien import splits
 from mien.console import console, progress
 from mien.datasets import data_root, read_faces
 from mien.errors import MienError
-from mien.evaluate import evaluate, near_duplicate_groups
+from mien.evaluation import evaluate, near_duplicate_groups
 from mien.pixels import Cache, Files, Pixels, check_readable
 from mien.recipe import Recipe, load_recipe
 from mien.run import Run
 from mien.table import atomic_path, read_faces_table, write_table
-from mien.train.callbacks import AtomicCheckpoints, Log, RandomState, UnreadableBound
-from mien.train.data import FaceData
-from mien.train.export import export
-from mien.train.heads import HEADS
-from mien.train.model import FaceNet, FaceTraining
+from mien.training.callbacks import AtomicCheckpoints, Log, RandomState, UnreadableBound
+from mien.training.data import FaceData
+from mien.training.export import export
+from mien.training.heads import HEADS
+from mien.training.model import FaceNet, FaceTraining
 
 
 def train(recipe: str | Path | Recipe | dict[str, Any], changes: Iterable[str] = (), out: str | Path | None = None) -> Run:

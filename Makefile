@@ -1,0 +1,59 @@
+# Two commands on a fresh machine with Python 3.11+: make demo, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+
+# Real data to develop on, where it lies beside the checkout; the package knows no such place.
+ifneq ($(wildcard ../shared/data),)
+export MIEN_SHARED_DATA ?= $(abspath ../shared/data)
+endif
+
+.PHONY: help setup demo test check clean
+help:
+	@echo "make demo   draw faces, look at them, train two classifiers on them, compare: one HTML report"
+	@echo "make test   run the tests"
+	@echo "make check  ruff, formatting and mypy"
+	@echo "make setup  make .venv with everything (the others do this first)"
+	@echo "make clean  remove what the demo made"
+
+setup: .venv/.complete
+
+.venv/.complete: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"mien needs Python 3.11+; {sys.executable} is {sys.version.split()[0]}: make PYTHON=...")'
+	@echo "installing into .venv (some minutes and some GB, most of it PyTorch)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,test]'
+	@touch $@
+
+# Each step is done once; an interrupted one goes on where it was.
+demo: $(DEMO)/report.html
+	@echo "exploratory report: $(DEMO)/eda/report.html"
+	@echo "comparison:         $(DEMO)/report.html"
+
+$(DEMO)/faces.parquet: .venv/.complete
+	$(BIN)/mien draw $(DEMO)/faces
+	$(BIN)/mien faces adience $(DEMO)/faces --labels masked --out $@
+
+$(DEMO)/eda/report.html: $(DEMO)/faces.parquet
+	$(BIN)/mien eda $(DEMO)/faces.parquet --root $(DEMO)/faces --out $(DEMO)/eda
+
+$(DEMO)/gender/report.html: $(DEMO)/eda/report.html
+	$(BIN)/mien train demo-gender --set data.root=$(DEMO)/faces --out $(DEMO)/gender
+
+$(DEMO)/gender-age/report.html: $(DEMO)/gender/report.html
+	$(BIN)/mien train demo-gender-age --set data.root=$(DEMO)/faces --out $(DEMO)/gender-age
+
+$(DEMO)/report.html: $(DEMO)/gender-age/report.html
+	$(BIN)/mien report $(DEMO)/gender $(DEMO)/gender-age --out $@
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(DEMO)
