@@ -64,3 +64,19 @@ def make_adience(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small set of demonstration faces in Adience's layout."""
+    from mien.draw import draw_faces
+
+    root = tmp_path_factory.mktemp("drawn") / "adience"
+    draw_faces(root, subjects=30)
+    return root
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps the tests out of the user's cache folder."""
+    os.environ["MIEN_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -6,7 +6,7 @@ Every chart can be read without colour: series differ by hatch, marker or line, 
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import wraps
 from html import escape
 from typing import Any, ParamSpec
@@ -20,6 +20,8 @@ try:
     import matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from matplotlib.ticker import MaxNLocator
 except ImportError:
     raise MissingExtra("drawing a report", "report") from None
 
@@ -31,13 +33,13 @@ VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
 }
 """The CSS variable that takes the place of each colour in the page."""
 
-_HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
+_HATCHES = ("", "////", "\\\\\\\\", "xxxx", "----")
 _LINES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v")
 _WIDTH = 4.7  # inches; about as wide as a telephone, so that letters stay legible there
 _LABEL = 30  # characters
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mien",  # the same figure gives the same file
     "font.size": 9,
@@ -97,19 +99,21 @@ def svg(figure: Figure, name: str, alt: str) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
     text = buffer.getvalue().decode()
-    text = text[text.index("<svg") :].replace("DejaVu Sans", "system-ui")
+    text = text[text.index("<svg") :]
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
     assert box is not None, "matplotlib wrote no viewBox"
     wide = float(box[1]) / 72 * 96
     head = f'<svg role="img" aria-label="{escape(alt)}" {box[0]} style="max-width: {wide:.0f}px">'
-    # Text is escaped, so that < and > occur in tags alone.
-    return head + re.sub(r"<[^>]+>", lambda tag: _for_page(tag[0], name), text[text.index(">") + 1 :])
+    # The style element would hold for the whole page. Text is escaped, so that < and > occur in tags alone.
+    return head + re.sub(r"<[^>]+>", lambda tag: _for_page(tag[0], name), text[text.index("</style>") + 8 :])
 
 
 def _for_page(tag: str, name: str) -> str:
     """A tag with the page's colours, and with names that no other figure has."""
     for colour, variable in VARIABLES.items():
         tag = re.sub(rf"((?:fill|stroke): ?){colour}", rf"\1var(--{variable})", tag)
+    tag = re.sub(r"font-family: [^;\"]+", "font-family: system-ui, sans-serif", tag)
+    tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
     return re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", tag)
 
 
@@ -130,7 +134,7 @@ def bars(counts: pd.DataFrame, xlabel: str = "faces") -> Figure:
                   hatch=_HATCHES[number % 5], linewidth=0.6)  # fmt: skip
         left += values
     most = max(left.max(initial=0), 1)
-    for row, total in zip(rows, left, strict=True):
+    for row, total in enumerate(left):
         axes.text(total + most * 0.015, row, f"{total:,.0f}", va="center", fontsize=8)
     axes.set_yticks(rows, [_short(label) for label in counts.index])
     axes.set(xlabel=xlabel, xlim=(0, most * 1.16), ylim=(len(counts) - 0.4, -0.6))
@@ -147,13 +151,17 @@ def _legend(axes: Axes, series: int) -> None:
 
 
 @_styled
-def histogram(values: Mapping[str, np.ndarray], edges: np.ndarray, xlabel: str, ylabel: str = "faces") -> Figure:
+def histogram(
+    values: Mapping[str, np.ndarray], edges: np.ndarray, xlabel: str, ylabel: str = "faces"
+) -> Figure:
     """Outlined histograms of one or more series over the same bins."""
     figure, axes = _empty(2.9)
     for number, (name, numbers) in enumerate(values.items()):
         counts = np.histogram(numbers, edges)[0]
         axes.stairs(counts, edges, fill=True, color=SERIES[number], alpha=0.22)
-        axes.stairs(counts, edges, color=SERIES[number], linestyle=_LINES[number], linewidth=1.4, label=_short(name))
+        axes.stairs(
+            counts, edges, color=SERIES[number], linestyle=_LINES[number], linewidth=1.4, label=_short(name)
+        )
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(edges[0], edges[-1]))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter("{x:,.0f}")
@@ -180,7 +188,9 @@ def intervals(rows: pd.DataFrame, xlabel: str, reference: str = "", baseline: st
     axes.hlines(place, low, high, color=SERIES[0], linewidth=1.8)
     axes.plot(value, place, "o", color=SERIES[0], markersize=4.5, label="value and 95% interval")
     if baseline and rows["baseline"].notna().any():
-        axes.plot(rows["baseline"], place, "|", color=SERIES[1], markersize=9, markeredgewidth=2, label=baseline)
+        axes.plot(
+            rows["baseline"], place, "|", color=SERIES[1], markersize=9, markeredgewidth=2, label=baseline
+        )
     axes.set_yticks(place, [_short(label, 40) for label in rows["label"]])
     for tick, number in zip(axes.get_yticklabels(), value, strict=True):
         if np.isnan(number):
@@ -206,18 +216,23 @@ def confusion(counts: pd.DataFrame, xlabel: str = "answer", ylabel: str = "label
         share = shares[row, column]
         if np.isnan(share):
             continue
-        axes.fill([column, column + 1, column + 1, column], [row, row, row + 1, row + 1], color=SERIES[0],
-                  alpha=0.04 + 0.5 * share, linewidth=0)  # fmt: skip
+        _tile(axes, column, row, 1, 0.04 + 0.5 * share)
         axes.text(column + 0.5, row + 0.5, _percent(share), ha="center", va="center", fontsize=8.5,
                   fontweight="bold" if row == column else "normal")  # fmt: skip
     axes.set_xticks(np.arange(shares.shape[1]) + 0.5, [_short(name, 14) for name in counts.columns])
     axes.set_yticks(np.arange(len(counts)) + 0.5, [_short(name, 14) for name in counts.index])
     if shares.shape[1] > 5:
-        axes.tick_params(axis="x", labelrotation=45)
+        for tick in axes.get_xticklabels():
+            tick.set(rotation=45, ha="right", rotation_mode="anchor")
     axes.set(xlim=(0, shares.shape[1]), ylim=(len(counts), 0), xlabel=xlabel, ylabel=ylabel)
     axes.grid(visible=False)
     axes.tick_params(length=0)
     return figure
+
+
+def _tile(axes: Axes, left: float, bottom: float, side: float, opacity: float) -> None:
+    # Opacity rather than a map of colours: it is right on light and on dark paper.
+    axes.add_patch(Rectangle((left, bottom), side, side, color=SERIES[0], alpha=opacity, linewidth=0))
 
 
 def _percent(share: float) -> str:
@@ -237,11 +252,15 @@ def reliability(table: pd.DataFrame, xlabel: str = "stated certainty") -> Figure
     some = table[table["n"] > 0]
     above.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=0.9, label="perfectly calibrated")
     above.vlines(some["p"], some["low"], some["high"], color=SERIES[0], linewidth=1.8)
-    above.plot(some["p"], some["observed"], "o", color=SERIES[0], markersize=4.5, label="observed, 95% interval")
+    above.plot(
+        some["p"], some["observed"], "o", color=SERIES[0], markersize=4.5, label="observed, 95% interval"
+    )
     above.set(ylabel="share that is right", ylim=(-0.02, 1.02))
-    above.legend(loc="upper left")
+    above.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.3)
     width = table["bin_high"] - table["bin_low"]
-    below.bar(table["bin_low"], table["n"], width, align="edge", color=SERIES[0], edgecolor=PAPER, linewidth=0.6)
+    below.bar(
+        table["bin_low"], table["n"], width, align="edge", color=SERIES[0], edgecolor=PAPER, linewidth=0.6
+    )
     start = max(0.0, float(some["bin_low"].min()) - 0.02) if len(some) else 0.0
     below.set(xlabel=xlabel, ylabel="faces", xlim=(start, 1))
     below.yaxis.set_major_formatter("{x:,.0f}")
@@ -258,28 +277,22 @@ def curves(lines: Mapping[str, "pd.Series[float]"], ylabel: str, xlabel: str = "
         axes.plot(line.index, line, color=SERIES[style], linestyle=_LINES[style], marker=_MARKERS[style],
                   markersize=3.5, linewidth=1.3, label=_short(name))  # fmt: skip
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.3, handlelength=3)
     return figure
 
 
 @_styled
 def joint(true: np.ndarray, answer: np.ndarray, edges: np.ndarray, xlabel: str, ylabel: str) -> Figure:
-    """How often each answer was given for each truth: a histogram over both, darker where more often."""
+    """How often each answer was given for each truth, in bins of equal width, darker where more often."""
     figure, axes = _empty(4.3)
     counts = np.histogram2d(true, answer, [edges, edges])[0]
     # A few frequent cells would drown the others in a linear scale.
     shade = np.log1p(counts) / max(np.log1p(counts.max()), 1e-9)
+    side = float(edges[1] - edges[0])
     for i, j in np.argwhere(counts):
-        x, y = edges[i : i + 2], edges[j : j + 2]
-        axes.fill([x[0], x[1], x[1], x[0]], [y[0], y[0], y[1], y[1]], color=SERIES[0], alpha=0.1 + 0.8 * shade[i, j],
-                  linewidth=0)  # fmt: skip
+        _tile(axes, float(edges[i]), float(edges[j]), side, 0.1 + 0.8 * shade[i, j])
     axes.plot(edges[[0, -1]], edges[[0, -1]], color=INK, linestyle="--", linewidth=0.9, label="right")
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=edges[[0, -1]], ylim=edges[[0, -1]], aspect="equal")
     axes.legend(loc="upper left")
     return figure
-
-
-def names(labels: Sequence[object]) -> list[str]:
-    """Labels as a chart writes them."""
-    return [_short(label) for label in labels]

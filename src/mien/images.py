@@ -20,7 +20,7 @@ MAX_PIXELS = 89_478_485
 MIN_SIDE = 8
 """Images with a side shorter than this hold no face."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 Box = tuple[float, float, float, float]
 """x, y, width and height in pixels of the upright image; may reach beyond it."""
@@ -77,7 +77,7 @@ def load_face(
     """
     with _open(source) as image:
         width, height = image.size
-        if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # lies on its side
+        if _lies_on_its_side(image):
             width, height = height, width
         left, top, side = square(width, height, box, margin)
         _reduce(image, size / side)
@@ -158,6 +158,13 @@ def _reduce(image: Image.Image, scale: float) -> None:
     """Lets the decoder, where it can (JPEG), give a smaller image, at least `scale` times the full size."""
     if scale < 1:
         image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+
+
+def _lies_on_its_side(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception as error:  # a PNG's EXIF may stand behind its pixels, which are decoded then
+        raise ImageError("truncated", str(error)) from error
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

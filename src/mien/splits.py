@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mien.errors import MienError, choices
-from mien.table import FACES_COLUMNS, SPLITS
+from mien.table import AGE_GROUPS, FACES_COLUMNS, SPLITS
 
 TRAIN, VAL, TEST = range(len(SPLITS))
 
@@ -157,9 +157,10 @@ def _by_units(
     keys = _keys(faces)
     linked = [keys["subject"], keys["photo"]] + ([] if groups is None else [pd.factorize(groups)[0]])
     unit = connected(linked)
-    strata = pd.factorize(
-        faces["gender"].cat.codes.to_numpy() * 100 + faces["age_group"].cat.codes.to_numpy()
-    )[0]
+    gender, age_group = (
+        faces[column].cat.codes.to_numpy(dtype=np.int64) for column in ("gender", "age_group")
+    )
+    strata = pd.factorize(gender * len(AGE_GROUPS) * 2 + age_group)[0]
     counts = np.zeros((unit.max() + 1, strata.max() + 1), dtype=np.int64)
     np.add.at(counts, (unit, strata), 1)
     dealt = _deal(counts, np.array(list(shares.values())), np.random.default_rng(seed))
@@ -235,8 +236,9 @@ def _keys(faces: pd.DataFrame) -> dict[str, np.ndarray]:
     """Codes (n,) of the subject (-1 where it is not known) and the photograph, each within its data set."""
     # Faces that were boxed in the same file are of the same photograph, whether or not the table says so.
     photo = faces["photo"].fillna(faces["path"])
+    subject = faces.groupby(["dataset", "subject"], sort=False).ngroup().fillna(-1)
     return {
-        "subject": faces.groupby(["dataset", "subject"], sort=False).ngroup().fillna(-1).to_numpy(dtype=np.int64),
+        "subject": subject.to_numpy(dtype=np.int64),
         "photo": faces.groupby(["dataset", photo], sort=False).ngroup().to_numpy(),
     }
 

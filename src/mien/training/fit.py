@@ -28,6 +28,7 @@ from mien.training.callbacks import AtomicCheckpoints, Log, RandomState, Unreada
 from mien.training.data import FaceData
 from mien.training.export import export
 from mien.training.heads import HEADS
+from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
 
 
@@ -123,6 +124,7 @@ def open_pixels(recipe: Recipe, faces: pd.DataFrame, root: Path) -> tuple[Pixels
 
 def _fit(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, unreadable: dict[int, str]) -> None:
     """Trains, and writes weights, log and ONNX file."""
+    keep_freed_memory()
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     net = FaceNet(recipe)
     usable = faces.copy()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from mien.recipe import Optim, Recipe
-from mien.training.backbones import freeze, make_backbone, normalization
+from mien.training.backbones import count_features, freeze, make_backbone, normalization
 from mien.training.heads import make_heads, mlp
 
 
@@ -27,7 +27,8 @@ class FaceNet(nn.Module):
         self.backbone = make_backbone(recipe.model, recipe.init)
         # Not registered a second time: the modules belong to the backbone.
         self._frozen: Sequence[nn.Module] = tuple(freeze(self.backbone, recipe.model.freeze))
-        self.shared, features = mlp(self.backbone.num_features, recipe.model.hidden, recipe.model)
+        features = count_features(self.backbone, recipe.model.image_size)
+        self.shared, features = mlp(features, recipe.model.hidden, recipe.model)
         self.heads = make_heads(recipe.tasks.named(), features, recipe.model)
         # On a CPU depthwise convolutions are five times as fast in this layout, and on a GPU others are too.
         self.to(memory_format=torch.channels_last)

@@ -1,0 +1,159 @@
+"""The page that every report is: sections of text, tables and charts in one self-contained HTML file."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mien import figures
+from mien.errors import MienError, MissingExtra
+from mien.table import atomic_path
+
+try:
+    import jinja2
+    from markupsafe import Markup
+except ImportError:
+    raise MissingExtra("writing a report", "report") from None
+
+NOTICE = (
+    "Labels are perceived binary gender and age, as the data set has them. "
+    "Nothing here says anything about anyone's identity."
+)
+"""Stands on every page."""
+
+_NUMBER = re.compile(r"[-−+]?\d[\d.,]*( %)?( \[[^\]]*\])?( \(n [\d,]+\))?$")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a caption; cells are text, or numbers to be formatted; `folded` shows it on demand."""
+
+    caption: str
+    rows: pd.DataFrame
+    folded: bool = False
+
+    @property
+    def lines(self) -> list[list[str]]:
+        """The cells as text."""
+        return [[_cell(value) for value in row] for row in self.rows.itertuples(index=False, name=None)]
+
+    @property
+    def columns(self) -> list[dict[str, Any]]:
+        """Each column's `name`, and whether it holds numbers (`number`)."""
+        lines = self.lines
+        return [
+            {"name": str(name), "number": all(line[at] in ("", "–") or _NUMBER.match(line[at]) for line in lines)}
+            for at, name in enumerate(self.rows.columns)
+        ]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart, what it shows, and the numbers behind it."""
+
+    figure: figures.Figure
+    caption: str
+    numbers: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Face:
+    """A small image as a data URI, and what it shows in words."""
+
+    uri: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Faces in the cells of a table: `rows` are (label, one list of faces a column)."""
+
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Sequence[Face]]]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Faces side by side, and what is to be seen in them."""
+
+    faces: Sequence[Face]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report, in the order of its fields."""
+
+    title: str
+    warnings: Sequence[str] = ()
+    text: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Picture] = ()
+    sheet: Sheet | None = None
+    pairs: Sequence[Pair] = ()
+
+
+def write_report(title: str, lead: str, sections: Sequence[Section], path: str | Path) -> Path:
+    """Writes one HTML file that needs nothing else: no network and no scripts.
+
+    The same input gives the same file.
+
+    Args:
+        title: Of the page.
+        lead: What was found, in plain words.
+        sections: All strings in them are shown as they are, whatever characters they hold.
+        path: The file to write.
+
+    Raises:
+        MienError: `path` is a folder, or below a file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise MienError(
+            f"report {str(path)!r} is a folder; give the name of a file, for instance report.html"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise MienError(f"report {str(path)!r}: {str(path.parent)!r} is no folder") from None
+    count = itertools.count(1)
+    pages = [vars(section) | {"figures": [_drawn(picture, f"f{next(count)}") for picture in section.figures]}
+             for section in sections]  # fmt: skip
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mien"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    text = environment.get_template("report.html").render(
+        title=title, lead=lead, notice=NOTICE, sections=pages, version=metadata.version("mien")
+    )
+    with atomic_path(path) as part:
+        # A file name that is no text (a lone surrogate) must not stop a report.
+        part.write_text(text, "utf-8", errors="replace")
+    return path
+
+
+def _drawn(picture: Picture, name: str) -> dict[str, Any]:
+    numbers = picture.numbers
+    return {
+        "caption": picture.caption,
+        "svg": Markup(figures.svg(picture.figure, name, picture.caption)),  # noqa: S704 - it is escaped there
+        "numbers": None if numbers is None else Table(picture.caption, numbers),
+    }
+
+
+def _cell(value: Any) -> str:
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, float | np.floating) else str(value)

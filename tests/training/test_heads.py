@@ -1,0 +1,163 @@
+"""Each head against independent references, and one contract over all of them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss
+from torch.nn import functional as F
+
+from mien.recipe import Age, AgeGroup, Gender, Model, Tasks
+from mien.table import AGE_GROUPS, FACES_COLUMNS, check_faces
+from mien.training.heads import HEADS, AgeGroupHead, AgeHead, GenderHead, make_heads
+
+FACES = check_faces(
+    pd.DataFrame(
+        {
+            "face": range(6),
+            "path": "a",
+            "gender": ["female", "male", None, "male", "male", None],
+            "age": [30, None, 7.5, 0, 120, None],
+            "age_group": ["25-32", "8-13", None, "0-2", "60+", None],
+        }
+    )
+)
+DEFAULTS = {name: field.annotation.__args__[0]() for name, field in Tasks.model_fields.items()}
+
+
+def test_every_task_of_a_recipe_has_a_head_and_the_reverse():
+    assert set(HEADS) == set(Tasks.model_fields)
+
+
+@pytest.mark.parametrize("task", HEADS)
+class TestContract:
+    def make(self, task):
+        torch.manual_seed(0)
+        return HEADS[task](DEFAULTS[task], 5, Model()), torch.randn(len(FACES), 5)
+
+    def test_target_is_missing_where_the_label_is(self, task):
+        head, _ = self.make(task)
+        assert head.column in FACES_COLUMNS
+        assert torch.isnan(head.target(FACES)).tolist() == FACES[head.column].isna().tolist()
+
+    def test_loss_ignores_faces_without_a_label(self, task):
+        head, features = self.make(task)
+        target = head.target(FACES)
+        known = ~torch.isnan(target)
+        with torch.no_grad():
+            assert torch.equal(head.loss(head(features), target), head.loss(head(features)[known], target[known]))
+
+    def test_no_label_at_all_is_a_loss_of_zero_with_a_gradient(self, task):
+        head, features = self.make(task)
+        loss = head.loss(head(features), torch.full((len(FACES),), torch.nan))
+        loss.backward()
+        assert loss == 0 and all((parameter.grad == 0).all() for parameter in head.parameters())
+
+    def test_a_few_steps_lower_the_loss(self, task):
+        head, features = self.make(task)
+        optimizer = torch.optim.Adam(head.parameters(), 0.05)
+        losses = []
+        for _ in range(40):
+            loss = head.loss(head(features), head.target(FACES))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < 0.7 * losses[0]
+
+    def test_columns_are_those_of_the_predictions_table(self, task):
+        head, features = self.make(task)
+        columns = head.decode(head(features))
+        valid = {"p_female", "age", "age_low", "age_high"} | {f"p_{group}" for group in AGE_GROUPS}
+        assert set(columns) <= valid and all(column.shape == (len(FACES),) for column in columns.values())
+        groups = [columns[f"p_{group}"] for group in AGE_GROUPS if f"p_{group}" in columns]
+        if groups:
+            assert torch.allclose(torch.stack(groups).sum(0), torch.ones(len(FACES)), atol=1e-5)
+
+
+def test_gender_loss_is_the_log_loss():
+    head = GenderHead(Gender(), 3, Model())
+    logits, target = torch.randn(4, 1), torch.tensor([0.0, 1, 1, 0])  # codes: female, male
+    expected = log_loss((target == 0).numpy(), torch.sigmoid(logits[:, 0]).numpy())
+    assert head.loss(logits, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_class_weights_are_inverse_frequencies():
+    head = GenderHead(Gender(class_weights=True), 3, Model())
+    head.fit(FACES)
+    assert head.class_weight.tolist() == pytest.approx([4 / (2 * 1), 4 / (2 * 3)])
+    target = head.target(FACES)
+    assert head.class_weight[target[~torch.isnan(target)].long()].mean().item() == pytest.approx(1)
+
+
+def test_ordinal_loss_adds_the_ranked_probability_score():
+    plain, ordinal = (AgeGroupHead(AgeGroup(loss=loss), 3, Model()) for loss in ("cross_entropy", "ordinal"))
+    logits, target = torch.randn(5, 8), torch.tensor([0.0, 3, 7, 4, 4])
+    cumulated = logits.softmax(1).numpy().cumsum(1)
+    steps = np.arange(8) >= target.numpy()[:, None]
+    score = ((cumulated - steps) ** 2).sum(1).mean()
+    assert plain.loss(logits, target).item() == pytest.approx(F.cross_entropy(logits, target.long()).item(), rel=1e-5)
+    assert (ordinal.loss(logits, target) - plain.loss(logits, target)).item() == pytest.approx(score, rel=1e-4)
+
+
+def test_being_further_off_costs_more_where_order_counts():
+    head = AgeGroupHead(AgeGroup(loss="ordinal"), 3, Model())
+    near, far = torch.zeros(1, 8), torch.zeros(1, 8)
+    near[0, 4], far[0, 7] = 5, 5
+    target = torch.tensor([3.0])
+    assert head.loss(near, target) < head.loss(far, target)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31))
+def test_age_quantiles_are_those_of_a_piecewise_even_distribution(seed):
+    head = AgeHead(Age(), 3, Model())
+    logits = torch.randn(1, 101, generator=torch.Generator().manual_seed(seed)) * 3
+    columns = head.decode(logits)
+    probability = logits.softmax(1)[0].double().numpy()
+    edges, cumulated = np.arange(102) - 0.5, np.concatenate([[0], probability.cumsum()])
+    for name, share in (("age_low", 0.1), ("age", 0.5), ("age_high", 0.9)):
+        expected = np.clip(np.interp(share, cumulated, edges), 0, 100)
+        assert columns[name].item() == pytest.approx(expected, abs=0.01)
+
+
+def test_a_certain_age_is_that_age_and_its_group():
+    head = AgeHead(Age(), 3, Model())
+    logits = torch.full((1, 101), -50.0)
+    logits[0, 30] = 50
+    columns = head.decode(logits)
+    assert columns["age"].item() == pytest.approx(30) and columns["p_25-32"].item() == pytest.approx(1)
+
+
+def test_ages_over_the_oldest_count_as_that_old():
+    assert AgeHead(Age(oldest=100), 3, Model()).target(FACES).tolist()[4] == 100
+
+
+def test_crps_by_hand():
+    with_score, without = (AgeHead(Age(oldest=10, crps=weight), 3, Model()) for weight in (1.0, 0.0))
+    logits, target = torch.randn(3, 11), torch.tensor([0.0, 4.0, 10.0])
+    cumulated = logits.softmax(1).numpy().cumsum(1)
+    score = ((cumulated - (np.arange(11) >= target.numpy()[:, None])) ** 2).sum(1).mean() / 10
+    assert (with_score.loss(logits, target) - without.loss(logits, target)).item() == pytest.approx(score, rel=1e-4)
+
+
+def test_an_own_age_group_head_wins_over_the_age_heads_groups():
+    from mien.recipe import load_recipe
+    from mien.training.model import FaceNet
+
+    recipe = load_recipe(
+        {"tasks": ["age_group", "age"], "model": {"backbone": "test_vit", "image_size": 160}, "init": {"weights": "none"}}
+    )
+    net = FaceNet(recipe).eval()
+    logits = {"age": torch.randn(2, 101), "age_group": torch.randn(2, 8)}
+    assert torch.allclose(net.decode(logits)["p_0-2"], logits["age_group"].softmax(1)[:, 0])
+
+
+def test_hidden_layers_have_the_asked_shape():
+    model = Model(batch_norm=True, dropout=0.5)
+    head = make_heads({"gender": Gender(hidden=(128, 32))}, 10, model)["gender"]
+    kinds = [type(layer).__name__ for layer in head.layer]
+    assert kinds == ["Dropout", "Linear", "BatchNorm1d", "ReLU"] * 2 + ["Dropout", "Linear"]
+    assert [layer.out_features for layer in head.layer if hasattr(layer, "out_features")] == [128, 32, 1]
