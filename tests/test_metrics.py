@@ -293,10 +293,16 @@ def test_score_lists_every_metric_overall_and_by_group() -> None:
     assert list(dict.fromkeys(result["group"])) == [*groups, "race=asian", "race=black", "race=white"]
 
 
+@pytest.fixture(scope="module")
+def scored() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A joined table and its scores by group."""
+    table = joined(n=300)
+    return table, score(table, train_faces=tables(n=300)[0], n_boot=100)
+
+
 @pytest.mark.parametrize("name", METRICS)
-def test_contract_of_each_metric(name: str) -> None:
-    metric, table = METRICS[name], joined(n=300)
-    result = score(table, train_faces=tables(n=300)[0], n_boot=100)
+def test_contract_of_each_metric(name: str, scored: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    metric, (table, result) = METRICS[name], scored
     lines = result[(result["metric"] == name) & result["value"].notna()]
     assert len(lines) > 5
     for line in lines.itertuples():
@@ -520,24 +526,23 @@ def test_intervals_hold_their_value_and_are_never_empty(outcomes: list[tuple[boo
 
 
 def test_intervals_cover_the_truth_in_simulated_data() -> None:
-    # 100 data sets of 120 subjects; 3 standard errors of a share of 95% are 6.5 points.
+    # 80 data sets of 120 subjects; 3 standard errors of a share of 95% are 7.3 points.
     rng = np.random.default_rng(6)
     shares, errors, differences = [], [], []
-    for seed in range(100):
+    for seed in range(80):
         subject = np.repeat(np.arange(120), rng.integers(1, 8, 120))
-        ids = [f"f{i}" for i in range(len(subject))]
-        faces = pd.DataFrame({"face": ids, "path": "x", "subject": subject, "gender": "male", "age": 30.0})
         hard = rng.beta(0.5, 4.5, 120)[subject]
         error = rng.normal(0, 4, 120)[subject] + rng.normal(0, 4, len(subject))
         one, other = (np.where(rng.random(len(subject)) < hard, "female", "male") for _ in range(2))
-        table = join(faces, pd.DataFrame({"face": ids, "gender": one, "age": 30 + error}))
+        table = pd.DataFrame({"face": range(len(subject)), "subject": subject, "status": "ok", "gender": one})
+        table = table.assign(age=30 + error, true_gender="male", true_age=30.0, true_age_group=None)
         result = score(table, by=(), n_boot=100, seed=seed)
         shares.append(tuple(row(result, "gender_accuracy")[["low", "high"]]))
         errors.append(tuple(row(result, "age_bias")[["low", "high"]]))
         found = paired_difference(table, table.assign(gender=other), "gender_accuracy", n_boot=100, seed=seed)
         differences.append((found.low, found.high))
     for truth, intervals in ((0.9, shares), (0.0, errors), (0.0, differences)):
-        assert np.mean([low <= truth <= high for low, high in intervals]) > 0.885
+        assert np.mean([low <= truth <= high for low, high in intervals]) > 0.875
         # Twice the width that is needed would cover everything.
         assert np.mean([abs((low + high) / 2 - truth) <= (high - low) / 4 for low, high in intervals]) < 0.85
 

@@ -111,7 +111,11 @@ def train(
         if (error.name or "").startswith("mien"):
             raise
         raise MissingExtra("training", "train") from error
-    run = run_recipe(recipe, set or (), out)
+    try:
+        run = run_recipe(recipe, set or (), out)
+    except KeyboardInterrupt:
+        print("mien: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise typer.Exit(130) from None
     show_metrics(run)
 
 
@@ -203,12 +207,9 @@ def _root(
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Runs a verb; a mistake of the user's ends in one message and status 1, an interruption in status 130."""
+    """Runs a verb; a mistake of the user's ends in one message and status 1."""
     try:
         return app(args=arguments)
     except MienError as error:
         print(f"mien: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("mien: interrupted; the same command goes on where it was", file=sys.stderr)
-        raise SystemExit(130) from None
     raise SystemExit(1)

@@ -50,21 +50,22 @@ _HAIRS = {
     "dark blond": (164, 124, 72),
     "blond": (220, 184, 116),
     "platinum": (238, 224, 190),
-    "dyed": (150, 60, 130),
 }
 _EYES = ((66, 42, 28), (98, 66, 36), (112, 120, 60), (70, 120, 90), (84, 130, 170), (120, 140, 150))
+_CLOTHES = ("crew", "vee", "shirt", "tie", "hood", "roll")
+_OCCLUDERS = ("hand", "mug", "bar", "sunglasses", "scarf", "leaf")
 _WHITE, _INK = (250, 248, 244), (38, 28, 34)
 
 
 @dataclass(frozen=True)
 class Style:
-    """How portraits are drawn; lengths are in units of the face; what they show does not depend on it."""
+    """How portraits are drawn; what they show does not depend on it."""
 
-    size: tuple[int, int]
-    zoom: float
-    contour: float
-    bits: int
-    grain: float
+    size: tuple[int, int]  # width and height in pixels
+    zoom: float  # half the head's height as a share of the width
+    contour: float  # width of the ink lines; 0: painted without
+    bits: int  # of each colour
+    grain: float  # greatest standard deviation of the noise
     backgrounds: tuple[str, ...]
 
 
@@ -116,7 +117,7 @@ class Person:
     part: float
     fringe: bool
     beard: str
-    glasses: int
+    glasses: int  # 0: none; or one of three frames
     lashes: float
     makeup: float
     freckles: bool
@@ -197,16 +198,16 @@ def sample_person(rng: Rng, gender: str, age: float) -> Person:
     baby = float(np.exp(-seems / 8.5))
     old = float(np.clip((seems - 29) / 32, 0, 1.2))
     # Little tells baby girls from baby boys; the cues grow until adulthood.
-    dimorphism = float(np.interp(age, [0, 3, 6, 12, 17, 22], [0.05, 0.3, 0.62, 0.78, 0.95, 1.0]))
+    dimorphism = float(np.interp(age, [0, 3, 6, 12, 17, 22], [0.05, 0.4, 0.78, 0.88, 0.97, 1.0]))
     look = (1 if gender == "female" else -1) * dimorphism + 0.36 * rng.normal()
 
     def cue(mean: float, by_look: float, spread: float, by_baby: float = 0.0, by_old: float = 0.0) -> float:
         return float(
-            mean + by_look * look * (1 - 0.75 * baby) + by_baby * baby + by_old * old + spread * rng.normal()
+            mean + by_look * look * (1 - 0.6 * baby) + by_baby * baby + by_old * old + spread * rng.normal()
         )
 
-    hair_name = str(rng.choice(list(_HAIRS), p=[0.2, 0.17, 0.18, 0.08, 0.11, 0.13, 0.07, 0.06]))
-    hair = _HAIRS[hair_name] if hair_name != "dyed" else tuple(int(v) for v in rng.integers(40, 230, 3))
+    hair_name = str(rng.choice([*_HAIRS, "dyed"], p=[0.2, 0.17, 0.18, 0.08, 0.11, 0.13, 0.07, 0.06]))
+    hair = _HAIRS[hair_name] if hair_name in _HAIRS else _any_colour(rng)
     tone = float(rng.uniform(0, len(_SKINS) - 1.001))
     balding = look < -0.1 and rng.random() < 0.75 * old
     return Person(
@@ -264,7 +265,7 @@ def _beard(rng: Rng, look: float, seems: float) -> str:
 
 
 def sample_picture(rng: Rng, person: Person, style: Style, seed: tuple[int, ...]) -> Picture:
-    """Draws pose, expression, dress, place and light; all but the make-up ignore who the person is."""
+    """Draws pose, mood, dress, place and light; make-up, earrings and glasses follow from the person."""
     return Picture(
         seed=seed,
         turn=float(np.clip(0.11 * rng.normal(), -0.35, 0.35)),
@@ -282,13 +283,9 @@ def sample_picture(rng: Rng, person: Person, style: Style, seed: tuple[int, ...]
         glasses=person.glasses > 0 and rng.random() < 0.85,
         earrings=bool(person.makeup > 0.3 and rng.random() < 0.45),
         necklace=bool(rng.random() < 0.12),
-        clothes=str(
-            rng.choice(["crew", "vee", "shirt", "tie", "hood", "roll"], p=[0.3, 0.2, 0.17, 0.07, 0.13, 0.13])
-        ),
+        clothes=str(rng.choice(_CLOTHES, p=[0.3, 0.2, 0.17, 0.07, 0.13, 0.13])),
         background=str(rng.choice(style.backgrounds)),
-        occluder=str(rng.choice(["hand", "mug", "bar", "sunglasses", "scarf", "leaf"]))
-        if rng.random() < 0.13
-        else "",
+        occluder=str(rng.choice(_OCCLUDERS)) if rng.random() < 0.13 else "",
         gain=float(rng.uniform(0.78, 1.18)),
         cast=tuple(float(v) for v in rng.normal(1, 0.035, 3)),  # type: ignore[arg-type]
         light=(float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0, 0.3))),

@@ -18,6 +18,7 @@ from PIL import Image
 
 from mien import images
 from mien.errors import MienError, MissingExtra
+from mien.pixels import cache_folder
 from mien.table import atomic_path
 
 SIDE = 32
@@ -238,6 +239,11 @@ def groups(pairs: pd.DataFrame, rows: int) -> np.ndarray:
 
     graph = coo_array((np.ones(len(pairs), dtype=bool), (pairs["i"], pairs["j"])), shape=(rows, rows))
     return connected_components(graph, directed=False)[1]
+
+
+def group_files(paths: Sequence[Path], progress: Callable[[int, int], object] | None = None) -> np.ndarray:
+    """Labels image files (n,) as `groups` does; their fingerprints are kept in the user's cache folder."""
+    return groups(near_duplicates(fingerprints(paths, progress=progress, cache=cache_folder())), len(paths))
 
 
 def _candidates(hashes: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray]:

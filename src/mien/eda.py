@@ -71,7 +71,7 @@ def explore(
     if out.exists() and not out.is_dir():
         raise MienError(f"out {str(out)!r} is a file; give a folder")
     home = None if root is None else data_root(root)
-    found = None if home is None else inspect(faces, home, progress)
+    found = None if home is None else inspect_images(faces, home, progress)
     tables = tabulate(faces, found)
     for name, table in tables.items():
         write_table(table, out / f"{name}.csv")
@@ -90,7 +90,7 @@ def explore(
     return write_report(f"Data set {names}", _lead(faces, found), sections, out / REPORT)
 
 
-def inspect(faces: pd.DataFrame, root: Path, progress: Progress | None = None) -> Images:
+def inspect_images(faces: pd.DataFrame, root: Path, progress: Progress | None = None) -> Images:
     """Reads every image file once.
 
     Raises:
@@ -130,7 +130,8 @@ def _described(pairs: pd.DataFrame, faces: pd.DataFrame) -> pd.DataFrame:
     columns = ["path", "face", "subject", "gender", "age", "age_group", "fold", "split"]
     files = faces[columns].astype({"gender": "object", "age_group": "object", "split": "object"})
     # Of a photograph with several faces it is not known which one is whose duplicate.
-    files.loc[several, ["subject", "gender", "age_group", "age"]] = None
+    labels = ["subject", "gender", "age_group", "age"]
+    files[labels] = files[labels].mask(several)
     files = files.drop_duplicates("path")
     first, second = (files.iloc[pairs[end]].reset_index(drop=True) for end in ("i", "j"))
     out = pairs[["distance", "difference", "exact"]].reset_index(drop=True)
@@ -147,7 +148,7 @@ def tabulate(faces: pd.DataFrame, found: Images | None = None) -> dict[str, pd.D
 
     Args:
         faces: A checked faces table.
-        found: What `inspect` found in the images.
+        found: What `inspect_images` found in the images.
     """
     tables = {
         "gender": _counts(_gender(faces), "gender", [*GENDERS, _NO_GENDER]),
@@ -190,10 +191,13 @@ def _counts(values: pd.Series, name: str, order: Sequence[str]) -> pd.DataFrame:
 
 def _cross(faces: pd.DataFrame) -> pd.DataFrame:
     """Age groups (rows) by gender (columns), without those that no face has."""
-    table = pd.crosstab(_age_group(faces), _gender(faces))
-    rows = [group for group in (*AGE_GROUPS, _NO_AGE_GROUP) if group in table.index]
-    columns = [gender for gender in (*GENDERS, _NO_GENDER) if gender in table]
-    return table.loc[rows, columns]
+    table = _by_gender(faces, _age_group(faces))
+    return table.loc[[group for group in (*AGE_GROUPS, _NO_AGE_GROUP) if group in table.index]]
+
+
+def _by_gender(faces: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
+    table = pd.crosstab(values, _gender(faces))
+    return table[[gender for gender in (*GENDERS, _NO_GENDER) if gender in table]]
 
 
 def _known(faces: pd.DataFrame) -> pd.DataFrame:
@@ -232,11 +236,17 @@ def _category_counts(faces: pd.DataFrame) -> pd.DataFrame:
     """Counts of the values of further columns that have 2 to `_MOST_CATEGORIES` of them."""
     lines = []
     for column in faces.columns.difference(list(FACES_COLUMNS), sort=False):
-        values = faces[column].dropna()
+        values = _values(faces, column).dropna()
         if len(values.unique()) in range(2, _MOST_CATEGORIES + 1):
             counts = values.value_counts(sort=False).sort_index()
             lines += [(column, value, int(count)) for value, count in counts.items() if count]
     return pd.DataFrame(lines, columns=["column", "value", "faces"])
+
+
+def _values(faces: pd.DataFrame, column: str) -> pd.Series:
+    """A further column, which may hold anything, in a form that can be counted and ordered."""
+    values = faces[column]
+    return values.map(str, na_action="ignore") if values.dtype == object else values
 
 
 def _sizes(files: pd.DataFrame) -> pd.DataFrame:
@@ -295,23 +305,21 @@ def _lead(faces: pd.DataFrame, found: Images | None) -> str:
         )
     for name, values in (("gender", gender), ("age group", faces["age_group"].dropna())):
         if len(values) < len(faces):
-            parts.append(f"{len(faces) - len(values) if len(values) else 'All'} have no {name}.")
+            parts.append(f"Faces without {name}: {len(faces) - len(values):,}.")
     straddling = _in_several_folds(faces)
     if straddling is not None:
-        parts.append(f"{straddling or 'No'} subjects are in more than one fold.")
+        parts.append(f"Subjects in more than one fold: {straddling:,}.")
     if found is None:
         return " ".join([*parts, "The images were not looked at."])
     bad = int((found.files["status"] != "ok").sum())
-    parts.append(
-        f"{bad:,} of {len(found.files):,} images cannot be read." if bad else "Every image can be read."
-    )
+    parts.append(f"Images that cannot be read: {bad:,} of {len(found.files):,}.")
     return " ".join([*parts, _duplicates_in_words(faces, found.pairs)])
 
 
 def _duplicates_in_words(faces: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    words = f"Pairs of near-duplicate pictures: {len(pairs):,}"
     if pairs.empty:
-        return "There are no near-duplicate pictures."
-    words = f"{len(pairs):,} pairs of pictures are near-duplicates"
+        return f"{words}."
     kinds = {
         "gender": "disagree about gender",
         "fold": "straddle folds",
@@ -367,9 +375,7 @@ def _splits(faces: pd.DataFrame, found: Images | None, tables: dict[str, pd.Data
     shown, pictures, warnings = [], [], []
     for column, name in (("fold", "Fold"), ("split", "Part of the split")):
         if f"by_{column}" in tables:
-            known = faces[faces[column].notna()]
-            cross = pd.crosstab(known[column], _gender(known))
-            cross = cross[[gender for gender in (*GENDERS, _NO_GENDER) if gender in cross]]
+            cross = _by_gender(faces, faces[column])
             shown.append(Table(f"{name}: faces by label", tables[f"by_{column}"]))
             pictures.append(Picture(figures.bars(cross), f"{name}: gender", cross.reset_index(names=column)))
     if not shown:
@@ -399,8 +405,7 @@ def _categories(faces: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> list[Se
     sizes = table.groupby("column", sort=False).size()
     pictures = []
     for column in sizes.index[(sizes >= 3) & (sizes <= 15)][:4]:
-        cross = pd.crosstab(faces[column], _gender(faces))
-        cross = cross[[gender for gender in (*GENDERS, _NO_GENDER) if gender in cross]]
+        cross = _by_gender(faces, _values(faces, column))
         pictures.append(
             Picture(figures.bars(cross), f"{column} by gender", cross.reset_index(names=str(column)))
         )
@@ -430,7 +435,7 @@ def _files(found: Images, tables: dict[str, pd.DataFrame]) -> Section:
         figure = figures.histogram(by, edges, "shorter side, pixels", "images")
         pictures.append(Picture(figure, "Shorter side of the images", binned(by, edges)))
     count = int(bad["images"].sum())
-    text = f"{count:,} of {len(found.files):,} files cannot be read." if count else "Every file can be read."
+    text = f"Files that cannot be read: {count:,} of {len(found.files):,}."
     return Section("Images", text=[text], tables=shown, figures=pictures)
 
 

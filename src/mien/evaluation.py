@@ -8,9 +8,9 @@ import pandas as pd
 from mien import metrics, splits
 from mien.console import console, progress
 from mien.datasets import data_root
-from mien.duplicates import fingerprints, groups, near_duplicates
+from mien.duplicates import group_files
 from mien.errors import MienError
-from mien.pixels import Pixels, Rows, cache_folder
+from mien.pixels import Pixels, Rows
 from mien.predict import Predictor
 from mien.run import Run
 from mien.table import write_table
@@ -85,7 +85,7 @@ def _predict(run: Run, faces: pd.DataFrame, pixels: Pixels | None) -> pd.DataFra
     judged = faces.iloc[rows].reset_index(drop=True)
     root = data_root(run.recipe.data.root or ".")
     with progress("predicting") as tell:
-        return Predictor(run.model_file).predict_faces(judged, root, tell, Rows(pixels, rows) if pixels else None)
+        return Predictor(run.model_file).predict_faces(judged, root, tell, None if pixels is None else Rows(pixels, rows))
 
 
 def _compared(run: Run, faces: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
@@ -98,10 +98,6 @@ def _compared(run: Run, faces: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, 
             f"is not in {str(home)!r}"
         )
     paths = [home / path for path in training["path"]] + [root / path for path in faces["path"]]
-    return training, faces, near_duplicate_groups(paths)
-
-
-def near_duplicate_groups(paths: list[Path]) -> np.ndarray:
-    """Labels (n,) of images that show the same picture, with progress; fingerprints are kept in the cache folder."""
     with progress("looking for near-duplicates") as tell:
-        return groups(near_duplicates(fingerprints(paths, progress=tell, cache=cache_folder())), len(paths))
+        return training, faces, group_files(paths, tell)
+

@@ -112,6 +112,7 @@ def _for_page(tag: str, name: str) -> str:
     """A tag with the page's colours, and with names that no other figure has."""
     for colour, variable in VARIABLES.items():
         tag = re.sub(rf"((?:fill|stroke): ?){colour}", rf"\1var(--{variable})", tag)
+        tag = tag.replace(f'fill="{colour}"', f'style="fill: var(--{variable})"')
     tag = re.sub(r"font-family: [^;\"]+", "font-family: system-ui, sans-serif", tag)
     tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
     return re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", tag)

@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,17 +39,20 @@ class Table:
     rows: pd.DataFrame
     folded: bool = False
 
-    @property
+    @cached_property
     def lines(self) -> list[list[str]]:
         """The cells as text."""
         return [[_cell(value) for value in row] for row in self.rows.itertuples(index=False, name=None)]
 
-    @property
+    @cached_property
     def columns(self) -> list[dict[str, Any]]:
         """Each column's `name`, and whether it holds numbers (`number`)."""
         lines = self.lines
         return [
-            {"name": str(name), "number": all(line[at] in ("", "–") or _NUMBER.match(line[at]) for line in lines)}
+            {
+                "name": str(name),
+                "number": all(line[at] in ("", "–") or _NUMBER.match(line[at]) for line in lines),
+            }
             for at, name in enumerate(self.rows.columns)
         ]
 

@@ -150,8 +150,10 @@ def _lead(run: Run) -> str:
         if row.metric in ("gender_accuracy", "age_group_exact", "age_mae"):
             unit = NAMES[row.metric][1]
             value = with_interval(row.metric, row.value, row.low, row.high, unit)
-            against = f", {verdict(row)} ({number(row.metric, row.baseline)}{'' if unit == '%' else ' '}{unit})" if verdict(row) else ""
-            found.append(f"{named(row.metric, unit=False)} {value}, n {row.n:,}{against}")
+            found.append(f"{named(row.metric, unit=False)} {value}, n {row.n:,}")
+            if verdict(row):
+                against = number(row.metric, row.baseline) + ("%" if unit == "%" else f" {unit}")
+                found[-1] += f", {verdict(row)} ({against})"
     leaks = " A leak flatters these numbers: see below." if run.info.get("leaks") else ""
     return f"On its test part: {'; '.join(found)}. Protocol: {protocol(run)}. Intervals are 95%.{leaks}"
 
@@ -174,8 +176,8 @@ def _protocol_in_full(run: Run) -> str:
     whole = f"no {unit} is in two of them"
     together = f"{whole}, and near-duplicates stay together" if split.near_duplicates else whole
     words = {
-        "folds": f"fold {split.test_fold} of the data set is the test part; the validation part is taken from "
-        f"the other folds so that {together}",
+        "folds": f"fold {split.test_fold} of the data set is the test part; the validation part is taken "
+        f"from the other folds so that {together}",
         "partition": "the parts are those of the data set",
         "subjects": f"the parts are balanced in gender and age group, {together} (seed {split.seed})",
         "random": f"single images at random, so that a subject may be in several parts (seed {split.seed})",
@@ -202,7 +204,10 @@ def _data(run: Run) -> Section:
     counts = label_counts(parts, "split")
     order = [part for part in (*SPLITS, "left out") if part in counts.index]
     policy = f", label policy {recipe.data.labels}" if recipe.data.labels else ""
-    text = [f"Source: {recipe.data.faces or recipe.data.source}{policy}. Protocol: {protocol(run)}: {_protocol_in_full(run)}."]
+    text = [
+        f"Source: {recipe.data.faces or recipe.data.source}{policy}.",
+        f"Protocol: {protocol(run)}: {_protocol_in_full(run)}.",
+    ]
     tables = [Table("Faces in each part", counts.loc[order].reset_index(names="part"))]
     unreadable = _unreadable(run)
     if len(unreadable):
@@ -219,7 +224,7 @@ def _data(run: Run) -> Section:
 def _unreadable(run: Run) -> pd.DataFrame:
     reasons = pd.Series([], dtype="str")
     if run.unreadable_file.exists():
-        reasons = pd.read_csv(run.unreadable_file)["reason"].astype("str").str.partition(":")[0]
+        reasons = pd.read_csv(run.unreadable_file)["reason"].map(lambda reason: str(reason).partition(":")[0])
     return reasons.value_counts().rename_axis("reason").reset_index(name="images")
 
 
@@ -484,50 +489,65 @@ def _line(name: str, run: Run) -> dict[str, str]:
 
 
 def _baselines(by_name: dict[str, Run]) -> list[dict[str, str]]:
-    """The baseline's row, or one a run where they differ because the faces do."""
-    rows = {
-        name: {
-            named(row.metric): number(row.metric, row.baseline)
-            for row in _scores(run)
-            if row.metric in HEADLINES and not np.isnan(row.baseline)
+    """The baseline's row, or several where runs have different ones because their faces differ."""
+    merged: list[tuple[list[str], dict[str, str]]] = []
+    for name, run in by_name.items():
+        row = {
+            named(score.metric): number(score.metric, score.baseline)
+            for score in _scores(run)
+            if score.metric in HEADLINES and not np.isnan(score.baseline)
         }
-        for name, run in by_name.items()
-    }
-    merged: dict[str, str] = {}
-    for row in rows.values():
-        if any(merged.get(metric, value) != value for metric, value in row.items()):
-            return [{"run": f"{BASELINE}, on the faces of {name}"} | row for name, row in rows.items()]
-        merged |= row
-    return [{"run": BASELINE} | merged] if merged else []
+        for names, other in merged:
+            if all(other.get(metric, value) == value for metric, value in row.items()):
+                names.append(name)
+                other.update(row)
+                break
+        else:
+            merged.append(([name], row))
+    one = len(merged) == 1
+    return [
+        {"run": BASELINE if one else f"{BASELINE}: {', '.join(names)}"} | row for names, row in merged if row
+    ]
 
 
 def _differences(one: str, a: pd.DataFrame, other: str, b: pd.DataFrame) -> Iterator[dict[str, str]]:
     """What sets two runs apart, a row for each headline metric that both have."""
+    # The same id in another data set, or for another file, is another face.
+    common = a.merge(b, on=["dataset", "path", "face"])["face"]
+    pair = f"{one}, {other}"
+    if common.empty:
+        words = f"{one} and {other} are not comparable: they share no test faces"
+        yield {"runs": pair, "metric": "all", "in words": words}
+        return
     for metric in HEADLINES:
         spec = metrics.METRICS[metric]
         columns = [spec.truth, *spec.answers]
         if not all(column in table and table[column].notna().any() for table in (a, b) for column in columns):
             continue
         name = named(metric, unit=False)
-        line = {"runs": f"{one}, {other}", "metric": name}
+        # A face without a label counts in neither, so that a run which left it out loses nothing.
         labelled_a, labelled_b = a[a[spec.truth].notna()], b[b[spec.truth].notna()]
-        # The same id in another data set, or for another file, is another face.
-        common = labelled_a.merge(labelled_b, on=["dataset", "path", "face"])["face"]
-        if common.empty:
-            words = f"{one} and {other} are not comparable in {name}: they share no test faces"
-            yield line | {"in words": words}
+        shared = set(common) & set(labelled_a["face"]) & set(labelled_b["face"])
+        shared_a, shared_b = (table[table["face"].isin(shared)] for table in (labelled_a, labelled_b))
+        if not shared:
+            words = f"{one} and {other} are not comparable in {name}: they share no face with this label"
+            yield {"runs": pair, "metric": name, "in words": words}
             continue
-        shared_a, shared_b = (table[table["face"].isin(common)] for table in (labelled_a, labelled_b))
         try:
             found = metrics.paired_difference(shared_a, shared_b, metric)
         except MienError as error:
-            yield line | {"in words": f"{one} and {other} are not comparable in {name}: {error}"}
+            words = f"{one} and {other} are not comparable in {name}: {error}"
+            yield {"runs": pair, "metric": name, "in words": words}
             continue
-        same = len(common) == len(labelled_a) == len(labelled_b)
+        same = len(shared) == len(labelled_a) == len(labelled_b)
         faces = f"n {found.n:,}" if same else f"on the {found.n:,} faces that both were tested on"
-        value = with_interval(metric, found.value, found.low, found.high)
-        words = f"{_difference_in_words(one, other, metric, found)}, {faces}"
-        yield line | {"first minus second": value, "faces": f"{found.n:,}", "in words": words}
+        yield {
+            "runs": pair,
+            "metric": name,
+            "first minus second": with_interval(metric, found.value, found.low, found.high),
+            "faces": f"{found.n:,}",
+            "in words": f"{_difference_in_words(one, other, metric, found)}, {faces}",
+        }
 
 
 def _difference_in_words(one: str, other: str, metric: str, found: metrics.Difference) -> str:
@@ -558,8 +578,7 @@ def _compared_lead(
             f"{len(by_name)} runs were tested on different faces: their numbers in the table are not "
             "comparable; differences are taken on the faces that two runs share."
         )
-    first = [f"{found['in words']}." for found in differences if found["metric"] == differences[0]["metric"]]
-    return " ".join([start, *first[:3]])
+    return " ".join([start, *(f"{found['in words']}." for found in differences[:3])])
 
 
 def _dots(by_name: dict[str, Run]) -> list[Picture]:
@@ -591,9 +610,7 @@ def _compared_training(by_name: dict[str, Run]) -> list[Section]:
         if lines and column.startswith(("train_loss", "val_")) and not column.startswith("val_loss_"):
             label = column.replace("val_", "validation ").replace("train_", "training ").replace("_", " ")
             numbers = pd.DataFrame(lines).reset_index()
-            pictures.append(
-                Picture(figures.curves(lines, label), f"{label.capitalize()} by epoch", numbers)
-            )
+            pictures.append(Picture(figures.curves(lines, label), f"{label.capitalize()} by epoch", numbers))
     text = "Losses of runs with different tasks or losses are not comparable."
     return [Section("Course of training", text=[text], figures=pictures)] if pictures else []
 

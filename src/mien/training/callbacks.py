@@ -120,13 +120,17 @@ class Log(pl.Callback):
         if trainer.is_global_zero:
             write_table(pd.DataFrame(self._rows), self._file)
             scores = ", ".join(f"{name} {row[name]:.4g}" for name in row if name.startswith(("train_", "val_")))
-            console.print(f"epoch {row['epoch']:g}/{trainer.max_epochs}: {scores}, {row['images_per_second']:.0f} images/s",
-                          highlight=False)
+            line = f"epoch {row['epoch']:g}/{trainer.max_epochs}: {scores}, {row['images_per_second']:.0f} images/s"
+            console.print(line, highlight=False, soft_wrap=True)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Ends the bar, however training ended."""
+    def on_train_end(self, *_: Any) -> None:
+        """Ends the bar."""
         if self._bar is not None:
             self._bar.stop()
+
+    def on_exception(self, *_: Any) -> None:
+        """Ends the bar, so that the message stands on a line of its own."""
+        self.on_train_end()
 
 
 class UnreadableBound(pl.Callback):

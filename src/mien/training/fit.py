@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from mien import splits
 from mien.console import console, progress
 from mien.datasets import data_root, read_faces
+from mien.duplicates import group_files
 from mien.errors import MienError
-from mien.evaluation import evaluate, near_duplicate_groups
+from mien.evaluation import evaluate
 from mien.pixels import Cache, Files, Pixels, check_readable
 from mien.recipe import Recipe, load_recipe
 from mien.run import Run
@@ -73,7 +74,8 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
     faces = _labelled(faces, recipe)
     alike = None
     if recipe.split.near_duplicates:
-        alike = near_duplicate_groups([root / path for path in faces["path"]])
+        with progress("looking for near-duplicates") as tell:
+            alike = group_files([root / path for path in faces["path"]], tell)
     split = recipe.split
     faces = splits.assign(
         faces,
@@ -147,9 +149,10 @@ def _fit(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, unreadab
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
         resume = run.resume_file if run.resume_file.exists() else None
         data = FaceData(usable, pixels, targets, recipe)
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of an interruption
+            raise KeyboardInterrupt from stop
     run.note(
         device=str(trainer.strategy.root_device),
         epochs=len(run.log),
