@@ -140,7 +140,9 @@ def main() -> None:
     options = parser.parse_args()
     shared = os.environ.get("MIEN_SHARED_DATA")
     with tempfile.TemporaryDirectory() as folder:
-        root, source = (f"{shared}/utkface", "utkface") if shared else (os.environ.get("MIEN_BENCH_DRAWN", folder), "adience")
+        root, source = (
+            (f"{shared}/utkface", "utkface") if shared else (os.environ.get("MIEN_BENCH_DRAWN", folder), "adience")
+        )
         if options.one:
             case, loop = options.one
             recipe = recipe_of(case, root, source)
@@ -166,7 +168,7 @@ def main() -> None:
                 ratios = [ours / theirs for ours, theirs in zip(rates["mien"], rates[rival], strict=True)]
                 print(
                     f"{case}: mien {middle['mien']:.1f} images/s, {rival} {middle[rival]:.1f}; ratio "
-                    f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} pairs)",
+                    f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} pairs)",
                     flush=True,
                 )
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 ADIENCE_HEADER = (
-    "user_id\toriginal_image\tface_id\tage\tgender\tx\ty\tdx\tdy\ttilt_ang\tfiducial_yaw_angle\t"
-    "fiducial_score"
+    "user_id\toriginal_image\tface_id\tage\tgender\tx\ty\tdx\tdy\ttilt_ang\tfiducial_yaw_angle\tfiducial_score"
 )
 
 # (fold, user_id, original_image, face_id, age, gender): every kind of row that the real files have.

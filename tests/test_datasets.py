@@ -97,9 +97,7 @@ class TestEverySource:
     def test_the_first_policy_is_the_default(self, source_and_root):
         source, root = source_and_root
         first = next(iter(datasets.SOURCES[source].LABELS))
-        pd.testing.assert_frame_equal(
-            datasets.read_faces(source, str(root)), datasets.read_faces(source, root, first)
-        )
+        pd.testing.assert_frame_equal(datasets.read_faces(source, str(root)), datasets.read_faces(source, root, first))
 
     def test_a_missing_image_is_dropped_and_counted(self, source_and_root):
         source, root = source_and_root
@@ -138,9 +136,7 @@ class TestEverySource:
 
 
 def test_unknown_source_names_the_nearest():
-    with pytest.raises(
-        MienError, match=r"unknown source 'utk-face' \(did you mean 'utkface'\?\); valid: adience"
-    ):
+    with pytest.raises(MienError, match=r"unknown source 'utk-face' \(did you mean 'utkface'\?\); valid: adience"):
         datasets.read_faces("utk-face", ".")
 
 
@@ -178,9 +174,7 @@ class TestAdienceOnRealMetadata:
     def test_subjects_albums_and_folds(self, root):
         faces, ledger = adience.read(root, "masked")
         assert ledger.read == 19487
-        raw = pd.concat(
-            pd.read_csv(path, sep="\t", dtype="str") for path in sorted(root.glob("fold_?_data.txt"))
-        )
+        raw = pd.concat(pd.read_csv(path, sep="\t", dtype="str") for path in sorted(root.glob("fold_?_data.txt")))
         raw = raw.drop_duplicates()
         assert len(raw) == 19370
         assert raw["face_id"].nunique() == 2284
@@ -194,9 +188,7 @@ class TestAdienceOnRealMetadata:
     def test_faces_by_fold(self, root):
         faces, ledger = adience.read(root, "masked")
         raw = pd.concat(
-            pd.read_csv(root / f"fold_{fold}_data.txt", sep="\t", dtype="str")
-            .drop_duplicates()
-            .assign(fold=fold)
+            pd.read_csv(root / f"fold_{fold}_data.txt", sep="\t", dtype="str").drop_duplicates().assign(fold=fold)
             for fold in range(5)
         )
         assert raw.groupby("fold").size().tolist() == [4484, 3730, 3894, 3446, 3816]
@@ -232,9 +224,7 @@ class TestAdienceOnRealMetadata:
 
 
 class TestAdience:
-    @pytest.mark.parametrize(
-        ("labels", "kept"), [("exact", 5), ("all-ages", 9), ("gender", 10), ("masked", 13)]
-    )
+    @pytest.mark.parametrize(("labels", "kept"), [("exact", 5), ("all-ages", 9), ("gender", 10), ("masked", 13)])
     def test_policies(self, make_adience, labels, kept):
         faces = datasets.read_faces("adience", make_adience(), labels)
         assert len(faces) == kept
@@ -337,9 +327,7 @@ class TestAdience:
         assert entries(faces, "dropped") == {"the face of an earlier row with other values": 1}
 
     @pytest.mark.parametrize("text", ["(1, 99)", "abc", "-3", "131", "4.5", ""])
-    @pytest.mark.parametrize(
-        ("labels", "kept"), [("exact", 1), ("all-ages", 1), ("gender", 2), ("masked", 2)]
-    )
+    @pytest.mark.parametrize(("labels", "kept"), [("exact", 1), ("all-ages", 1), ("gender", 2), ("masked", 2)])
     def test_an_unknown_age_is_never_guessed(self, make_adience, text, labels, kept):
         rows = [(0, "u", "a.jpg", "1", text, "f"), (0, "u", "b.jpg", "1", "(0, 2)", "m")]
         faces = datasets.read_faces("adience", make_adience(rows), labels)

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from mien.datasets import read_faces
-from mien.draw import MARKER, STYLES, draw_faces, portrait, sample_person, sample_picture
+from mien.draw import MARKER, draw_faces
 from mien.errors import MienError
+from mien.portraits import STYLES, portrait, sample_person, sample_picture
 
 NUMBERS = ["x", "y", "dx", "dy", "tilt_ang", "fiducial_yaw_angle", "fiducial_score"]
 ADIENCE_COLUMNS = ["user_id", "original_image", "face_id", "age", "gender", *NUMBERS]
@@ -217,9 +218,7 @@ def test_cues_of_gender_overlap_and_grow_with_age():
 
 def test_some_men_but_no_boys_have_beards():
     rng = np.random.default_rng(0)
-    beards = {
-        age: np.mean([sample_person(rng, "male", age).beard != "" for _ in range(200)]) for age in (8, 35)
-    }
+    beards = {age: np.mean([sample_person(rng, "male", age).beard != "" for _ in range(200)]) for age in (8, 35)}
     assert beards[8] == 0
     assert 0.3 < beards[35] < 0.95
 

@@ -72,9 +72,7 @@ class TestFingerprints:
     def test_processes_give_the_same_as_one(self, folder):
         paths = sorted(folder.iterdir()) * 30
         seen = []
-        several = duplicates.fingerprints(
-            paths, jobs=2, progress=lambda done, all_: seen.append((done, all_))
-        )
+        several = duplicates.fingerprints(paths, jobs=2, progress=lambda done, all_: seen.append((done, all_)))
         pd.testing.assert_frame_equal(several, duplicates.fingerprints(paths, jobs=1))
         assert seen[0] == (0, 180)
         assert seen[-1] == (180, 180)
@@ -174,9 +172,7 @@ class TestNearDuplicates:
         b[512:520] = 200  # sets it apart a little
         pairs = duplicates.near_duplicates(table([7, 7], [a.tobytes(), b.tobytes()]))
         covariance, constant = np.cov(a, b, bias=True), 0.5 * (0.03 * 255) ** 2
-        expected = 1 - (covariance[0, 1] + constant) / (
-            np.sqrt(covariance[0, 0] * covariance[1, 1]) + constant
-        )
+        expected = 1 - (covariance[0, 1] + constant) / (np.sqrt(covariance[0, 0] * covariance[1, 1]) + constant)
         assert pairs["difference"].tolist() == pytest.approx([expected], rel=1e-4)
         assert 0.001 < expected < 0.05
 

@@ -49,7 +49,9 @@ def test_imports_go_one_way():
 
 def loaded_by(code):
     script = f"import sys; {code}; print(*{{name.split('.')[0] for name in sys.modules}})"
-    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
 
 
 def test_help_and_import_are_light():
@@ -59,4 +61,6 @@ def test_help_and_import_are_light():
 
 
 def test_prediction_needs_no_torch():
-    assert not loaded_by("import mien.predict, mien.metrics, mien.datasets, mien.draw") & (TORCH | {"matplotlib", "scipy"})
+    assert not loaded_by("import mien.predict, mien.metrics, mien.datasets, mien.draw") & (
+        TORCH | {"matplotlib", "scipy"}
+    )

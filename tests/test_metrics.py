@@ -54,9 +54,7 @@ def joined(**changes: int) -> pd.DataFrame:
     return join(*tables(**changes))
 
 
-def simple(
-    truth: list[str | None], answer: list[str | None], subject: list[str] | None = None
-) -> pd.DataFrame:
+def simple(truth: list[str | None], answer: list[str | None], subject: list[str] | None = None) -> pd.DataFrame:
     """A joined table of genders alone; an answer of None is a failed prediction."""
     ids = [f"f{i}" for i in range(len(truth))]
     faces = pd.DataFrame({"face": ids, "path": "a", "gender": truth, "subject": subject or ids})
@@ -74,9 +72,7 @@ def row(table: pd.DataFrame, metric: str, group: str = "all") -> pd.Series:
 
 
 def test_join_renames_labels_and_keeps_every_face() -> None:
-    faces = pd.DataFrame(
-        {"face": ["a", "b", "c"], "path": "x", "age": [3.0, 7.5, None], "race": ["r", "s", "t"]}
-    )
+    faces = pd.DataFrame({"face": ["a", "b", "c"], "path": "x", "age": [3.0, 7.5, None], "race": ["r", "s", "t"]})
     predictions = pd.DataFrame(
         {"face": ["b", "a", None], "status": ["ok", "too small", "ok"], "age": [60.0, 1.0, 5.0], "x": 1.0}
     )
@@ -176,9 +172,7 @@ def test_metrics_agree_with_torchmetrics() -> None:
         torch.column_stack([1 - scores, scores]), target, num_classes=2, n_bins=15, norm="l1"
     )
     certainty = np.maximum(p, 1 - p)
-    assert metrics.calibration_error(certainty, (p >= 0.5) == female) == pytest.approx(
-        float(expected), abs=1e-6
-    )
+    assert metrics.calibration_error(certainty, (p >= 0.5) == female) == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_several_weightings_at_once() -> None:
@@ -244,9 +238,7 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_certainty_is_that_of_the_answer() -> None:
-    faces = pd.DataFrame(
-        {"face": list("abcde"), "path": "x", "gender": ["female", "male", "male", "female", None]}
-    )
+    faces = pd.DataFrame({"face": list("abcde"), "path": "x", "gender": ["female", "male", "male", "female", None]})
     answers = {
         "p_female": [0.7, 0.2, 0.55, 0.45, 0.9],
         "gender": ["female", "male", "unsure", "unsure", "female"],
@@ -331,9 +323,7 @@ def test_scores_agree_with_scikit_learn_by_group() -> None:
         labelled = part[part["true_gender"].notna()]
         answers = labelled["gender"].astype("object").fillna("missing")
         line = row(result, "gender_accuracy", f"race={race}")
-        assert line["value"] == pytest.approx(
-            sklearn.metrics.accuracy_score(labelled["true_gender"], answers)
-        )
+        assert line["value"] == pytest.approx(sklearn.metrics.accuracy_score(labelled["true_gender"], answers))
         known = labelled[labelled["status"] == "ok"]
         line = row(result, "gender_auc", f"race={race}")
         expected = sklearn.metrics.roc_auc_score(known["true_gender"] == "female", known["p_female"])
@@ -441,9 +431,7 @@ def test_intervals_at_0_and_1_count_subjects() -> None:
 
 
 def test_one_subject_tells_hardly_anything() -> None:
-    line = row(
-        score(simple(["male"] * 50, ["male"] * 25 + ["female"] * 25, ["one"] * 50), by=()), "gender_accuracy"
-    )
+    line = row(score(simple(["male"] * 50, ["male"] * 25 + ["female"] * 25, ["one"] * 50), by=()), "gender_accuracy")
     expected = metrics.wilson(0.5, 1)
     assert (line["low"], line["high"]) == pytest.approx(expected)
     table = joined(n=40).assign(subject="one")
@@ -466,18 +454,14 @@ def test_faces_without_subject_stand_alone() -> None:
 def test_clustered_faces_get_wider_intervals() -> None:
     answer = ["male"] * 150 + ["female"] * 50
     alone = row(score(simple(["male"] * 200, answer), by=()), "gender_accuracy")
-    together = row(
-        score(simple(["male"] * 200, answer, [f"s{i // 10}" for i in range(200)]), by=()), "gender_accuracy"
-    )
+    together = row(score(simple(["male"] * 200, answer, [f"s{i // 10}" for i in range(200)]), by=()), "gender_accuracy")
     assert together["high"] - together["low"] > 2 * (alone["high"] - alone["low"])
 
 
 def test_same_numbers_from_a_part_alone_and_as_a_group() -> None:
     table = joined()
     part = score(table[table["race"] == "black"], by=())
-    group = (
-        score(table, by=("race",)).query("group == 'race=black'").assign(group="all").reset_index(drop=True)
-    )
+    group = score(table, by=("race",)).query("group == 'race=black'").assign(group="all").reset_index(drop=True)
     pd.testing.assert_frame_equal(part, group)
 
 
@@ -499,9 +483,7 @@ def test_rows_may_come_in_any_order(random: object, seed: int) -> None:
     order = list(range(len(table)))
     random.shuffle(order)  # type: ignore[attr-defined]
     options = {"by": ("gender", "race"), "train_faces": faces, "n_boot": 50}
-    pd.testing.assert_frame_equal(
-        score(table, **options), score(table.iloc[order], **options), check_exact=True
-    )
+    pd.testing.assert_frame_equal(score(table, **options), score(table.iloc[order], **options), check_exact=True)
 
 
 @settings(max_examples=6, deadline=None)
@@ -550,15 +532,11 @@ def test_intervals_cover_the_truth_in_simulated_data() -> None:
 def test_calibration_error_of_calibrated_answers_may_be_zero() -> None:
     rng = np.random.default_rng(7)
     p = rng.random(1500)
-    faces = pd.DataFrame(
-        {"face": range(1500), "path": "x", "gender": np.where(rng.random(1500) < p, "female", "male")}
-    )
+    faces = pd.DataFrame({"face": range(1500), "path": "x", "gender": np.where(rng.random(1500) < p, "female", "male")})
     good = row(score(join(faces, pd.DataFrame({"face": range(1500), "p_female": p})), by=()), "gender_ece")
     assert good["low"] == 0 < good["value"]
     sharper = p**3 / (p**3 + (1 - p) ** 3)
-    bad = row(
-        score(join(faces, pd.DataFrame({"face": range(1500), "p_female": sharper})), by=()), "gender_ece"
-    )
+    bad = row(score(join(faces, pd.DataFrame({"face": range(1500), "p_female": sharper})), by=()), "gender_ece")
     assert bad["low"] > good["high"]
 
 
@@ -577,9 +555,7 @@ def test_paired_difference_finds_what_separate_intervals_hide() -> None:
     apart = [row(score(table, by=()), "gender_accuracy") for table in (a, b)]
     assert apart[0]["low"] < apart[1]["high"]
     back = paired_difference(b, a, "gender_accuracy")
-    assert (back.value, back.low, back.high, back.p) == pytest.approx(
-        (-found.value, -found.high, -found.low, found.p)
-    )
+    assert (back.value, back.low, back.high, back.p) == pytest.approx((-found.value, -found.high, -found.low, found.p))
 
 
 def test_paired_difference_agrees_with_mcnemars_standard_error() -> None:

@@ -84,7 +84,11 @@ def test_unknown_names_files_and_yaml(tmp_path):
         load_recipe("utkface-lite")
     with pytest.raises(RecipeError, match="does not exist"):
         load_recipe(tmp_path / "absent.yaml")
-    for text, words in (("- a\n- b", "mapping"), ("a: [", "YAML"), ("optim: {lr: 1.0, lr: 2.0}", "occurs twice")):
+    for text, words in (
+        ("- a\n- b", "mapping"),
+        ("a: [", "YAML"),
+        ("optim: {lr: 1.0, lr: 2.0}", "occurs twice"),
+    ):
         (tmp_path / "broken.yaml").write_text(text)
         with pytest.raises(RecipeError, match=words):
             load_recipe(tmp_path / "broken.yaml")

@@ -43,9 +43,7 @@ def few(**columns):
 
 class TestAssign:
     @settings(max_examples=25, deadline=None)
-    @given(
-        seed=st.integers(0, 2**32), rows=st.integers(60, 300), method=st.sampled_from(["subjects", "folds"])
-    )
+    @given(seed=st.integers(0, 2**32), rows=st.integers(60, 300), method=st.sampled_from(["subjects", "folds"]))
     def test_nothing_that_belongs_together_is_parted(self, seed, rows, method):
         faces = random_faces(seed, rows, rows // 2)
         groups = np.random.default_rng(seed).integers(0, 6 * rows, rows)

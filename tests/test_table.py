@@ -45,8 +45,13 @@ def test_what_is_absent_is_missing():
 def test_a_table_survives_the_disk(tmp_path, ending):
     faces = check_faces(
         minimal(
-            gender=["female", None], age=[30.5, None], subject=[7, None], fold=[0, None], split=["train", None],
-            x=[1.5, None], race=["NA", "null"],
+            gender=["female", None],
+            age=[30.5, None],
+            subject=[7, None],
+            fold=[0, None],
+            split=["train", None],
+            x=[1.5, None],
+            race=["NA", "null"],
         )
     )
     write_table(faces, tmp_path / f"t{ending}")
@@ -83,8 +88,12 @@ def test_dots_in_a_name_are_no_escape():
 def test_files_that_are_no_tables(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"no parquet")
     (tmp_path / "empty.csv").write_text("")
-    for name, words in (("t.xlsx", "unknown ending"), ("absent.csv", "does not exist"), ("t.parquet", "cannot be read"),
-                        ("empty.csv", "cannot be read")):
+    for name, words in (
+        ("t.xlsx", "unknown ending"),
+        ("absent.csv", "does not exist"),
+        ("t.parquet", "cannot be read"),
+        ("empty.csv", "cannot be read"),
+    ):
         with pytest.raises(TableError, match=words):
             read_table(tmp_path / name)
 

@@ -91,9 +91,7 @@ def fingerprints(
         new = {keys[row]: result for row, result in found.items() if keys[row] and result[0] == "ok"}
         _write_cache(cache, known, new)
     rows = [found[row] if row in found else known[key] for row, key in enumerate(keys)]
-    table = pd.DataFrame(rows, columns=["status", "hash", "thumbnail"]).astype(
-        {"hash": "uint64", "status": "str"}
-    )
+    table = pd.DataFrame(rows, columns=["status", "hash", "thumbnail"]).astype({"hash": "uint64", "status": "str"})
     table.insert(0, "path", pd.Series([str(path) for path in files], dtype="str"))
     return table
 
@@ -218,9 +216,7 @@ def near_duplicates(
     j = np.concatenate([copies, first[b[near]]])
     bits = np.bitwise_count(hashes[i] ^ hashes[j]).astype(np.int64)
     apart = np.concatenate([np.zeros(len(copies)), apart[near]])
-    pairs = pd.DataFrame(
-        {"i": rows[i], "j": rows[j], "distance": bits, "difference": apart, "exact": bits == 0}
-    )
+    pairs = pd.DataFrame({"i": rows[i], "j": rows[j], "distance": bits, "difference": apart, "exact": bits == 0})
     return pairs.sort_values(["i", "j"], ignore_index=True)
 
 
@@ -270,9 +266,7 @@ def _code(size: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.minimum(a, b).astype(np.int64) * size + np.maximum(a, b)
 
 
-def _neighbours(
-    keys: np.ndarray, hashes: np.ndarray, distance: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _neighbours(keys: np.ndarray, hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Compares each hash with the next of equal key; gives the positions of those within `distance` bits."""
     order = np.lexsort((hashes, keys))
     keys, hashes = keys[order], hashes[order]

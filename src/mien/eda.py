@@ -46,9 +46,7 @@ class Images:
     groups: np.ndarray
 
 
-def explore(
-    faces: pd.DataFrame, root: str | Path | None, out: str | Path, progress: Progress | None = None
-) -> Path:
+def explore(faces: pd.DataFrame, root: str | Path | None, out: str | Path, progress: Progress | None = None) -> Path:
     """Writes the exploratory report of a faces table, and its tables as CSV files beside it.
 
     Args:
@@ -182,9 +180,7 @@ def _age_group(faces: pd.DataFrame) -> pd.Series:
 
 def _counts(values: pd.Series, name: str, order: Sequence[str]) -> pd.DataFrame:
     counts = values.value_counts()
-    counts = counts.reindex(
-        [value for value in order if value in counts or value in order[:-1]], fill_value=0
-    )
+    counts = counts.reindex([value for value in order if value in counts or value in order[:-1]], fill_value=0)
     shares = [f"{100 * count / len(values):.1f} %" for count in counts]
     return pd.DataFrame({name: counts.index, "faces": counts.to_numpy(), "share": shares})
 
@@ -292,9 +288,7 @@ def _lead(faces: pd.DataFrame, found: Images | None) -> str:
     parts = [f"{len(faces):,} faces" + (f" of {subjects:,} subjects" if subjects else "") + "."]
     gender = faces["gender"].dropna()
     if len(gender):
-        parts.append(
-            f"{100 * (gender == 'female').mean():.1f}% of the {len(gender):,} with a gender are female."
-        )
+        parts.append(f"{100 * (gender == 'female').mean():.1f}% of the {len(gender):,} with a gender are female.")
     group = faces["age_group"].value_counts()
     group = group[group > 0]
     if len(group) > 1:
@@ -325,9 +319,7 @@ def _duplicates_in_words(faces: pd.DataFrame, pairs: pd.DataFrame) -> str:
         "fold": "straddle folds",
         "split": "straddle parts of the split",
     }
-    counts = {
-        says: int(pairs[f"{name}_differs"].sum()) for name, says in kinds.items() if faces[name].notna().any()
-    }
+    counts = {says: int(pairs[f"{name}_differs"].sum()) for name, says in kinds.items() if faces[name].notna().any()}
     details = [f"{count:,} {says}" for says, count in counts.items()]
     return f"{words}: {', '.join(details)}." if details else f"{words}."
 
@@ -363,9 +355,7 @@ def _missing(faces: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> list[Secti
 def _subjects(tables: dict[str, pd.DataFrame]) -> list[Section]:
     table = tables.get("pictures_per_subject")
     if table is None:
-        text = (
-            "The table names no subjects: near-duplicates are the only sign of pictures that belong together."
-        )
+        text = "The table names no subjects: near-duplicates are the only sign of pictures that belong together."
         return [Section("Subjects", text=[text])]
     bars = figures.bars(table.set_index("pictures")[["subjects"]], "subjects")
     return [Section("Subjects", figures=[Picture(bars, "Pictures per subject", table)])]
@@ -406,19 +396,13 @@ def _categories(faces: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> list[Se
     pictures = []
     for column in sizes.index[(sizes >= 3) & (sizes <= 15)][:4]:
         cross = _by_gender(faces, _values(faces, column))
-        pictures.append(
-            Picture(figures.bars(cross), f"{column} by gender", cross.reset_index(names=str(column)))
-        )
+        pictures.append(Picture(figures.bars(cross), f"{column} by gender", cross.reset_index(names=str(column))))
     pairs = table[table["column"].isin(sizes.index[sizes == 2])].groupby("column", sort=False).last()
     if len(pairs) > 2:
         labels = [f"{column}: {value}" for column, value in pairs["value"].items()]
         counts = pd.DataFrame({"faces": pairs["faces"].to_numpy()}, index=labels)
-        pictures.append(
-            Picture(figures.bars(counts), "Columns with two values: how many have the second", None)
-        )
-    return [
-        Section("Further columns", tables=[Table("Values", table, folded=len(table) > 12)], figures=pictures)
-    ]
+        pictures.append(Picture(figures.bars(counts), "Columns with two values: how many have the second", None))
+    return [Section("Further columns", tables=[Table("Values", table, folded=len(table) > 12)], figures=pictures)]
 
 
 def _files(found: Images, tables: dict[str, pd.DataFrame]) -> Section:
@@ -501,9 +485,7 @@ def _duplicates(root: Path, found: Images, tables: dict[str, pd.DataFrame]) -> S
         "Pictures that show the same photograph by their perceptual hash and thumbnail. Shown are "
         f"{len(shown)} of {len(pairs):,} pairs: first those whose labels differ or that straddle folds."
     )
-    return Section(
-        "Duplicates", text=[text], tables=[Table("Pairs", tables["duplicate_counts"])], pairs=shown
-    )
+    return Section("Duplicates", text=[text], tables=[Table("Pairs", tables["duplicate_counts"])], pairs=shown)
 
 
 def _half(pair: pd.Series, end: int) -> dict[str, Any]:

@@ -85,7 +85,9 @@ def _predict(run: Run, faces: pd.DataFrame, pixels: Pixels | None) -> pd.DataFra
     judged = faces.iloc[rows].reset_index(drop=True)
     root = data_root(run.recipe.data.root or ".")
     with progress("predicting") as tell:
-        return Predictor(run.model_file).predict_faces(judged, root, tell, None if pixels is None else Rows(pixels, rows))
+        return Predictor(run.model_file).predict_faces(
+            judged, root, tell, None if pixels is None else Rows(pixels, rows)
+        )
 
 
 def _compared(run: Run, faces: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
@@ -100,4 +102,3 @@ def _compared(run: Run, faces: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, 
     paths = [home / path for path in training["path"]] + [root / path for path in faces["path"]]
     with progress("looking for near-duplicates") as tell:
         return training, faces, group_files(paths, tell)
-

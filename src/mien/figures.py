@@ -152,17 +152,13 @@ def _legend(axes: Axes, series: int) -> None:
 
 
 @_styled
-def histogram(
-    values: Mapping[str, np.ndarray], edges: np.ndarray, xlabel: str, ylabel: str = "faces"
-) -> Figure:
+def histogram(values: Mapping[str, np.ndarray], edges: np.ndarray, xlabel: str, ylabel: str = "faces") -> Figure:
     """Outlined histograms of one or more series over the same bins."""
     figure, axes = _empty(2.9)
     for number, (name, numbers) in enumerate(values.items()):
         counts = np.histogram(numbers, edges)[0]
         axes.stairs(counts, edges, fill=True, color=SERIES[number], alpha=0.22)
-        axes.stairs(
-            counts, edges, color=SERIES[number], linestyle=_LINES[number], linewidth=1.4, label=_short(name)
-        )
+        axes.stairs(counts, edges, color=SERIES[number], linestyle=_LINES[number], linewidth=1.4, label=_short(name))
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(edges[0], edges[-1]))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter("{x:,.0f}")
@@ -189,9 +185,7 @@ def intervals(rows: pd.DataFrame, xlabel: str, reference: str = "", baseline: st
     axes.hlines(place, low, high, color=SERIES[0], linewidth=1.8)
     axes.plot(value, place, "o", color=SERIES[0], markersize=4.5, label="value and 95% interval")
     if baseline and rows["baseline"].notna().any():
-        axes.plot(
-            rows["baseline"], place, "|", color=SERIES[1], markersize=9, markeredgewidth=2, label=baseline
-        )
+        axes.plot(rows["baseline"], place, "|", color=SERIES[1], markersize=9, markeredgewidth=2, label=baseline)
     axes.set_yticks(place, [_short(label, 40) for label in rows["label"]])
     for tick, number in zip(axes.get_yticklabels(), value, strict=True):
         if np.isnan(number):
@@ -253,15 +247,11 @@ def reliability(table: pd.DataFrame, xlabel: str = "stated certainty") -> Figure
     some = table[table["n"] > 0]
     above.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=0.9, label="perfectly calibrated")
     above.vlines(some["p"], some["low"], some["high"], color=SERIES[0], linewidth=1.8)
-    above.plot(
-        some["p"], some["observed"], "o", color=SERIES[0], markersize=4.5, label="observed, 95% interval"
-    )
+    above.plot(some["p"], some["observed"], "o", color=SERIES[0], markersize=4.5, label="observed, 95% interval")
     above.set(ylabel="share that is right", ylim=(-0.02, 1.02))
     above.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.3)
     width = table["bin_high"] - table["bin_low"]
-    below.bar(
-        table["bin_low"], table["n"], width, align="edge", color=SERIES[0], edgecolor=PAPER, linewidth=0.6
-    )
+    below.bar(table["bin_low"], table["n"], width, align="edge", color=SERIES[0], edgecolor=PAPER, linewidth=0.6)
     start = max(0.0, float(some["bin_low"].min()) - 0.02) if len(some) else 0.0
     below.set(xlabel=xlabel, ylabel="faces", xlim=(start, 1))
     below.yaxis.set_major_formatter("{x:,.0f}")

@@ -58,9 +58,7 @@ def load(source: str | Path | bytes, min_size: int | None = None) -> np.ndarray:
         return np.asarray(_upright_rgb(image))
 
 
-def load_face(
-    source: str | Path | bytes, size: int, box: Box | None = None, margin: float = 0.0
-) -> np.ndarray:
+def load_face(source: str | Path | bytes, size: int, box: Box | None = None, margin: float = 0.0) -> np.ndarray:
     """Decodes one face as the square that a network sees.
 
     Args:
@@ -108,8 +106,7 @@ def cut(image: Image.Image | np.ndarray, where: tuple[float, float, float], size
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     left, top, side = where
     pad = [
-        max(0, math.ceil(excess))
-        for excess in (-left, -top, left + side - picture.width, top + side - picture.height)
+        max(0, math.ceil(excess)) for excess in (-left, -top, left + side - picture.width, top + side - picture.height)
     ]
     if any(pad):
         before_x, before_y, after_x, after_y = pad

@@ -57,9 +57,7 @@ _NORMAL = NormalDist()
 _Z = _NORMAL.inv_cdf(0.975)
 # Quantiles 0.975 of the t distribution are almost linear in 1 / degrees of freedom between these.
 _FREEDOM = np.array([np.inf, 60, 30, 20, 15, 10, 8, 6, 5, 4, 3, 2, 1])
-_T = np.array(
-    [_Z, 2.0003, 2.0423, 2.0860, 2.1314, 2.2281, 2.3060, 2.4469, 2.5706, 2.7764, 3.1824, 4.3027, 12.7062]
-)
+_T = np.array([_Z, 2.0003, 2.0423, 2.0860, 2.1314, 2.2281, 2.3060, 2.4469, 2.5706, 2.7764, 3.1824, 4.3027, 12.7062])
 # Standard errors below this are rounding.
 _NO_SPREAD = 1e-9
 # More subjects than this are pooled before they are resampled: it costs no precision and bounds the work.
@@ -130,9 +128,7 @@ def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
         out[column] = _check_answer(out[column].where(out["status"] == "ok"), column)
     if "gender" not in known and "p_female" in known:
         likelier = pd.Series(np.where(out["p_female"] >= 0.5, "female", "male"))
-        out["gender"] = likelier.where(out["p_female"].notna()).astype(
-            pd.CategoricalDtype([*GENDERS, UNSURE])
-        )
+        out["gender"] = likelier.where(out["p_female"].notna()).astype(pd.CategoricalDtype([*GENDERS, UNSURE]))
     if "age_group" not in known and "age" in known:
         out["age_group"] = age_to_group(out["age"])
     return out
@@ -151,9 +147,7 @@ def _check_answer(values: pd.Series, column: str) -> pd.Series:
     wrong = values[values.notna() & ~((numbers >= 0) & (numbers <= top) & np.isfinite(numbers))]
     if len(wrong):
         valid = "a probability from 0 to 1" if column.startswith("p_") else "a number of years, 0 or more"
-        raise MienError(
-            f"predictions: column {column!r}: {wrong.iloc[0]!r} is not {valid} ({len(wrong)} rows)"
-        )
+        raise MienError(f"predictions: column {column!r}: {wrong.iloc[0]!r} is not {valid} ({len(wrong)} rows)")
     return numbers
 
 
@@ -212,16 +206,12 @@ def mean_error(truth: ArrayLike, age: ArrayLike, weight: np.ndarray | None = Non
     return _mean_ratio(_total(_pair(_error(truth, age)), weight))
 
 
-def cumulative_score(
-    truth: ArrayLike, age: ArrayLike, weight: np.ndarray | None = None, years: float = 5.0
-) -> Any:
+def cumulative_score(truth: ArrayLike, age: ArrayLike, weight: np.ndarray | None = None, years: float = 5.0) -> Any:
     """The share of ages that are off by at most `years`; a missing answer is wrong."""
     return _mean_ratio(_total(_pair(np.abs(_error(truth, age)) <= years), weight))
 
 
-def interval_coverage(
-    truth: ArrayLike, low: ArrayLike, high: ArrayLike, weight: np.ndarray | None = None
-) -> Any:
+def interval_coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike, weight: np.ndarray | None = None) -> Any:
     """The share of true ages inside of [low, high]."""
     return _mean_ratio(_total(_inside(truth, low, high), weight))
 
@@ -310,24 +300,18 @@ def _inside(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray:
     return _pair((np.asarray(low, dtype=float) <= years) & (years <= np.asarray(high, dtype=float)))
 
 
-def _gender_certainty(
-    truth: ArrayLike, gender: ArrayLike, p_female: ArrayLike
-) -> tuple[np.ndarray, np.ndarray]:
+def _gender_certainty(truth: ArrayLike, gender: ArrayLike, p_female: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Certainty of the answer, where it is unsure that of the likelier gender, and whether it is right."""
     p, said = np.asarray(p_female, dtype=float), np.asarray(gender, dtype=object)
     female = np.where(said == UNSURE, p >= 0.5, said == "female")
     return np.where(female, p, 1 - p), (np.asarray(truth, dtype=object) == "female") == female
 
 
-def _group_certainty(
-    truth: ArrayLike, group: ArrayLike, *probabilities: ArrayLike
-) -> tuple[np.ndarray, np.ndarray]:
+def _group_certainty(truth: ArrayLike, group: ArrayLike, *probabilities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The probability of the age group that was answered, and whether it is right."""
     said = _group_codes(group)
     table = np.column_stack([np.asarray(p, dtype=float) for p in probabilities])
-    return table[np.arange(len(table)), said], np.asarray(truth, dtype=object) == np.asarray(
-        group, dtype=object
-    )
+    return table[np.arange(len(table)), said], np.asarray(truth, dtype=object) == np.asarray(group, dtype=object)
 
 
 def _total(parts: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
@@ -388,9 +372,7 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "coverage": Metric(
-        "face", ("status",), lambda face, status: _pair(status == "ok"), "share", has_baseline=False
-    ),
+    "coverage": Metric("face", ("status",), lambda face, status: _pair(status == "ok"), "share", has_baseline=False),
     "gender_accuracy": Metric("true_gender", ("gender",), _hits, "share"),
     "gender_balanced_accuracy": Metric("true_gender", ("gender",), _hits_by_class, "share"),
     "gender_auc": Metric("true_gender", ("p_female",), _auc_parts, "share", missing_is_wrong=False),
@@ -431,9 +413,7 @@ METRICS: dict[str, Metric] = {
         better="lower",
         missing_is_wrong=False,
     ),
-    "age_cs5": Metric(
-        "true_age", ("age",), lambda truth, age: _pair(np.abs(_error(truth, age)) <= 5), "share"
-    ),
+    "age_cs5": Metric("true_age", ("age",), lambda truth, age: _pair(np.abs(_error(truth, age)) <= 5), "share"),
     "age_bias": Metric(
         "true_age",
         ("age",),
@@ -556,9 +536,7 @@ def _score_group(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """One line a metric, for the faces of one group."""
     answered = rows.assign(**constant)
-    compared = {
-        name for name in names if METRICS[name].has_baseline and set(METRICS[name].answers) <= set(constant)
-    }
+    compared = {name for name in names if METRICS[name].has_baseline and set(METRICS[name].answers) <= set(constant)}
     jobs = {}
     for name in names:
         counted = METRICS[name].rows(rows)
@@ -602,13 +580,9 @@ def paired_difference(
     for rows in (a, b):
         lacking = [column for column in (spec.truth, *spec.answers) if column not in rows.columns]
         if lacking:
-            raise MienError(
-                f"metric {metric!r} needs the column {lacking[0]!r}, which a table to compare lacks"
-            )
+            raise MienError(f"metric {metric!r} needs the column {lacking[0]!r}, which a table to compare lacks")
     if not a[same].reset_index(drop=True).equals(b[same].reset_index(drop=True)):
-        raise MienError(
-            "models are compared on the same faces only: ids, subjects or labels of the tables differ"
-        )
+        raise MienError("models are compared on the same faces only: ids, subjects or labels of the tables differ")
     counted = spec.rows(a) & spec.rows(b)
     of_a, of_b = _samples([(spec, counted, a), (spec, counted, b)], n_boot, seed)
     return _difference(of_a, of_b)
@@ -622,17 +596,13 @@ def _in_order(joined: pd.DataFrame, subject: str, n_boot: int) -> pd.DataFrame:
     """The rows in an order that does not depend on how they came, with the number of their cluster."""
     for column in ("face", "status", *_TRUTHS.values()):
         if column not in joined.columns:
-            raise MienError(
-                f"joined table: needed column {column!r} is absent; mien.metrics.join makes such tables"
-            )
+            raise MienError(f"joined table: needed column {column!r} is absent; mien.metrics.join makes such tables")
     if subject not in joined.columns:
         raise MienError("joined table: " + choices("column of subjects", subject, joined.columns))
     if n_boot < 2:
         raise MienError(f"n_boot {n_boot!r}: a bootstrap needs at least 2 resamples")
     if joined["face"].duplicated().any():
-        raise MienError(
-            f"joined table: face {joined.loc[joined['face'].duplicated(), 'face'].iloc[0]!r} occurs twice"
-        )
+        raise MienError(f"joined table: face {joined.loc[joined['face'].duplicated(), 'face'].iloc[0]!r} occurs twice")
     alone = joined[subject].isna()
     rows = joined.assign(
         _alone=alone, _cluster=joined[subject].astype("str").where(~alone, joined["face"].astype("str"))
@@ -656,9 +626,7 @@ def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[str, Any, n
                 yield name, value, (rows[column] == value).fillna(False).to_numpy(dtype=bool)
 
 
-def _samples(
-    jobs: Sequence[tuple[Metric, np.ndarray, pd.DataFrame]], n_boot: int, seed: int
-) -> list[_Sample]:
+def _samples(jobs: Sequence[tuple[Metric, np.ndarray, pd.DataFrame]], n_boot: int, seed: int) -> list[_Sample]:
     """Each metric's sums by subject, and in the same resamples of subjects."""
     if not jobs:
         return []
@@ -687,8 +655,7 @@ def _resample(sums: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
     units, out = len(sums), np.empty((n_boot, sums.shape[1]))
     for start in range(0, n_boot, _AT_ONCE):
         counts = [
-            np.bincount(rng.integers(0, units, units), minlength=units)
-            for _ in range(min(_AT_ONCE, n_boot - start))
+            np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(min(_AT_ONCE, n_boot - start))
         ]
         out[start : start + len(counts)] = np.array(counts, dtype=float) @ sums
     return out
@@ -784,9 +751,7 @@ def confusion(truth: ArrayLike, answer: ArrayLike, labels: Sequence[str]) -> pd.
     """
     true, said = pd.Series(np.asarray(truth, dtype=object)), pd.Series(np.asarray(answer, dtype=object))
     said = said.where(said.notna(), "no prediction")
-    others = sorted(
-        set(said[true.notna()]) - set(labels), key=lambda name: (name == "no prediction", str(name))
-    )
+    others = sorted(set(said[true.notna()]) - set(labels), key=lambda name: (name == "no prediction", str(name)))
     counts = pd.crosstab(true, said).reindex(index=list(labels), columns=[*labels, *others], fill_value=0)
     return counts.rename_axis(index="truth", columns="answer")
 

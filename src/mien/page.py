@@ -119,9 +119,7 @@ def write_report(title: str, lead: str, sections: Sequence[Section], path: str |
     """
     path = Path(path)
     if path.is_dir():
-        raise MienError(
-            f"report {str(path)!r} is a folder; give the name of a file, for instance report.html"
-        )
+        raise MienError(f"report {str(path)!r} is a folder; give the name of a file, for instance report.html")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

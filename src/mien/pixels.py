@@ -73,7 +73,13 @@ class Files:
 
     def key(self) -> str:
         """A name for these faces at this size: equal for equal paths, boxes and margin."""
-        parts = [_VERSION, self.size, self._margin, [str(path.absolute()) for path in self._paths], self._boxes]
+        parts = [
+            _VERSION,
+            self.size,
+            self._margin,
+            [str(path.absolute()) for path in self._paths],
+            self._boxes,
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

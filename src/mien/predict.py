@@ -55,7 +55,11 @@ class Predictor:
         return self._answers(pd.DataFrame(dict(zip(self._outputs, values, strict=True))))
 
     def predict_faces(
-        self, faces: pd.DataFrame, root: str | Path, progress: Progress | None = None, pixels: Pixels | None = None
+        self,
+        faces: pd.DataFrame,
+        root: str | Path,
+        progress: Progress | None = None,
+        pixels: Pixels | None = None,
     ) -> pd.DataFrame:
         """The predictions table of a faces table: one row a face, in its order.
 
@@ -81,7 +85,10 @@ class Predictor:
         rows = pd.concat(parts, ignore_index=True)
         head = pd.DataFrame({"file": faces["path"].to_numpy(), "face_index": 0, "face": faces["face"].to_numpy()})
         boxes = faces[["x", "y", "w", "h"]].reset_index(drop=True)
-        first = ["status", *(c for c in ("p_female", "gender", "age", "age_low", "age_high", "age_group") if c in rows)]
+        first = [
+            "status",
+            *(c for c in ("p_female", "gender", "age", "age_low", "age_high", "age_group") if c in rows),
+        ]
         rest = [column for column in rows.columns if column not in first]
         return pd.concat([head, boxes, rows[first + rest]], axis=1)
 

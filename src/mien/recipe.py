@@ -57,7 +57,8 @@ class Model(_Settings):
     backbone: str = Field("resnet18", description="any timm name")
     image_size: int = Field(224, ge=16, le=1024)
     normalize: Literal["backbone", "imagenet", "unit", "signed"] = Field(
-        "backbone", description="backbone: timm's own mean and std; imagenet: ImageNet's; unit: [0, 1]; signed: [-1, 1]"
+        "backbone",
+        description="backbone: timm's own mean and std; imagenet: ImageNet's; unit: [0, 1]; signed: [-1, 1]",
     )
     margin: float = Field(0.0, ge=0, le=2, description="added around a face's box, as a share of its side")
     freeze: Literal["none", "backbone"] | tuple[str, ...] = Field(
@@ -73,7 +74,8 @@ class Init(_Settings):
     """Where the weights come from."""
 
     weights: str = Field(
-        "imagenet", description="imagenet, none, package (from the package registry), a run's folder or a .safetensors"
+        "imagenet",
+        description="imagenet, none, package (from the package registry), a run's folder or a .safetensors",
     )
 
 
@@ -171,7 +173,9 @@ class Trainer(_Settings):
     workers: int = Field(1, ge=0, description="processes that load images; 0: the training process itself")
     keep: Literal["best", "last"] = Field("best", description="weights of which epoch; best: lowest validation loss")
     patience: int | None = Field(None, ge=1, description="stop after this many epochs without a lower validation loss")
-    averaging: Share = Field(0.0, ge=0, lt=1, description="decay of an exponential moving average of the weights; 0: none")
+    averaging: Share = Field(
+        0.0, ge=0, lt=1, description="decay of an exponential moving average of the weights; 0: none"
+    )
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints to resume from")
 
 
@@ -199,7 +203,9 @@ class Recipe(_Settings):
         if self.optim.schedule == "plateau" and self.optim.warmup:
             raise ValueError("optim.warmup with optim.schedule 'plateau'; valid: optim.warmup 0, or another schedule")
         if self.init.weights == "none" and self.model.freeze != "none":
-            raise ValueError(f"model.freeze is {self.model.freeze!r} and init.weights 'none': random weights would stay")
+            raise ValueError(
+                f"model.freeze is {self.model.freeze!r} and init.weights 'none': random weights would stay"
+            )
         return self
 
     def to_yaml(self) -> str:

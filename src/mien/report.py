@@ -350,12 +350,8 @@ def _ages(run: Run, joined: pd.DataFrame) -> list[Section]:
     figure = figures.joint(truth, answer, edges, "age by label, years", "predicted age, years")
     rows = [row for row in _scores(run, every_group=True) if row.group == "all" or "age_group=" in row.group]
     bias = [_forest("age_bias", rows)] if _grouped("age_bias", rows) else []
-    text = (
-        "The absolute error by age group is under “By group”; the mean error says in which direction it goes."
-    )
-    return [
-        Section("Age in years", text=[text] if bias else [], figures=[Picture(figure, caption, table), *bias])
-    ]
+    text = "The absolute error by age group is under “By group”; the mean error says in which direction it goes."
+    return [Section("Age in years", text=[text] if bias else [], figures=[Picture(figure, caption, table), *bias])]
 
 
 def _training(run: Run) -> list[Section]:
@@ -389,9 +385,7 @@ def _cost(run: Run) -> str:
         seconds, images = info["seconds_training"], info["images_trained"]
         parts.append(f"{images:,} images in {seconds:,.0f} s ({images / seconds:,.0f} a second)")
     if "parameters" in info:
-        parts.append(
-            f"{info['parameters']:,} parameters, {info.get('parameters_frozen', 0):,} of them frozen"
-        )
+        parts.append(f"{info['parameters']:,} parameters, {info.get('parameters_frozen', 0):,} of them frozen")
     if "device" in info:
         parts.append(f"on {info['device']}")
     return f"Cost: {', '.join(parts) or 'not known'}."
@@ -505,9 +499,7 @@ def _baselines(by_name: dict[str, Run]) -> list[dict[str, str]]:
         else:
             merged.append(([name], row))
     one = len(merged) == 1
-    return [
-        {"run": BASELINE if one else f"{BASELINE}: {', '.join(names)}"} | row for names, row in merged if row
-    ]
+    return [{"run": BASELINE if one else f"{BASELINE}: {', '.join(names)}"} | row for names, row in merged if row]
 
 
 def _differences(one: str, a: pd.DataFrame, other: str, b: pd.DataFrame) -> Iterator[dict[str, str]]:
@@ -568,9 +560,7 @@ def _compared_lead(
 ) -> str:
     if len(by_name) == 1:
         return _lead(next(iter(by_name.values())))
-    sets = {
-        frozenset(zip(test["dataset"], test["path"], test["face"], strict=True)) for test in tests.values()
-    }
+    sets = {frozenset(zip(test["dataset"], test["path"], test["face"], strict=True)) for test in tests.values()}
     if len(sets) == 1:
         start = f"{len(by_name)} runs were tested on the same {len(next(iter(sets))):,} faces."
     else:
@@ -603,9 +593,7 @@ def _compared_training(by_name: dict[str, Run]) -> list[Section]:
     columns = dict.fromkeys(str(column) for log in logs.values() for column in log.columns)
     pictures = []
     for column in columns:
-        lines = {
-            name: log[column] for name, log in logs.items() if column in log and log[column].notna().any()
-        }
+        lines = {name: log[column] for name, log in logs.items() if column in log and log[column].notna().any()}
         # The losses of single tasks are parts of the loss, and stand in each run's own report.
         if lines and column.startswith(("train_loss", "val_")) and not column.startswith("val_loss_"):
             label = column.replace("val_", "validation ").replace("train_", "training ").replace("_", " ")

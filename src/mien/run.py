@@ -12,7 +12,18 @@ from mien.errors import MienError
 from mien.recipe import Recipe, load_recipe
 from mien.table import atomic_path, read_faces_table, read_table
 
-VERSIONED = ("mien", "torch", "torchvision", "timm", "pytorch-lightning", "onnx", "onnxruntime", "numpy", "pandas", "pillow")
+VERSIONED = (
+    "mien",
+    "torch",
+    "torchvision",
+    "timm",
+    "pytorch-lightning",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "pandas",
+    "pillow",
+)
 
 
 class Run:
@@ -105,7 +116,10 @@ class Run:
                 raise MienError(f"run {str(self.folder)!r} is finished; give another --out, or remove the folder")
             return True
         # A recipe without faces is an attempt that failed before anything was made: it stands in nobody's way.
-        if self.folder.exists() and {file.name for file in self.folder.iterdir()} - {"recipe.yaml", "run.json"}:
+        if self.folder.exists() and {file.name for file in self.folder.iterdir()} - {
+            "recipe.yaml",
+            "run.json",
+        }:
             raise MienError(f"folder {str(self.folder)!r} holds other files and no run; give another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.recipe_file) as part:

@@ -122,9 +122,7 @@ def _folds(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
 def _partition(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
     missing = int(faces["split"].isna().sum())
     if missing:
-        raise SplitError(
-            f"split method 'partition': {missing} of {len(faces)} faces are in no part of a partition"
-        )
+        raise SplitError(f"split method 'partition': {missing} of {len(faces)} faces are in no part of a partition")
     return faces["split"].cat.codes.to_numpy(dtype=np.int64)
 
 
@@ -150,16 +148,12 @@ METHODS: dict[str, Callable[[pd.DataFrame, _Asked], np.ndarray]] = {
 """Ways to split: each takes the faces in the order of their ids and gives each row's index in `SPLITS`."""
 
 
-def _by_units(
-    faces: pd.DataFrame, groups: np.ndarray | None, shares: dict[int, float], seed: int
-) -> np.ndarray:
+def _by_units(faces: pd.DataFrame, groups: np.ndarray | None, shares: dict[int, float], seed: int) -> np.ndarray:
     """Deals whole units (faces that must stay together) to parts, each stratum in about the given shares."""
     keys = _keys(faces)
     linked = [keys["subject"], keys["photo"]] + ([] if groups is None else [pd.factorize(groups)[0]])
     unit = connected(linked)
-    gender, age_group = (
-        faces[column].cat.codes.to_numpy(dtype=np.int64) for column in ("gender", "age_group")
-    )
+    gender, age_group = (faces[column].cat.codes.to_numpy(dtype=np.int64) for column in ("gender", "age_group"))
     strata = pd.factorize(gender * len(AGE_GROUPS) * 2 + age_group)[0]
     counts = np.zeros((unit.max() + 1, strata.max() + 1), dtype=np.int64)
     np.add.at(counts, (unit, strata), 1)
@@ -188,9 +182,7 @@ def _deal(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> n
         profile = pd.factorize(profile * (column.max() + 1) + column)[0]
     profiles = counts[np.unique(profile, return_index=True)[1]]
     shuffled = rng.permutation(len(counts))
-    members = np.split(
-        shuffled[np.argsort(profile[shuffled], kind="stable")], np.cumsum(np.bincount(profile))[:-1]
-    )
+    members = np.split(shuffled[np.argsort(profile[shuffled], kind="stable")], np.cumsum(np.bincount(profile))[:-1])
     # Among units of about the same size (within a factor of two) chance decides: other seeds, other splits.
     magnitude = np.floor(np.log2(profiles[:, -1]))
     target = shares[:, None] * counts.sum(axis=0)
@@ -246,9 +238,7 @@ def _keys(faces: pd.DataFrame) -> dict[str, np.ndarray]:
 def _checked_groups(groups: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
     labels = np.asarray(groups)
     if labels.shape != (rows,):
-        raise SplitError(
-            f"groups must have one label for each of the {rows} faces; given: shape {labels.shape}"
-        )
+        raise SplitError(f"groups must have one label for each of the {rows} faces; given: shape {labels.shape}")
     return labels
 
 
@@ -328,9 +318,7 @@ def check_leaks(
     return leaks
 
 
-def between(
-    train: pd.DataFrame, other: pd.DataFrame, groups: Sequence[int] | np.ndarray | None = None
-) -> list[Leak]:
+def between(train: pd.DataFrame, other: pd.DataFrame, groups: Sequence[int] | np.ndarray | None = None) -> list[Leak]:
     """Compares other faces, on which a run is to be evaluated, with those that it was trained on.
 
     Args:

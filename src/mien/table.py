@@ -92,7 +92,8 @@ def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:
     duplicated = out["face"][out["face"].duplicated()]
     if len(duplicated):
         raise TableError(
-            f"{name}: column 'face' must be unique; {len(duplicated)} ids occur again, for instance {duplicated.iloc[0]!r}"
+            f"{name}: column 'face' must be unique; {len(duplicated)} ids occur again, "
+            f"for instance {duplicated.iloc[0]!r}"
         )
     _check_ages(out, name)
     _check_paths(out["path"], name)
@@ -200,7 +201,7 @@ class atomic_path:
 
 
 def check_ending(path: Path) -> None:
-    """Raises `TableError` where a table's ending is neither .parquet nor .csv, `MissingExtra` where pyarrow is absent."""
+    """Raises `TableError` for an ending other than .parquet and .csv, `MissingExtra` for Parquet without pyarrow."""
     if path.suffix not in (".parquet", ".csv"):
         raise TableError(f"table {str(path)!r}: unknown ending {path.suffix!r}; valid: .parquet, .csv")
     if path.suffix == ".parquet":

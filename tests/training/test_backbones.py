@@ -51,7 +51,9 @@ def test_imagenet_weights_come_from_timm(monkeypatch):
     monkeypatch.setattr(
         backbones.timm,
         "create_model",
-        lambda name, pretrained=False, **options: asked.update(name=name, pretrained=pretrained) or real(name, **options),
+        lambda name, pretrained=False, **options: (
+            asked.update(name=name, pretrained=pretrained) or real(name, **options)
+        ),
     )
     make("init.weights=imagenet")
     assert asked == {"name": "test_resnet", "pretrained": True}
@@ -62,7 +64,10 @@ def test_weights_from_a_safetensors_file_and_a_run(tmp_path):
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, tmp_path / "model.safetensors")
     for source in (tmp_path, tmp_path / "model.safetensors"):
         loaded = make(f"init.weights={source}")
-        assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), net.backbone.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(loaded.state_dict().values(), net.backbone.state_dict().values(), strict=True)
+        )
 
 
 def test_weights_that_do_not_fit_or_are_no_weights(tmp_path):
@@ -102,7 +107,9 @@ def test_only_unfrozen_parameters_move_and_frozen_statistics_stay():
     after = net.state_dict()
     for name, parameter in net.named_parameters():
         assert torch.equal(before[name], after[name]) != parameter.requires_grad, name
-    cold = {f"backbone.{name}" for module in frozen_modules for name, one in net.backbone.named_modules() if one is module}
+    cold = {
+        f"backbone.{name}" for module in frozen_modules for name, one in net.backbone.named_modules() if one is module
+    }
     for name in after:
         if "running" in name:
             frozen = any(name.startswith(prefix + ".") for prefix in cold)

@@ -63,7 +63,9 @@ def same_weights(one, other):
     return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("changes", [(), ("trainer.averaging=0.9", "trainer.keep=last", "trainer.workers=2", "data.cache=false")])
+@pytest.mark.parametrize(
+    "changes", [(), ("trainer.averaging=0.9", "trainer.keep=last", "trainer.workers=2", "data.cache=false")]
+)
 def test_interrupted_runs_end_in_the_same_weights(recipe, tmp_path, changes):
     recipe = load_recipe(recipe, changes)
     whole = train(recipe, out=tmp_path / "whole")
@@ -90,8 +92,19 @@ def test_the_same_seed_gives_the_same_run_and_another_another(recipe, tmp_path):
 
 def test_a_run_folder_holds_all_that_it_promises(finished, drawn):
     files = {path.name for path in finished.folder.iterdir()}
-    promised = {"recipe.yaml", "faces.parquet", "unreadable.csv", "log.csv", "tensorboard", "model.safetensors",
-                "model.onnx", "predictions.parquet", "metrics.csv", "report.html", "run.json"}
+    promised = {
+        "recipe.yaml",
+        "faces.parquet",
+        "unreadable.csv",
+        "log.csv",
+        "tensorboard",
+        "model.safetensors",
+        "model.onnx",
+        "predictions.parquet",
+        "metrics.csv",
+        "report.html",
+        "run.json",
+    }
     assert files == promised
     faces, predictions = finished.faces, finished.predictions
     assert set(predictions["face"]) == set(faces.loc[faces["split"] != "train", "face"])
@@ -157,7 +170,13 @@ def test_bad_images_are_counted_and_left_out_up_to_a_bound(drawn, tmp_path, cach
     victims = faces[faces["fold"] == 1]["path"].head(3)
     for path in victims:
         (root / path).write_bytes((root / path).read_bytes()[:150])
-    changes = [f"data.root={root}", f"data.cache={cache}", "data.labels=exact", "split.near_duplicates=false", "trainer.epochs=1"]
+    changes = [
+        f"data.root={root}",
+        f"data.cache={cache}",
+        "data.labels=exact",
+        "split.near_duplicates=false",
+        "trainer.epochs=1",
+    ]
     run = train(SMALL, [*changes, "data.max_unreadable=0.5"], tmp_path / "run")
     bad = pd.read_csv(run.unreadable_file)
     assert sorted(bad["path"]) == sorted(victims) and bad["reason"].str.startswith("truncated").all()
@@ -217,7 +236,13 @@ def test_data_root_is_asked_for(tmp_path):
 
 
 def test_early_stopping_and_plateau(recipe, tmp_path):
-    changes = ["trainer.patience=1", "trainer.epochs=6", "optim.schedule=plateau", "optim.lr=0.5", "optim.clip=1.0"]
+    changes = [
+        "trainer.patience=1",
+        "trainer.epochs=6",
+        "optim.schedule=plateau",
+        "optim.lr=0.5",
+        "optim.clip=1.0",
+    ]
     run = train(recipe, changes, tmp_path / "run")
     best = run.log["val_loss"].idxmin()
     assert len(run.log) == min(6, best + 2)

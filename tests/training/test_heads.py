@@ -148,7 +148,11 @@ def test_an_own_age_group_head_wins_over_the_age_heads_groups():
     from mien.training.model import FaceNet
 
     recipe = load_recipe(
-        {"tasks": ["age_group", "age"], "model": {"backbone": "test_vit", "image_size": 160}, "init": {"weights": "none"}}
+        {
+            "tasks": ["age_group", "age"],
+            "model": {"backbone": "test_vit", "image_size": 160},
+            "init": {"weights": "none"},
+        }
     )
     net = FaceNet(recipe).eval()
     logits = {"age": torch.randn(2, 101), "age_group": torch.randn(2, 8)}

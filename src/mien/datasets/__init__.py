@@ -88,9 +88,7 @@ def _drop_without_image(faces: pd.DataFrame, root: Path, ledger: Ledger) -> pd.D
     exists = _files.present(data_root(root), faces["path"])
     if exists.any():
         return ledger.drop(faces, ~exists, "the image is not there").reset_index(drop=True)
-    ledger.warn(
-        f"no images are there, the table is metadata alone; looked for {faces['path'].iloc[0]!r} and others"
-    )
+    ledger.warn(f"no images are there, the table is metadata alone; looked for {faces['path'].iloc[0]!r} and others")
     return faces
 
 

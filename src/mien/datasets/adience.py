@@ -112,9 +112,7 @@ def _read_folds(root: Path, ledger: Ledger) -> pd.DataFrame:
         columns = header.split("\t")
         for column in _NEEDED:
             if column not in columns:
-                raise MienError(
-                    f"adience: {str(path)!r} has no column {column!r}; its first line is {header[:80]!r}"
-                )
+                raise MienError(f"adience: {str(path)!r} has no column {column!r}; its first line is {header[:80]!r}")
         rows = _files.parse_lines(lines, columns, "\t", path).drop_malformed(ledger)
         folds.append(rows.assign(fold=fold))
     return pd.concat(folds, ignore_index=True)
@@ -135,13 +133,9 @@ def _label(faces: pd.DataFrame, labels: str, ledger: Ledger) -> pd.DataFrame:
     ages = pd.DataFrame([_age(text) for text in written], index=written, columns=["age", "age_group"])
     if labels == "exact":
         ages.loc[~ages.index.isin(list(INTERVALS))] = None
-    faces = faces.assign(
-        age=faces["raw_age"].map(ages["age"]), age_group=faces["raw_age"].map(ages["age_group"])
-    )
+    faces = faces.assign(age=faces["raw_age"].map(ages["age"]), age_group=faces["raw_age"].map(ages["age_group"]))
     if labels == "masked":
-        faces = ledger.drop(
-            faces, faces["gender"].isna() & faces["age_group"].isna(), "neither a gender nor an age"
-        )
+        faces = ledger.drop(faces, faces["gender"].isna() & faces["age_group"].isna(), "neither a gender nor an age")
     faces = _without(faces, "gender", "gender is not known", labels != "masked", ledger)
     reason = "age is none of the eight intervals" if labels == "exact" else "age is not known"
     faces = _without(faces, "age", reason, labels in ("all-ages", "exact"), ledger)

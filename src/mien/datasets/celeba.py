@@ -94,9 +94,7 @@ def _lookup(root: Path, stem: str, image: "pd.Series[str]", ledger: Ledger) -> "
         lines, separator = lines[1:], ","
     parsed = _files.parse_lines(lines, ["image_id", "value"], separator, path)
     if len(parsed.malformed):
-        ledger.warn(
-            f"{parsed.reason}, for instance {parsed.malformed['line'].iloc[0]}", len(parsed.malformed)
-        )
+        ledger.warn(f"{parsed.reason}, for instance {parsed.malformed['line'].iloc[0]}", len(parsed.malformed))
     values = parsed.rows.set_index("image_id")["value"]
     again = values.index.duplicated()
     if again.any():

@@ -50,9 +50,7 @@ def read(root: Path, labels: str, map: Mapping[str, str] | None = None) -> tuple
     ledger = Ledger("csv")
     if root.is_dir():
         if map:
-            raise MienError(
-                f"csv: {str(root)!r} is a folder per class and has no columns to map; given: {dict(map)}"
-            )
+            raise MienError(f"csv: {str(root)!r} is a folder per class and has no columns to map; given: {dict(map)}")
         faces = _read_classes(root, ledger)
     else:
         faces = _read_columns(root, map or {}, ledger)
@@ -86,14 +84,10 @@ def _rename(table: pd.DataFrame, map: Mapping[str, str]) -> pd.DataFrame:
             raise MienError(given + choices("column of the table", theirs, table.columns))
         if ours not in COLUMNS:
             raise MienError(
-                given
-                + choices("column", ours, COLUMNS)
-                + "; further columns keep their name without being mapped"
+                given + choices("column", ours, COLUMNS) + "; further columns keep their name without being mapped"
             )
         if ours in taken:
-            raise MienError(
-                given + f"column {ours!r} is already taken by {taken[ours]!r}; map that to another name"
-            )
+            raise MienError(given + f"column {ours!r} is already taken by {taken[ours]!r}; map that to another name")
         taken[ours] = theirs
     return table.rename(columns=dict(map))
 
@@ -131,8 +125,6 @@ def _read_classes(root: Path, ledger: Ledger) -> pd.DataFrame:
             raise MienError(f"csv: unknown class folder {name!r} in {str(root)!r}; valid: {valid}")
     by_group = [name for name, label in classes.items() if label in AGE_GROUPS]
     if 0 < len(by_group) < len(classes):
-        raise MienError(
-            f"csv: the class folders of {str(root)!r} mix genders and age groups: {', '.join(classes)}"
-        )
+        raise MienError(f"csv: the class folders of {str(root)!r} mix genders and age groups: {', '.join(classes)}")
     faces["age_group" if by_group else "gender"] = faces.pop("class").map(classes)
     return faces

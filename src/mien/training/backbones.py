@@ -106,7 +106,9 @@ def _likely(name: str) -> list[str]:
 
 def _from_hub(name: str, options: dict[str, object]) -> nn.Module:
     if not timm.get_pretrained_cfg(name).has_weights:
-        raise MienError(f"init.weights 'imagenet': timm has no weights of {name!r}; valid: none, or a .safetensors file")
+        raise MienError(
+            f"init.weights 'imagenet': timm has no weights of {name!r}; valid: none, or a .safetensors file"
+        )
     try:
         return timm.create_model(name, pretrained=True, **options)
     except TypeError as error:
@@ -161,7 +163,7 @@ def _load(backbone: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     if missing or wrong:
         name = (missing + wrong)[0]
         raise MienError(
-            f"init.weights: {source} does not fit model.backbone: of its {len(mine)} entries {len(missing)} are missing "
-            f"and {len(wrong)} have another shape, for instance {name!r}"
+            f"init.weights: {source} does not fit model.backbone: of its {len(mine)} entries {len(missing)} are "
+            f"missing and {len(wrong)} have another shape, for instance {name!r}"
         )
     backbone.load_state_dict({name: tensors[name] for name in mine})

@@ -25,7 +25,9 @@ Batch = dict[str, Any]
 class FaceSamples(Dataset[dict[str, Any]]):
     """Faces as uint8 tensors (3, size, size) with their targets; an unreadable one is a sample that says so."""
 
-    def __init__(self, pixels: Pixels, targets: dict[str, Tensor], augmentation: v2.Transform | None, seed: int) -> None:
+    def __init__(
+        self, pixels: Pixels, targets: dict[str, Tensor], augmentation: v2.Transform | None, seed: int
+    ) -> None:
         self._pixels = pixels
         self._targets = targets
         self._augmentation = augmentation

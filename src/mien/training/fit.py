@@ -33,7 +33,9 @@ from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
 
 
-def train(recipe: str | Path | Recipe | dict[str, Any], changes: Iterable[str] = (), out: str | Path | None = None) -> Run:
+def train(
+    recipe: str | Path | Recipe | dict[str, Any], changes: Iterable[str] = (), out: str | Path | None = None
+) -> Run:
     """Trains, exports and evaluates one model; an interrupted run of the same recipe is taken up where it was.
 
     Args:
@@ -203,7 +205,12 @@ def _write_model(
     with atomic_path(run.weights_file) as part:
         save_file({name: value.contiguous() for name, value in net.state_dict().items()}, part)
     usable = [index for index in np.flatnonzero(faces["split"] != "train") if index not in unreadable]
-    export(net, run.model_file, model_metadata(run, recipe), np.stack([pixels[int(index)] for index in usable[:16]]))
+    export(
+        net,
+        run.model_file,
+        model_metadata(run, recipe),
+        np.stack([pixels[int(index)] for index in usable[:16]]),
+    )
 
 
 def model_metadata(run: Run, recipe: Recipe) -> dict[str, Any]:

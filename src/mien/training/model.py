@@ -119,7 +119,10 @@ class FaceTraining(pl.LightningModule):
             done = (step - warmup) / max(1, total - warmup)
             return 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * min(done, 1.0)))))
 
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+        }
 
 
 def make_optimizer(net: FaceNet, settings: Optim) -> torch.optim.Optimizer:
