@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from mien import figures
 from mien.datasets import read_faces
 from mien.eda import explore, inspect_images, tabulate
 from mien.errors import MienError
@@ -19,6 +20,12 @@ HOSTILE = "<script>alert(1)</script>"
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def words_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out the drawing, which takes most of the time, where a test reads words alone."""
+    monkeypatch.setattr(figures, "svg", lambda figure, name, alt: "<svg aria-label='chart'></svg>")
 
 
 def make_faces(rows: int = 60, seed: int = 0) -> pd.DataFrame:
@@ -51,6 +58,7 @@ def html_of(faces: pd.DataFrame, out: Path, root: Path | None = None) -> str:
     return explore(faces, root, out).read_text("utf-8")
 
 
+@pytest.mark.usefixtures("words_only")
 def test_counts_equal_crosstabs(tmp_path: Path) -> None:
     faces = make_faces(200)
     explore(faces, None, tmp_path / "out")
@@ -77,6 +85,7 @@ def test_counts_equal_crosstabs(tmp_path: Path) -> None:
     assert read["categories"]["faces"].tolist() == faces["race"].value_counts().sort_index().tolist()
 
 
+@pytest.mark.usefixtures("words_only")
 def test_real_adience_counts(shared_data: Path, tmp_path: Path) -> None:
     faces = read_faces("adience", shared_data / "adience", "masked")
     text = html_of(faces, tmp_path / "out")
@@ -87,6 +96,7 @@ def test_real_adience_counts(shared_data: Path, tmp_path: Path) -> None:
     assert "19,487 rows read, 18,662 kept" in text
 
 
+@pytest.mark.usefixtures("words_only")
 def test_finds_duplicates_and_unreadable_images(tmp_path: Path) -> None:
     faces = make_faces(12)
     faces["gender"] = pd.Categorical(["female"] * 6 + ["male"] * 6, categories=["female", "male"])
@@ -119,6 +129,7 @@ def test_finds_duplicates_and_unreadable_images(tmp_path: Path) -> None:
     assert len(re.findall(r'src="data:image/jpeg;base64,', text)) == 10 + 4
 
 
+@pytest.mark.usefixtures("words_only")
 def test_faces_of_one_photograph_are_no_duplicates(tmp_path: Path) -> None:
     faces = make_faces(4)
     faces["path"] = ["0.png", "0.png", "1.png", "2.png"]
@@ -132,6 +143,7 @@ def test_faces_of_one_photograph_are_no_duplicates(tmp_path: Path) -> None:
     explore(faces, tmp_path, tmp_path / "out")  # the box outside of its image is left out of the samples
 
 
+@pytest.mark.usefixtures("words_only")
 def test_leaks_of_a_split_are_said(tmp_path: Path) -> None:
     faces = make_faces(30)
     faces["split"] = pd.Categorical(["train", "val", "test"] * 10, categories=["train", "val", "test"])

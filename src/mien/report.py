@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from mien.errors import MienError
 from mien.page import Picture, Section, Table, write_report
 from mien.recipe import Recipe
 from mien.run import Run
-from mien.table import AGE_GROUPS, FACES_COLUMNS, GENDERS, SPLITS
+from mien.table import AGE_GROUPS, FACES_COLUMNS, GENDERS, SPLITS, read_table
 
 NAMES = {
     "coverage": ("faces with a prediction", "%"),
@@ -114,39 +115,53 @@ def metrics_table(rows: Sequence[Score]) -> pd.DataFrame:
     )
 
 
+@dataclass(frozen=True)
+class _Results:
+    """What the folder of an evaluated run holds, read once."""
+
+    name: str
+    recipe: Recipe
+    info: dict[str, Any]
+    faces: pd.DataFrame
+    unreadable: "pd.Series[str]"
+    log: pd.DataFrame | None
+    metrics: pd.DataFrame
+    joined: pd.DataFrame
+
+    @classmethod
+    def of(cls, run: Run, name: str) -> "_Results":
+        faces, predictions = run.faces, run.predictions
+        test = faces[faces["split"] == "test"]
+        joined = metrics.join(test, predictions[predictions["face"].isin(test["face"])])
+        reasons = read_table(run.unreadable_file)["reason"] if run.unreadable_file.exists() else pd.Series([])
+        log = run.log.set_index("epoch") if run.log_file.exists() else None
+        return cls(name, run.recipe, run.info, faces, reasons.astype("str"), log, run.metrics, joined)
+
+    def scores(self, split: str = "test", every_group: bool = False) -> list[Score]:
+        """The metrics of a part, of all faces or by group too."""
+        rows = scores(self.metrics[self.metrics["split"] == split])
+        return [row for row in rows if every_group or row.group == "all"]
+
+
 def run_report(run: Run) -> Path:
     """Writes the report of an evaluated run: what was trained on what, how well it does, and for whom."""
-    joined = _joined(run)
+    found = _Results.of(run, run.name)
     sections = [
-        _result(run),
-        _data(run),
-        *_by_group(run),
-        *_mistakes(joined),
-        *_certainty(joined),
-        *_ages(run, joined),
-        *_training(run),
-        _settings(run),
+        _result(found),
+        _data(found),
+        *_by_group(found),
+        *_mistakes(found.joined),
+        *_certainty(found.joined),
+        *_ages(found),
+        *_training(found),
+        _settings(found),
     ]
-    return write_report(f"Run {run.name}", _lead(run), sections, run.report_file)
+    return write_report(f"Run {found.name}", _lead(found), sections, run.report_file)
 
 
-def _scores(run: Run, split: str = "test", every_group: bool = False) -> list[Score]:
-    """The metrics of a part, of all faces or by group too."""
-    table = run.metrics
-    rows = scores(table[table["split"] == split])
-    return [row for row in rows if every_group or row.group == "all"]
-
-
-def _joined(run: Run) -> pd.DataFrame:
-    """The test part: truth and predictions."""
-    faces, predictions = run.faces, run.predictions
-    test = faces[faces["split"] == "test"]
-    return metrics.join(test, predictions[predictions["face"].isin(test["face"])])
-
-
-def _lead(run: Run) -> str:
+def _lead(run: _Results) -> str:
     found = []
-    for row in _scores(run):
+    for row in run.scores():
         if row.metric in ("gender_accuracy", "age_group_exact", "age_mae"):
             unit = NAMES[row.metric][1]
             value = with_interval(row.metric, row.value, row.low, row.high, unit)
@@ -158,7 +173,7 @@ def _lead(run: Run) -> str:
     return f"On its test part: {'; '.join(found)}. Protocol: {protocol(run)}. Intervals are 95%.{leaks}"
 
 
-def protocol(run: Run) -> str:
+def protocol(run: _Results) -> str:
     """In a few words, how the faces were split."""
     split = run.recipe.split
     words = {
@@ -170,7 +185,7 @@ def protocol(run: Run) -> str:
     return words[split.method] + (", WITH LEAKS" if run.info.get("leaks") else "")
 
 
-def _protocol_in_full(run: Run) -> str:
+def _protocol_in_full(run: _Results) -> str:
     split = run.recipe.split
     unit = "subject" if run.faces["subject"].notna().any() else "photograph (subjects are not known)"
     whole = f"no {unit} is in two of them"
@@ -185,20 +200,20 @@ def _protocol_in_full(run: Run) -> str:
     return words[split.method]
 
 
-def _leaks(run: Run) -> list[str]:
+def _leaks(run: _Results) -> list[str]:
     return [f"Leak, allowed by the recipe of {run.name}: {leak}." for leak in run.info.get("leaks") or ()]
 
 
-def _result(run: Run) -> Section:
-    tables = [Table(f"Test part of {run.name}; {protocol(run)}", metrics_table(_scores(run)))]
-    val = _scores(run, "val")
+def _result(run: _Results) -> Section:
+    tables = [Table(f"Test part of {run.name}; {protocol(run)}", metrics_table(run.scores()))]
+    val = run.scores("val")
     if val:
         caption = "Validation part, which may have chosen the weights: no estimate for new faces"
         tables.append(Table(caption, metrics_table(val), folded=True))
     return Section("Result", _leaks(run), [_METHOD], tables)
 
 
-def _data(run: Run) -> Section:
+def _data(run: _Results) -> Section:
     faces, recipe = run.faces, run.recipe
     parts = faces.assign(split=faces["split"].astype("object").fillna("left out"))
     counts = label_counts(parts, "split")
@@ -221,11 +236,9 @@ def _data(run: Run) -> Section:
     return Section("Data and protocol", text=text, tables=tables)
 
 
-def _unreadable(run: Run) -> pd.DataFrame:
-    reasons = pd.Series([], dtype="str")
-    if run.unreadable_file.exists():
-        reasons = pd.read_csv(run.unreadable_file)["reason"].map(lambda reason: str(reason).partition(":")[0])
-    return reasons.value_counts().rename_axis("reason").reset_index(name="images")
+def _unreadable(run: _Results) -> pd.DataFrame:
+    kinds = run.unreadable.str.split(":").str[0]
+    return kinds.value_counts().rename_axis("reason").reset_index(name="images")
 
 
 def ledger_table(ledger: dict[str, Any]) -> Table:
@@ -251,8 +264,8 @@ def label_counts(faces: pd.DataFrame, column: str) -> pd.DataFrame:
     return counts
 
 
-def _by_group(run: Run) -> list[Section]:
-    rows = _scores(run, every_group=True)
+def _by_group(run: _Results) -> list[Section]:
+    rows = run.scores(every_group=True)
     pictures = [_forest(metric, rows) for metric in HEADLINES if _grouped(metric, rows)]
     if not pictures:
         return []
@@ -335,7 +348,8 @@ def binned(values: dict[str, np.ndarray], edges: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"from": edges[:-1].round(6), "to": edges[1:].round(6), **counts})
 
 
-def _ages(run: Run, joined: pd.DataFrame) -> list[Section]:
+def _ages(run: _Results) -> list[Section]:
+    joined = run.joined
     if "age" not in joined:
         return []
     both = joined[joined["true_age"].notna() & joined["age"].notna()]
@@ -348,17 +362,17 @@ def _ages(run: Run, joined: pd.DataFrame) -> list[Section]:
     table.insert(0, "label from \\ predicted from", [f"{edge:g}" for edge in edges[:-1]])
     caption = f"Predicted age against the label, in bins of 5 years, darker where more faces, n {len(both):,}"
     figure = figures.joint(truth, answer, edges, "age by label, years", "predicted age, years")
-    rows = [row for row in _scores(run, every_group=True) if row.group == "all" or "age_group=" in row.group]
+    rows = [row for row in run.scores(every_group=True) if row.group == "all" or "age_group=" in row.group]
     bias = [_forest("age_bias", rows)] if _grouped("age_bias", rows) else []
     text = "The absolute error by age group is under “By group”; the mean error says in which direction it goes."
     return [Section("Age in years", text=[text] if bias else [], figures=[Picture(figure, caption, table), *bias])]
 
 
-def _training(run: Run) -> list[Section]:
-    if not run.log_file.exists():
+def _training(run: _Results) -> list[Section]:
+    if run.log is None:
         return []
     pictures = []
-    for label, lines in _curves(run.log.set_index("epoch")).items():
+    for label, lines in _curves(run.log).items():
         numbers = pd.DataFrame(lines).reset_index()
         pictures.append(Picture(figures.curves(lines, label), f"{label.capitalize()} by epoch", numbers))
     return [Section("Course of training", text=[_cost(run)], figures=pictures)] if pictures else []
@@ -378,7 +392,7 @@ def _curves(log: pd.DataFrame) -> dict[str, dict[str, "pd.Series[float]"]]:
     return charts
 
 
-def _cost(run: Run) -> str:
+def _cost(run: _Results) -> str:
     info = run.info
     parts = [f"{info['epochs']} epochs"] if "epochs" in info else []
     if info.get("seconds_training") and info.get("images_trained"):
@@ -391,7 +405,7 @@ def _cost(run: Run) -> str:
     return f"Cost: {', '.join(parts) or 'not known'}."
 
 
-def _settings(run: Run) -> Section:
+def _settings(run: _Results) -> Section:
     ours, default = _flat(run.recipe), _flat(Recipe())
     changed = {key: value for key, value in ours.items() if key not in default or default[key] != value}
     versions = dict(sorted((run.info.get("versions") or {}).items()))
@@ -428,34 +442,29 @@ def compare_runs(runs: Sequence[Run], path: str | Path) -> pd.DataFrame:
     Raises:
         MienError: There is no run, or one is given twice.
     """
-    by_name = _by_name(runs)
-    tests = {name: _joined(run) for name, run in by_name.items()}
-    lines = pd.DataFrame([_line(name, run) for name, run in by_name.items()] + _baselines(by_name)).fillna("")
+    found = _read(runs)
+    lines = pd.DataFrame([*map(_line, found), *_baselines(found)]).fillna("")
     order = ["run", "tasks", "protocol", *map(named, HEADLINES), "n", "parameters", "seconds", "images/s"]
     table = lines[[column for column in order if column in lines]]
-    differences = [
-        found
-        for one, other in itertools.combinations(tests, 2)
-        for found in _differences(one, tests[one], other, tests[other])
-    ]
-    table.attrs["differences"] = [found["in words"] for found in differences]
+    differences = [line for pair in itertools.combinations(found, 2) for line in _differences(*pair)]
+    table.attrs["differences"] = [line["in words"] for line in differences]
     tables = [Table("Runs on their test parts, with 95% intervals", table)]
     text = [_METHOD]
     if differences:
         tables.append(Table("Differences on the same faces", pd.DataFrame(differences).fillna("")))
         text.append("Intervals of differences are paired, and not widened for the number of comparisons.")
-    leaks = [leak for run in by_name.values() for leak in _leaks(run)]
     sections = [
-        Section("Comparison", leaks, text, tables, _dots(by_name)),
-        *_compared_training(by_name),
-        *(_main_figures(name, run, tests[name]) for name, run in by_name.items()),
+        Section("Comparison", [leak for run in found for leak in _leaks(run)], text, tables, _dots(found)),
+        *_compared_training(found),
+        *map(_main_figures, found),
     ]
-    lead = _compared_lead(by_name, tests, differences)
-    write_report(f"Comparison: {', '.join(by_name)}", lead, sections, path)
+    title = f"Comparison: {', '.join(run.name for run in found)}"
+    write_report(title, _compared_lead(found, differences), sections, path)
     return table
 
 
-def _by_name(runs: Sequence[Run]) -> dict[str, Run]:
+def _read(runs: Sequence[Run]) -> list[_Results]:
+    """The runs by name; by folder, where names are equal."""
     if not runs:
         raise MienError("no run to compare; give at least one")
     folders = [run.folder.resolve() for run in runs]
@@ -463,14 +472,14 @@ def _by_name(runs: Sequence[Run]) -> dict[str, Run]:
         if folders.count(folder) > 1:
             raise MienError(f"run {str(folder)!r} is given twice; valid: different runs")
     names = [run.name for run in runs]
-    return {str(run.folder) if names.count(run.name) > 1 else run.name: run for run in runs}
+    return [_Results.of(run, str(run.folder) if names.count(run.name) > 1 else run.name) for run in runs]
 
 
-def _line(name: str, run: Run) -> dict[str, str]:
+def _line(run: _Results) -> dict[str, str]:
     """A run's row of the comparison."""
     info, n = run.info, int((run.faces["split"] == "test").sum())
-    line = {"run": name, "tasks": ", ".join(run.recipe.tasks.named()), "protocol": protocol(run)}
-    for row in _scores(run):
+    line = {"run": run.name, "tasks": ", ".join(run.recipe.tasks.named()), "protocol": protocol(run)}
+    for row in run.scores():
         if row.metric in HEADLINES:
             own = "" if row.n == n else f" (n {row.n:,})"
             line[named(row.metric)] = with_interval(row.metric, row.value, row.low, row.high) + own
@@ -482,28 +491,29 @@ def _line(name: str, run: Run) -> dict[str, str]:
     return line
 
 
-def _baselines(by_name: dict[str, Run]) -> list[dict[str, str]]:
+def _baselines(runs: Sequence[_Results]) -> list[dict[str, str]]:
     """The baseline's row, or several where runs have different ones because their faces differ."""
     merged: list[tuple[list[str], dict[str, str]]] = []
-    for name, run in by_name.items():
+    for run in runs:
         row = {
             named(score.metric): number(score.metric, score.baseline)
-            for score in _scores(run)
+            for score in run.scores()
             if score.metric in HEADLINES and not np.isnan(score.baseline)
         }
         for names, other in merged:
             if all(other.get(metric, value) == value for metric, value in row.items()):
-                names.append(name)
+                names.append(run.name)
                 other.update(row)
                 break
         else:
-            merged.append(([name], row))
+            merged.append(([run.name], row))
     one = len(merged) == 1
     return [{"run": BASELINE if one else f"{BASELINE}: {', '.join(names)}"} | row for names, row in merged if row]
 
 
-def _differences(one: str, a: pd.DataFrame, other: str, b: pd.DataFrame) -> Iterator[dict[str, str]]:
+def _differences(first: _Results, second: _Results) -> Iterator[dict[str, str]]:
     """What sets two runs apart, a row for each headline metric that both have."""
+    one, a, other, b = first.name, first.joined, second.name, second.joined
     # The same id in another data set, or for another file, is another face.
     common = a.merge(b, on=["dataset", "path", "face"])["face"]
     pair = f"{one}, {other}"
@@ -555,27 +565,25 @@ def _difference_in_words(one: str, other: str, metric: str, found: metrics.Diffe
     return f"{better} is better than {worse} in {name} by {size}"
 
 
-def _compared_lead(
-    by_name: dict[str, Run], tests: dict[str, pd.DataFrame], differences: Sequence[dict[str, str]]
-) -> str:
-    if len(by_name) == 1:
-        return _lead(next(iter(by_name.values())))
-    sets = {frozenset(zip(test["dataset"], test["path"], test["face"], strict=True)) for test in tests.values()}
+def _compared_lead(runs: Sequence[_Results], differences: Sequence[dict[str, str]]) -> str:
+    if len(runs) == 1:
+        return _lead(runs[0])
+    sets = {frozenset(run.joined[["dataset", "path", "face"]].itertuples(index=False, name=None)) for run in runs}
     if len(sets) == 1:
-        start = f"{len(by_name)} runs were tested on the same {len(next(iter(sets))):,} faces."
+        start = f"{len(runs)} runs were tested on the same {len(next(iter(sets))):,} faces."
     else:
         start = (
-            f"{len(by_name)} runs were tested on different faces: their numbers in the table are not "
+            f"{len(runs)} runs were tested on different faces: their numbers in the table are not "
             "comparable; differences are taken on the faces that two runs share."
         )
     return " ".join([start, *(f"{found['in words']}." for found in differences[:3])])
 
 
-def _dots(by_name: dict[str, Run]) -> list[Picture]:
+def _dots(runs: Sequence[_Results]) -> list[Picture]:
     """A chart a metric: each run's value with its interval."""
     pictures = []
     for metric in HEADLINES:
-        rows = {name: row for name, run in by_name.items() for row in _scores(run) if row.metric == metric}
+        rows = {run.name: row for run in runs for row in run.scores() if row.metric == metric}
         if not rows:
             continue
         numbers = pd.DataFrame(list(rows.values()))[["value", "low", "high", "baseline"]] * _scale(metric)
@@ -588,8 +596,8 @@ def _dots(by_name: dict[str, Run]) -> list[Picture]:
     return pictures
 
 
-def _compared_training(by_name: dict[str, Run]) -> list[Section]:
-    logs = {name: run.log.set_index("epoch") for name, run in by_name.items() if run.log_file.exists()}
+def _compared_training(runs: Sequence[_Results]) -> list[Section]:
+    logs = {run.name: run.log for run in runs if run.log is not None}
     columns = dict.fromkeys(str(column) for log in logs.values() for column in log.columns)
     pictures = []
     for column in columns:
@@ -603,7 +611,8 @@ def _compared_training(by_name: dict[str, Run]) -> list[Section]:
     return [Section("Course of training", text=[text], figures=pictures)] if pictures else []
 
 
-def _main_figures(name: str, run: Run, joined: pd.DataFrame) -> Section:
-    pictures = [picture for part in (*_mistakes(joined), *_certainty(joined)) for picture in part.figures]
-    tables = [Table(f"Test part; {protocol(run)}", metrics_table(_scores(run)))]
-    return Section(f"Run {name}", _leaks(run), [_cost(run)], tables, pictures)
+def _main_figures(run: _Results) -> Section:
+    parts = (*_mistakes(run.joined), *_certainty(run.joined))
+    pictures = [picture for part in parts for picture in part.figures]
+    tables = [Table(f"Test part; {protocol(run)}", metrics_table(run.scores()))]
+    return Section(f"Run {run.name}", _leaks(run), [_cost(run)], tables, pictures)

@@ -25,9 +25,9 @@ OLDEST = 130.0
 # An age between two groups belongs to the nearer one, a tie to the younger.
 _BETWEEN_GROUPS = np.array([3.0, 7.0, 14.0, 22.5, 35.0, 45.5, 56.5])
 
-_GENDER = pd.CategoricalDtype(GENDERS)
-_AGE_GROUP = pd.CategoricalDtype(AGE_GROUPS, ordered=True)
-_SPLIT = pd.CategoricalDtype(SPLITS)
+_GENDER = pd.CategoricalDtype(list(GENDERS))
+_AGE_GROUP = pd.CategoricalDtype(list(AGE_GROUPS), ordered=True)
+_SPLIT = pd.CategoricalDtype(list(SPLITS))
 
 FACES_COLUMNS: dict[str, Any] = {
     "face": "str",

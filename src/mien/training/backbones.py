@@ -2,6 +2,7 @@
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -23,8 +24,8 @@ def make_backbone(model: Model, init: Init) -> nn.Module:
     """
     if model.backbone not in timm.list_models():
         raise MienError(f"model.backbone: {choices('timm network', model.backbone, _likely(model.backbone))}")
-    options: dict[str, object] = {"num_classes": 0}
-    if timm.get_pretrained_cfg(model.backbone).fixed_input_size:
+    options: dict[str, Any] = {"num_classes": 0}
+    if _config(model.backbone).fixed_input_size:
         options["img_size"] = model.image_size
     if model.drop_path:
         options["drop_path_rate"] = model.drop_path
@@ -59,7 +60,7 @@ def count_features(backbone: nn.Module, size: int) -> int:
 
 def normalization(model: Model) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation, each of three channels in [0, 1], that pixels are normalised with."""
-    config = timm.get_pretrained_cfg(model.backbone)
+    config = _config(model.backbone)
     return {
         "backbone": (config.mean, config.std),
         "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -93,6 +94,12 @@ def freeze(backbone: nn.Module, what: str | tuple[str, ...]) -> list[nn.Module]:
     return frozen
 
 
+def _config(name: str) -> timm.models.PretrainedCfg:
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None  # make_backbone has checked the name
+    return config
+
+
 def _below(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(prefix + ".")
 
@@ -104,8 +111,8 @@ def _likely(name: str) -> list[str]:
     return difflib.get_close_matches(name, timm.list_models(), n=8, cutoff=0.5) or ["see timm.list_models()"]
 
 
-def _from_hub(name: str, options: dict[str, object]) -> nn.Module:
-    if not timm.get_pretrained_cfg(name).has_weights:
+def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
+    if not _config(name).has_weights:
         raise MienError(
             f"init.weights 'imagenet': timm has no weights of {name!r}; valid: none, or a .safetensors file"
         )

@@ -203,6 +203,6 @@ HEADS: dict[str, type[Head]] = {"gender": GenderHead, "age": AgeHead, "age_group
 """Task -> head; where two give the same column, the later one wins."""
 
 
-def make_heads(tasks: dict[str, Gender | AgeGroup | Age], features: int, model: Model) -> nn.ModuleDict:
+def make_heads(tasks: dict[str, Gender | AgeGroup | Age], features: int, model: Model) -> dict[str, Head]:
     """The heads of a network, in the order of `HEADS`."""
-    return nn.ModuleDict({name: kind(tasks[name], features, model) for name, kind in HEADS.items() if name in tasks})
+    return {name: kind(tasks[name], features, model) for name, kind in HEADS.items() if name in tasks}

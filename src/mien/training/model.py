@@ -1,7 +1,7 @@
 """The network (uint8 pixels in, logits out) and what Lightning needs to train it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from mien.recipe import Optim, Recipe
 from mien.training.backbones import count_features, freeze, make_backbone, normalization
-from mien.training.heads import make_heads, mlp
+from mien.training.heads import Head, make_heads, mlp
 
 
 class FaceNet(nn.Module):
@@ -29,9 +29,14 @@ class FaceNet(nn.Module):
         self._frozen: Sequence[nn.Module] = tuple(freeze(self.backbone, recipe.model.freeze))
         features = count_features(self.backbone, recipe.model.image_size)
         self.shared, features = mlp(features, recipe.model.hidden, recipe.model)
-        self.heads = make_heads(recipe.tasks.named(), features, recipe.model)
+        self.head = nn.ModuleDict(make_heads(recipe.tasks.named(), features, recipe.model))
         # On a CPU depthwise convolutions are five times as fast in this layout, and on a GPU others are too.
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        """The head of each task."""
+        return cast(dict[str, Head], dict(self.head.items()))
 
     def train(self, mode: bool = True) -> "FaceNet":
         """As always, but what is frozen stays in inference mode."""
