@@ -336,8 +336,13 @@ def test_verdicts_and_missing_baselines() -> None:
 def test_pages_hold_any_text(tmp_path: Path) -> None:
     rows = pd.DataFrame({HOSTILE: [HOSTILE, "a & b"], "n": [1234, 5], "share": [0.5, np.nan], "yes": [True, False]})
     counts = pd.DataFrame({HOSTILE: [1, 2], 'x" id="y': [3, 4]}, index=["$a_1$", "fill: #0072b2"])
-    section = Section(HOSTILE, [HOSTILE], [HOSTILE], [Table(HOSTILE, rows), Table("empty", rows.head(0))],
-                      [Picture(figures.bars(counts), HOSTILE, counts)] * 2)  # fmt: skip
+    section = Section(
+        HOSTILE,
+        [HOSTILE],
+        [HOSTILE],
+        [Table(HOSTILE, rows), Table("empty", rows.head(0))],
+        [Picture(figures.bars(counts), HOSTILE, counts)] * 2,
+    )
     path = write_report(HOSTILE, "{{ 1 }}", [section, section], tmp_path / "page.html")
     text = path.read_text("utf-8")
     page = check_page(text)

@@ -131,8 +131,17 @@ def bars(counts: pd.DataFrame, xlabel: str = "faces") -> Figure:
     left = np.zeros(len(counts))
     for number, column in enumerate(counts.columns):
         values = counts[column].to_numpy(dtype=float)
-        axes.barh(rows, values, 0.72, left, label=_short(column), color=SERIES[number % 5], edgecolor=PAPER,
-                  hatch=_HATCHES[number % 5], linewidth=0.6)  # fmt: skip
+        axes.barh(
+            rows,
+            values,
+            0.72,
+            left,
+            label=_short(column),
+            color=SERIES[number % 5],
+            edgecolor=PAPER,
+            hatch=_HATCHES[number % 5],
+            linewidth=0.6,
+        )
         left += values
     most = max(left.max(initial=0), 1)
     for row, total in enumerate(left):
@@ -212,8 +221,15 @@ def confusion(counts: pd.DataFrame, xlabel: str = "answer", ylabel: str = "label
         if np.isnan(share):
             continue
         _tile(axes, column, row, 1, 0.04 + 0.5 * share)
-        axes.text(column + 0.5, row + 0.5, _percent(share), ha="center", va="center", fontsize=8.5,
-                  fontweight="bold" if row == column else "normal")  # fmt: skip
+        axes.text(
+            column + 0.5,
+            row + 0.5,
+            _percent(share),
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            fontweight="bold" if row == column else "normal",
+        )
     axes.set_xticks(np.arange(shares.shape[1]) + 0.5, [_short(name, 14) for name in counts.columns])
     axes.set_yticks(np.arange(len(counts)) + 0.5, [_short(name, 14) for name in counts.index])
     if shares.shape[1] > 5:
@@ -265,8 +281,16 @@ def curves(lines: Mapping[str, "pd.Series[float]"], ylabel: str, xlabel: str = "
     figure, axes = _empty(2.9 + 0.16 * (len(lines) // 3))
     for number, (name, line) in enumerate(lines.items()):
         style = number % 5
-        axes.plot(line.index, line, color=SERIES[style], linestyle=_LINES[style], marker=_MARKERS[style],
-                  markersize=3.5, linewidth=1.3, label=_short(name))  # fmt: skip
+        axes.plot(
+            line.index,
+            line,
+            color=SERIES[style],
+            linestyle=_LINES[style],
+            marker=_MARKERS[style],
+            markersize=3.5,
+            linewidth=1.3,
+            label=_short(name),
+        )
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.3, handlelength=3)

@@ -125,8 +125,10 @@ def write_report(title: str, lead: str, sections: Sequence[Section], path: str |
     except (FileExistsError, NotADirectoryError):
         raise MienError(f"report {str(path)!r}: {str(path.parent)!r} is no folder") from None
     count = itertools.count(1)
-    pages = [vars(section) | {"figures": [_drawn(picture, f"f{next(count)}") for picture in section.figures]}
-             for section in sections]  # fmt: skip
+    pages = [
+        vars(section) | {"figures": [_drawn(picture, f"f{next(count)}") for picture in section.figures]}
+        for section in sections
+    ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mien"),
         autoescape=True,

@@ -39,9 +39,9 @@ HEADLINES = ("gender_accuracy", "age_group_exact", "age_group_one_off", "age_mae
 BASELINE = "majority class or median age"
 
 _METHOD = (
-    "Intervals are 95%, from a bootstrap that resamples whole subjects. A verdict compares with the constant "
-    "answer that the training part suggests, on the same faces; it is “no better” where the interval of the "
-    "difference includes zero."
+    "Intervals are 95%, from a bootstrap that resamples whole subjects, or faces whose subject is not known. A "
+    "verdict compares with the constant answer that the training part suggests, on the same faces; it is “no better” "
+    "where the interval of the difference includes zero."
 )
 
 
@@ -448,11 +448,13 @@ def compare_runs(runs: Sequence[Run], path: str | Path) -> pd.DataFrame:
     table = lines[[column for column in order if column in lines]]
     differences = [line for pair in itertools.combinations(found, 2) for line in _differences(*pair)]
     table.attrs["differences"] = [line["in words"] for line in differences]
-    tables = [Table("Runs on their test parts, with 95% intervals", table)]
+    cost = ["parameters", "seconds", "images/s"]
+    tables = [Table("Runs on their test parts, with 95% intervals", table.drop(columns=cost))]
     text = [_METHOD]
     if differences:
         tables.append(Table("Differences on the same faces", pd.DataFrame(differences).fillna("")))
         text.append("Intervals of differences are paired, and not widened for the number of comparisons.")
+    tables.append(Table("Cost of training", table[["run", *cost]].head(len(found))))
     sections = [
         Section("Comparison", [leak for run in found for leak in _leaks(run)], text, tables, _dots(found)),
         *_compared_training(found),
