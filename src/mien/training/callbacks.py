@@ -43,6 +43,27 @@ class RandomState(pl.Callback):
             self._saved = None
 
 
+class Resume(pl.Callback):
+    """Saves, every so many steps and after each epoch, the checkpoint that an interrupted run goes on from.
+
+    It must be the last callback, so that what the others did at the end of an epoch is in the checkpoint.
+    """
+
+    def __init__(self, file: Path, every: int) -> None:
+        self._file = file
+        self._every = every
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Saves in mid-epoch; not at the last step, after which the validation of this epoch would be lost."""
+        if trainer.global_step % self._every == 0 and not trainer.is_last_batch:
+            trainer.save_checkpoint(self._file)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves what validation chose too; not a decision to stop, which Lightning forgets: it is taken again."""
+        if not trainer.should_stop:
+            trainer.save_checkpoint(self._file)
+
+
 class Log(pl.Callback):
     """Writes one row an epoch to a CSV file, and shows progress.
 

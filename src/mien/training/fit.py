@@ -25,7 +25,7 @@ from mien.pixels import Cache, Files, Pixels, check_readable
 from mien.recipe import Recipe, load_recipe
 from mien.run import Run
 from mien.table import atomic_path, read_faces_table, write_table
-from mien.training.callbacks import AtomicCheckpoints, Log, RandomState, UnreadableBound
+from mien.training.callbacks import AtomicCheckpoints, Log, RandomState, Resume, UnreadableBound
 from mien.training.data import FaceData
 from mien.training.export import export
 from mien.training.heads import HEADS
@@ -170,14 +170,12 @@ def _fit(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, unreadab
 
 def _trainer(run: Run, recipe: Recipe, best: ModelCheckpoint, bound: int) -> pl.Trainer:
     settings = recipe.trainer
-    resume = ModelCheckpoint(
-        run.folder, "resume", every_n_train_steps=settings.checkpoint_every, enable_version_counter=False
-    )
-    callbacks: list[pl.Callback] = [RandomState(), Log(run.log_file), UnreadableBound(bound), best, resume]
+    callbacks: list[pl.Callback] = [RandomState(), Log(run.log_file), UnreadableBound(bound), best]
     if settings.averaging:
         callbacks.append(EMAWeightAveraging(decay=settings.averaging))
     if settings.patience:
         callbacks.append(EarlyStopping("val_loss", patience=settings.patience))
+    callbacks.append(Resume(run.resume_file, settings.checkpoint_every))
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return pl.Trainer(
         max_epochs=settings.epochs,
