@@ -79,7 +79,7 @@ def test_interrupted_runs_end_in_the_same_weights(recipe, tmp_path, changes):
         assert (broken / "resume.ckpt").exists() and not Run(broken).finished
     resumed = train(recipe, out=broken)
     assert same_weights(whole, resumed)
-    timing = ["seconds", "images_per_second", "waiting_for_data", "images"]
+    timing = ["seconds", "images_per_second", "waiting_for_data"]
     pd.testing.assert_frame_equal(whole.log.drop(columns=timing), resumed.log.drop(columns=timing))
     assert not (broken / "resume.ckpt").exists()
 
@@ -169,7 +169,7 @@ def test_bad_images_are_counted_and_left_out_up_to_a_bound(drawn, tmp_path, cach
     faces = as_table(root)
     victims = faces[faces["fold"] == 1]["path"].head(3)
     for path in victims:
-        (root / path).write_bytes((root / path).read_bytes()[:150])
+        (root / path).write_bytes((root / path).read_bytes()[:1200])
     changes = [
         f"data.root={root}",
         f"data.cache={cache}",
@@ -214,8 +214,9 @@ def test_a_random_split_leaks_and_every_report_says_so(recipe, tmp_path):
 
 def test_a_class_missing_from_training_and_a_label_nobody_has(drawn, tmp_path):
     faces = as_table(drawn)
-    table = write_table(faces[(faces["age_group"] != "60+") | (faces["fold"] == 0)], tmp_path / "few.csv")
-    with pytest.raises(MienError, match=r"training part lacks the class '60\+'"):
+    group = faces.loc[faces["fold"] == 0, "age_group"].iloc[0]
+    table = write_table(faces[(faces["age_group"] != group) | (faces["fold"] == 0)], tmp_path / "few.csv")
+    with pytest.raises(MienError, match=f"training part lacks the class '{group}'"):
         train(SMALL, [f"data.root={drawn}", f"data.faces={table}"], tmp_path / "run")
     table = write_table(faces.assign(age=None), tmp_path / "none.csv")
     with pytest.raises(MienError, match="task 'age': no face"):

@@ -67,80 +67,84 @@ class Resume(pl.Callback):
 class Log(pl.Callback):
     """Writes one row an epoch to a CSV file, and shows progress.
 
-    The rows are part of the checkpoint, so that a resumed run's log has each epoch once.
+    The rows, and what is known of the current epoch, are part of the checkpoint: a resumed run's log has each epoch
+    once, with the same losses.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._rows: list[dict[str, float]] = []
+        self._epoch = {"loss": 0.0, "images": 0.0, "seconds": 0.0, "waited": 0.0}
         self._bar: Progress | None = None
-        self._restart()
-
-    def _restart(self) -> None:
-        self._images = 0
-        self._waited = 0.0
-        self._begin = self._left = self._shown = time.monotonic()
+        self._left = self._shown = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far."""
-        return {"rows": self._rows}
+        """The rows so far, and the sums of this epoch."""
+        return {"rows": self._rows, "epoch": dict(self._epoch)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the rows."""
-        self._rows = state_dict["rows"]
+        """Takes them up."""
+        self._rows, self._epoch = state_dict["rows"], state_dict["epoch"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the bar."""
+        self._left = time.monotonic()
         if sys.stdout.isatty():
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=console, transient=True)
             self._task = self._bar.add_task("training", total=int(trainer.estimated_stepping_batches))
             self._bar.start()
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """Starts the clocks."""
-        self._restart()
+        """Starts the sums; Lightning does not call this where a run goes on in mid-epoch."""
+        self._epoch = dict.fromkeys(self._epoch, 0.0)
+        self._left = time.monotonic()
 
     def on_train_batch_start(self, *_: Any) -> None:
         """What passed since the last batch ended was spent waiting for this one."""
-        self._waited += time.monotonic() - self._left
+        self._epoch["waited"] += time.monotonic() - self._left
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts and shows."""
-        self._images += len(batch["index"]) * trainer.world_size
-        self._left = now = time.monotonic()
+        now = time.monotonic()
+        count = len(batch["index"]) * trainer.world_size
+        self._epoch["images"] += count
+        self._epoch["loss"] += float(outputs["loss"]) * count if outputs else 0.0
+        self._epoch["seconds"] += now - self._left
+        self._left = now
         if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step, description=self._state(trainer, outputs))
+            self._bar.update(self._task, completed=trainer.global_step, description=self._state(trainer))
         elif now - self._shown >= 15:
             self._shown = now
-            share = f"step {trainer.global_step} of {int(trainer.estimated_stepping_batches)}"
-            print(f"{self._state(trainer, outputs)}, {share}", flush=True)
+            print(f"{self._state(trainer)}, step {trainer.global_step}", flush=True)
 
-    def _state(self, trainer: pl.Trainer, outputs: Any) -> str:
-        passed = max(self._left - self._begin, 1e-9)
-        loss = f"loss {float(outputs['loss']):.3f}, " if outputs else ""
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        return f"{epoch}: {loss}{self._images / passed:.0f} images/s, {self._waited / passed:.0%} waiting for data"
+    def _means(self) -> dict[str, float]:
+        images, seconds = max(self._epoch["images"], 1), max(self._epoch["seconds"], 1e-9)
+        return {
+            "train_loss": self._epoch["loss"] / images,
+            "images_per_second": images / seconds,
+            "waiting_for_data": self._epoch["waited"] / seconds,
+        }
+
+    def _state(self, trainer: pl.Trainer) -> str:
+        means = self._means()
+        return (
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: loss {means['train_loss']:.3f}, "
+            f"{means['images_per_second']:.0f} images/s, {means['waiting_for_data']:.0%} waiting for data"
+        )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Adds the row of this epoch; validation is over by now."""
-        seconds = self._left - self._begin
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            **{name: float(value) for name, value in trainer.callback_metrics.items()},
-            "images": self._images,
-            "seconds": seconds,
-            "images_per_second": self._images / max(seconds, 1e-9),
-            "waiting_for_data": self._waited / max(seconds, 1e-9),
+            **{name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")},
+            **self._means(),
+            "images": self._epoch["images"],
+            "seconds": self._epoch["seconds"],
         }
         self._rows = [*self._rows, row]
         if trainer.is_global_zero:

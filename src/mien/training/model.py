@@ -81,7 +81,7 @@ class FaceTraining(pl.LightningModule):
             return None
         losses = self._losses(self.net(batch["images"]), batch["targets"])
         loss = self._total(losses)
-        self.log_dict({"train_loss": loss.detach()}, on_step=False, on_epoch=True, batch_size=len(batch["images"]))
+        self.log("train_loss", loss.detach(), on_step=True, on_epoch=False, batch_size=len(batch["images"]))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
