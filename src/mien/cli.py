@@ -175,7 +175,10 @@ def report(
     from mien.report import compare_runs
     from mien.run import open_run
 
-    show(compare_runs([open_run(run) for run in runs], out))
+    table = compare_runs([open_run(run) for run in runs], out)
+    show(table)
+    for difference in table.attrs["differences"]:
+        console.print(difference, highlight=False, soft_wrap=True)
     console.print(f"report: {out}", highlight=False)
 
 
