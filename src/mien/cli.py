@@ -176,7 +176,9 @@ def report(
     from mien.run import open_run
 
     table = compare_runs([open_run(run) for run in runs], out)
-    show(table)
+    # A terminal has more room downwards.
+    columns = table.set_index("run").T.rename_axis(None, axis=1)
+    show(columns.reset_index(names=""))
     for difference in table.attrs["differences"]:
         console.print(difference, highlight=False, soft_wrap=True)
     console.print(f"report: {out}", highlight=False)

@@ -14,7 +14,7 @@ from rich.table import Table
 from mien.pixels import Progress as Callback
 from mien.run import Run
 
-console = Console()
+console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width of its own
 
 
 @contextmanager
