@@ -37,6 +37,8 @@ def test_draw_faces_and_eda(capsys, tmp_path, drawn):
     ledger = json.loads(out)
     assert status == 0 and len(pd.read_csv(table)) == ledger["kept"] < ledger["read"]
     status, out, _ = run(capsys, "faces", "adience", drawn, "--out", table)
+    assert status == 1
+    status, out, _ = run(capsys, "faces", "adience", drawn, "--out", table, "--overwrite")
     assert "duplicate" in out and f"faces in {table}" in out
     status, out, _ = run(capsys, "eda", table, "--root", drawn, "--out", tmp_path / "eda")
     assert status == 0 and (tmp_path / "eda" / "eda.html").exists()
@@ -45,7 +47,17 @@ def test_draw_faces_and_eda(capsys, tmp_path, drawn):
 def test_a_table_of_ones_own(capsys, tmp_path, drawn):
     image = next(drawn.rglob("*.jpg"))
     pd.DataFrame({"file": [image.relative_to(drawn)], "sex": ["F"]}).to_csv(drawn / "own.csv", index=False)
-    arguments = ["faces", "csv", drawn / "own.csv", "--map", "file=path", "--map", "sex=gender", "--out", tmp_path / "f.csv"]
+    arguments = [
+        "faces",
+        "csv",
+        drawn / "own.csv",
+        "--map",
+        "file=path",
+        "--map",
+        "sex=gender",
+        "--out",
+        tmp_path / "f.csv",
+    ]
     status, _, _ = run(capsys, *arguments)
     assert status == 0 and pd.read_csv(tmp_path / "f.csv")["gender"].tolist() == ["female"]
 
@@ -75,7 +87,9 @@ def test_mistakes_end_in_one_message_and_status_1(capsys, tmp_path, monkeypatch,
 
 
 def test_version():
-    done = subprocess.run([Path(sys.executable).parent / "mien", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [Path(sys.executable).parent / "mien", "--version"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.startswith("mien 0.")
 
 

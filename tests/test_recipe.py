@@ -31,6 +31,11 @@ def test_later_changes_win_and_numbers_may_be_scientific():
     assert load_recipe({}, ["optim.lr=1e-3", "optim.lr=5e-4"]).optim.lr == 5e-4
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert load_recipe({}, ["data.root=~/faces"]).data.root == "/home/somebody/faces"
+
+
 def test_defaults_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Recipe().optim.lr = 1

@@ -50,6 +50,7 @@ def faces(
         list[str] | None, typer.Option(metavar="THEIRS=OURS", help="csv: rename a column; repeatable.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ledger as JSON.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace --out where it exists.")] = False,
 ) -> None:
     """Read a data set into the faces table, and say what became of every row."""
     from mien.console import console, show_ledger
@@ -57,6 +58,8 @@ def faces(
     from mien.table import check_ending, write_table
 
     check_ending(out)
+    if out.exists() and not overwrite:
+        raise MienError(f"--out {str(out)!r} exists; give another name, or --overwrite")
     table = read_faces(source, root, labels, _pairs(map) if map else None)
     write_table(table, out)
     ledger = table.attrs["ledger"]
@@ -95,7 +98,7 @@ def recipes() -> None:
         print(f"{name:{width}}  {line}")
 
 
-@app.command(epilog="Example: mien train utkface-lite0 --set data.root=~/utkface --out runs/first")
+@app.command(epilog="Example: mien train utkface-lite0 --set data.root=utkface --out runs/first")
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe (see mien recipes), or a YAML file.")],
     set: Changes = None,

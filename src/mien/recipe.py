@@ -4,19 +4,23 @@ The classes below are the defaults. A recipe file holds only what differs from t
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mien.errors import MienError, choices
 
 Share = float
 """A number from 0 to 1."""
+
+FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path; no shell expands the ~ of `--set data.root=~/faces`."""
 
 
 class RecipeError(MienError):
@@ -31,10 +35,10 @@ class Data(_Settings):
     """Which faces."""
 
     source: str = Field("csv", description="adience, celeba, utkface or csv")
-    root: str | None = Field(None, description="folder of the data set (csv: a table or a folder per class)")
+    root: FilePath | None = Field(None, description="folder of the data set (csv: a table or a folder per class)")
     labels: str | None = Field(None, description="label policy of the source; null: its default")
     map: dict[str, str] = Field({}, description="csv only: their column -> our column")
-    faces: str | None = Field(None, description="a faces table to use in place of reading the source; paths under root")
+    faces: FilePath | None = Field(None, description="a faces table in place of the source; its paths are under root")
     cache: bool = Field(True, description="keep decoded pixels on disk; false: decode in every epoch")
     max_unreadable: Share = Field(0.01, ge=0, le=1, description="a larger share of unreadable images stops the run")
 
@@ -73,7 +77,7 @@ class Model(_Settings):
 class Init(_Settings):
     """Where the weights come from."""
 
-    weights: str = Field(
+    weights: FilePath = Field(
         "imagenet",
         description="imagenet, none, package (from the package registry), a run's folder or a .safetensors",
     )
@@ -169,7 +173,7 @@ class Trainer(_Settings):
     batch_size: int = Field(64, ge=1)
     seed: int = 0
     precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
-    devices: int | Literal["auto"] = Field("auto", description="number of GPUs or CPU processes")
+    devices: int | Literal["auto"] = Field(1, description="number of GPUs, or of processes on a CPU; auto: all GPUs")
     workers: int = Field(1, ge=0, description="processes that load images; 0: the training process itself")
     keep: Literal["best", "last"] = Field("best", description="weights of which epoch; best: lowest validation loss")
     patience: int | None = Field(None, ge=1, description="stop after this many epochs without a lower validation loss")

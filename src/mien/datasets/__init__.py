@@ -67,16 +67,17 @@ def read_faces(
     if map and not _takes_map(source):
         takers = ", ".join(filter(_takes_map, SOURCES))
         raise MienError(f"{source} takes no map of columns (given: {dict(map)}); sources that do: {takers}")
-    faces, ledger = adapter.read(Path(root), policy, **options)
+    root = Path(root).expanduser()
+    faces, ledger = adapter.read(root, policy, **options)
     _need_faces(faces, ledger, root)
-    faces = _drop_without_image(check_faces(faces, f"{source} {str(root)!r}"), Path(root), ledger)
+    faces = _drop_without_image(check_faces(faces, f"{source} {str(root)!r}"), root, ledger)
     faces.attrs["ledger"] = ledger.to_dict()
     return faces
 
 
 def data_root(root: str | Path) -> Path:
     """The folder that the paths of a faces table are relative to: `root`, or that of the table at `root`."""
-    root = Path(root)
+    root = Path(root).expanduser()
     return root.parent if root.is_file() else root
 
 

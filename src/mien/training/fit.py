@@ -55,8 +55,8 @@ def train(
     root = data_root(settings.data.root)
     faces = run.faces if resumed else prepare_faces(run, settings, root)
     pixels, unreadable = open_pixels(settings, faces, root)
-    if not run.model_file.exists():
-        _fit(run, settings, faces, pixels, unreadable)
+    if not run.model_file.exists() and not _fit(run, settings, faces, pixels, unreadable):
+        raise SystemExit(0)  # one of several processes; the first one does the rest
     evaluate(run, pixels=pixels)
     run.note(status="finished")
     run.resume_file.unlink(missing_ok=True)
@@ -126,8 +126,8 @@ def open_pixels(recipe: Recipe, faces: pd.DataFrame, root: Path) -> tuple[Pixels
     return cache, unreadable
 
 
-def _fit(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, unreadable: dict[int, str]) -> None:
-    """Trains, and writes weights, log and ONNX file."""
+def _fit(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, unreadable: dict[int, str]) -> bool:
+    """Trains, and writes weights, log and ONNX file; returns whether this is the process that does so."""
     keep_freed_memory()
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     net = FaceNet(recipe)
@@ -155,6 +155,8 @@ def _fit(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, unreadab
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of an interruption
             raise KeyboardInterrupt from stop
+    if not trainer.is_global_zero:
+        return False
     run.note(
         device=str(trainer.strategy.root_device),
         epochs=len(run.log),
@@ -165,7 +167,9 @@ def _fit(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, unreadab
     if recipe.trainer.keep == "best" and best.best_model_path:
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
     _write_model(run, recipe, net.cpu().eval(), faces, pixels, module.unreadable)
-    Path(best.best_model_path).unlink(missing_ok=True)
+    if best.best_model_path:
+        Path(best.best_model_path).unlink(missing_ok=True)
+    return True
 
 
 def _trainer(run: Run, recipe: Recipe, best: ModelCheckpoint, bound: int) -> pl.Trainer:

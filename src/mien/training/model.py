@@ -113,7 +113,7 @@ class FaceTraining(pl.LightningModule):
         if settings.schedule == "plateau":
             plateau = ReduceLROnPlateau(optimizer, factor=0.2, patience=2)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
-        # Not trainer.estimated_stepping_batches: it sets up the loaders before a checkpoint has told them where they were.
+        # Not trainer.estimated_stepping_batches: it would start the loaders before a checkpoint tells them where.
         total = len(self.trainer.datamodule.train_dataloader()) * self.recipe.trainer.epochs  # type: ignore[attr-defined]
         warmup = int(settings.warmup * total / self.recipe.trainer.epochs)
 
