@@ -60,6 +60,7 @@ def prepare(recipe, images: int):
 
 def mien_loop(recipe, faces, pixels) -> float:
     import pytorch_lightning as pl
+    import torch
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     from mien.run import Run
@@ -75,6 +76,7 @@ def mien_loop(recipe, faces, pixels) -> float:
             self.ends.append(time.perf_counter())
 
     keep_freed_memory()
+    torch.utils.deterministic.fill_uninitialized_memory = False  # as mien.training.fit does
     with tempfile.TemporaryDirectory() as folder:
         net = FaceNet(recipe)
         targets = {task: head.target(faces) for task, head in net.heads.items()}
