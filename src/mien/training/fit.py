@@ -130,7 +130,7 @@ def _fit(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, unreadab
     """Trains, and writes weights, log and ONNX file; returns whether this is the process that does so."""
     keep_freed_memory()
     # Deterministic algorithms alone are wanted; filling each new tensor as well costs some percent on a CPU.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     net = FaceNet(recipe)
     usable = faces.copy()
