@@ -15,12 +15,16 @@ from mien.predict import Predictor
 from mien.run import Run
 from mien.table import write_table
 
-JUDGED = ("val", "test")
-"""The parts that are predicted: test to judge, val for what is chosen after training (calibration)."""
+JUDGED = ("train", "val", "test")
+"""The parts that are predicted: test to judge, val for what is chosen after training (calibration), of the training
+part a sample, without augmentation, to see what was learnt by heart."""
+
+TRAINING_SAMPLE = 2000
+"""At most so many faces of the training part are predicted."""
 
 
 def evaluate(run: Run, pixels: Pixels | None = None) -> pd.DataFrame:
-    """Scores a run on its validation and test part, and writes its metrics and report.
+    """Scores a run on a sample of its training part, on its validation and test part, and writes metrics and report.
 
     Stored predictions are scored again; the images are read only where there are none yet.
 
@@ -39,6 +43,8 @@ def evaluate(run: Run, pixels: Pixels | None = None) -> pd.DataFrame:
     for split in JUDGED:
         part = faces[faces["split"] == split]
         theirs = predictions[predictions["face"].isin(part["face"])]
+        if split == "train":
+            part = part[part["face"].isin(theirs["face"])]
         scores = metrics.score(metrics.join(part, theirs), train_faces=faces[faces["split"] == "train"])
         parts.append(scores.assign(run=run.name, split=split))
     table = pd.concat(parts, ignore_index=True)
@@ -52,6 +58,8 @@ def evaluate(run: Run, pixels: Pixels | None = None) -> pd.DataFrame:
 def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allow_leaks: bool = False) -> pd.DataFrame:
     """Scores a run on other data; the tables go to the folder `on-<name>` in the run.
 
+    Those of a published model, which must stay as it is, go to `<its name>-on-<name>` in the current folder.
+
     Args:
         run: A finished run.
         faces: A checked faces table.
@@ -61,18 +69,17 @@ def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allo
 
     Raises:
         LeakError: Some were, and it is not allowed.
+        MienError: The images to compare with are not there, as with a published model.
     """
-    leaks = splits.between(*_compared(run, faces, Path(root)))
-    if leaks and not allow_leaks:
-        raise splits.LeakError(leaks)
+    leaks = _leaks(run, faces, Path(root), allow_leaks)
     for leak in leaks:
         console.print(f"leak allowed by the caller: {leak}", style="yellow", highlight=False)
     with progress("predicting") as tell:
         predictions = Predictor(run.model_file).predict_faces(faces, root, tell)
-    training = run.faces[run.faces["split"] == "train"]
+    training = None if run.published else run.faces[run.faces["split"] == "train"]
     table = metrics.score(metrics.join(faces, predictions), train_faces=training)
-    table = table.assign(run=run.name, split=name, leaks="; ".join(map(str, leaks)))
-    folder = run.folder / f"on-{name}"
+    table = table.assign(run=run.name, split=name, leaks="; ".join(leaks))
+    folder = Path(f"{run.name}-on-{name}") if run.published else run.folder / f"on-{name}"
     write_table(faces, folder / "faces.parquet")
     write_table(predictions, folder / "predictions.parquet")
     write_table(table, folder / "metrics.csv")
@@ -81,13 +88,36 @@ def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allo
 
 
 def _predict(run: Run, faces: pd.DataFrame, pixels: Pixels | None) -> pd.DataFrame:
-    rows = np.flatnonzero(faces["split"].isin(JUDGED))
+    rows = np.flatnonzero(faces["split"].isin(JUDGED) & ~_left_out(faces))
     judged = faces.iloc[rows].reset_index(drop=True)
     root = data_root(run.recipe.data.root or ".")
     with progress("predicting") as tell:
         return Predictor(run.model_file).predict_faces(
             judged, root, tell, None if pixels is None else Rows(pixels, rows)
         )
+
+
+def _leaks(run: Run, faces: pd.DataFrame, root: Path, allow: bool) -> list[str]:
+    """What leaks from the training part into other data, in words, if that is allowed."""
+    if run.published:
+        if allow:
+            return [f"not checked: the published model {run.name!r} does not hold its training faces"]
+        raise MienError(
+            f"the leak check needs the images that {run.name!r} was trained on, and a published model does not hold "
+            f"them; if you know that none of these {len(faces)} faces was among them, --allow-leaks goes on without"
+        )
+    leaks = splits.between(*_compared(run, faces, root))
+    if leaks and not allow:
+        raise splits.LeakError(leaks)
+    return [str(leak) for leak in leaks]
+
+
+def _left_out(faces: pd.DataFrame) -> np.ndarray:
+    """Which training faces (n,) are not in the sample, which depends on their number alone."""
+    training = np.flatnonzero(faces["split"] == "train")
+    left_out = np.zeros(len(faces), dtype=bool)
+    left_out[np.random.default_rng(0).permutation(training)[TRAINING_SAMPLE:]] = True
+    return left_out
 
 
 def _compared(run: Run, faces: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:

@@ -1,6 +1,7 @@
 """Recipes: frozen, typed settings that say all about one training run; strict YAML; `--set a.b=c`.
 
-The classes below are the defaults. A recipe file holds only what differs from them.
+The classes below are the defaults. A recipe file holds only what differs from them, or from the recipe that its key
+`base` names (mappings are merged, all else is replaced).
 """
 
 import json
@@ -39,6 +40,7 @@ class Data(_Settings):
     labels: str | None = Field(None, description="label policy of the source; null: its default")
     map: dict[str, str] = Field({}, description="csv only: their column -> our column")
     faces: FilePath | None = Field(None, description="a faces table in place of the source; its paths are under root")
+    sample: int | None = Field(None, ge=10, description="only so many of the faces, drawn at random with seed 0")
     cache: bool = Field(True, description="keep decoded pixels on disk; false: decode in every epoch")
     max_unreadable: Share = Field(0.01, ge=0, le=1, description="a larger share of unreadable images stops the run")
 
@@ -46,8 +48,9 @@ class Data(_Settings):
 class Split(_Settings):
     """Which faces teach, which choose, which judge."""
 
-    method: Literal["folds", "partition", "subjects", "random"] = "subjects"
-    test_fold: int = Field(0, ge=0, description="folds only: the fold that judges")
+    method: Literal["folds", "partition", "subjects", "random", "subject_folds", "random_folds"] = "subjects"
+    folds: int = Field(5, ge=2, description="subject_folds and random_folds only: how many folds to make")
+    test_fold: int = Field(0, ge=0, description="the three kinds of folds only: the fold that judges")
     val: Share = Field(0.1, gt=0, lt=1, description="share of the faces that are not in the test part")
     test: Share = Field(0.2, gt=0, lt=1, description="subjects and random only: share of all faces")
     seed: int = 0
@@ -72,20 +75,16 @@ class Model(_Settings):
     batch_norm: bool = Field(False, description="batch normalisation in hidden layers")
     dropout: Share = Field(0.0, ge=0, lt=1, description="before each hidden and output layer")
     drop_path: Share = Field(0.0, ge=0, lt=1, description="stochastic depth, for backbones that have it")
-
-
-class Init(_Settings):
-    """Where the weights come from."""
-
-    weights: FilePath = Field(
-        "imagenet",
-        description="imagenet, none, package (from the package registry), a run's folder or a .safetensors",
-    )
+    l2: float = Field(0.0, ge=0, description="Keras' L2: so much times the squared weights of hidden and output layers")
 
 
 class _Task(_Settings):
     weight: float = Field(1.0, gt=0, description="of this task's loss in the sum")
     hidden: tuple[int, ...] = Field((), description="units of each layer of this task alone")
+
+
+class Column(_Task):
+    """A categorical column that only helps to train the body: it is never predicted."""
 
 
 class Gender(_Task):
@@ -118,20 +117,44 @@ class Tasks(_Settings):
     gender: Gender | None = None
     age_group: AgeGroup | None = None
     age: Age | None = None
+    columns: dict[str, Column] = Field({}, description="further columns, as race or Smiling, learnt in training only")
+    weighting: Literal["fixed", "uncertainty"] = Field(
+        "fixed", description="uncertainty: loss weights are learnt (Kendall, Gal and Cipolla 2018)"
+    )
 
     @model_validator(mode="after")
     def _any(self) -> "Tasks":
-        if not self.named():
-            raise ValueError(f"no task; valid: any of {', '.join(type(self).model_fields)}")
+        if not self.predicted():
+            raise ValueError(f"no task; valid: any of {', '.join(PREDICTED)}")
+        taken = [name for name in self.columns if name in (*PREDICTED, *_NO_LABELS)]
+        if taken:
+            raise ValueError(f"columns: {taken[0]!r} is no further column of the faces table; valid: as race, Smiling")
         return self
 
-    def named(self) -> dict[str, Gender | AgeGroup | Age]:
-        """The tasks that are there, by name."""
-        return {name: task for name, task in self if task is not None}
+    def predicted(self) -> dict[str, Gender | AgeGroup | Age]:
+        """The tasks that are learnt and predicted, by name."""
+        return {name: getattr(self, name) for name in PREDICTED if getattr(self, name) is not None}
+
+    def named(self) -> dict[str, Gender | AgeGroup | Age | Column]:
+        """All that is learnt, by name; a further column goes by its own."""
+        return {**self.predicted(), **self.columns}
+
+
+PREDICTED = ("gender", "age_group", "age")
+"""The tasks that a model predicts."""
+
+_NO_LABELS = ("face", "dataset", "path", "x", "y", "w", "h", "subject", "photo", "fold", "split")
+
+
+class RandAugment(_Settings):
+    """RandAugment (Cubuk et al. 2020)."""
+
+    layers: int = Field(2, ge=1, le=10, description="operations one after the other")
+    magnitude: int = Field(9, ge=0, le=30, description="of 31 steps")
 
 
 class Augment(_Settings):
-    """What is done to training images (never to others), in this order; each from the range around no change."""
+    """What is done to training images in this order; each from the range around no change."""
 
     flip: Share = Field(0.5, ge=0, le=1, description="probability of a mirror image")
     rotate: float = Field(0.0, ge=0, le=180, description="degrees to either side")
@@ -143,7 +166,14 @@ class Augment(_Settings):
     saturation: Share = Field(0.0, ge=0, le=1)
     gray: Share = Field(0.0, ge=0, le=1, description="probability of a grey image")
     blur: Share = Field(0.0, ge=0, le=1, description="probability of a blurred image")
+    randaugment: RandAugment | None = None
     erase: Share = Field(0.0, ge=0, le=1, description="probability of an erased rectangle")
+    mixup: float = Field(0.0, ge=0, le=10, description="alpha of MixUp (Zhang et al. 2018); 0: none")
+    cutmix: float = Field(0.0, ge=0, le=10, description="alpha of CutMix (Yun et al. 2019); with MixUp: either")
+    judged: bool = Field(
+        False,
+        description="validation and test images too: a mistake of published work, kept to show what it costs",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "Augment":
@@ -159,8 +189,11 @@ class Optim(_Settings):
     name: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    momentum: Share = Field(0.9, ge=0, lt=1, description="sgd and rmsprop")
+    momentum: Share = Field(0.9, ge=0, lt=1, description="sgd only; rmsprop is as Keras has it")
     backbone_lr: float = Field(1.0, ge=0, description="factor of the learning rate in the backbone")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor of the learning rate from each of the backbone's layers to the one below"
+    )
     schedule: Literal["cosine", "constant", "plateau"] = "cosine"
     warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up")
     clip: float = Field(0.0, ge=0, description="bound of the gradient's norm; 0: none")
@@ -181,6 +214,33 @@ class Trainer(_Settings):
         0.0, ge=0, lt=1, description="decay of an exponential moving average of the weights; 0: none"
     )
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints to resume from")
+
+
+class Init(_Settings):
+    """Where the weights come from; with `data`, the network is first trained on that (a first stage)."""
+
+    weights: FilePath = Field(
+        "imagenet",
+        description="imagenet, none, package (from the package registry), a run's folder or a .safetensors",
+    )
+    heads: bool = Field(False, description="keep shared layers and the heads of common tasks too, not the body alone")
+    data: Data | None = Field(None, description="faces of a first stage, from whose run this one starts")
+    split: Split | None = Field(None, description="of the first stage; null: as the second's")
+    tasks: Tasks | None = Field(None, description="of the first stage; null: as the second's")
+    augment: Augment | None = Field(None, description="of the first stage; null: as the second's")
+    optim: Optim | None = Field(None, description="of the first stage; null: as the second's")
+    trainer: Trainer | None = Field(None, description="of the first stage; null: as the second's")
+
+    @model_validator(mode="after")
+    def _first_stage(self) -> "Init":
+        given = [name for name in STAGE if name != "data" and getattr(self, name) is not None]
+        if given and self.data is None:
+            raise ValueError(f"{given[0]} is for a first stage, which needs init.data (source and root)")
+        return self
+
+
+STAGE = ("data", "split", "tasks", "augment", "optim", "trainer")
+"""The sections that a first stage may have of its own."""
 
 
 class Recipe(_Settings):
@@ -210,11 +270,35 @@ class Recipe(_Settings):
             raise ValueError(
                 f"model.freeze is {self.model.freeze!r} and init.weights 'none': random weights would stay"
             )
+        try:
+            first_stage(self)
+        except ValidationError as error:
+            raise ValueError(f"first stage: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
         return self
 
     def to_yaml(self) -> str:
         """Every setting, defaults included, as YAML that `load_recipe` reads again."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def without_paths(recipe: Recipe) -> Recipe:
+    """The recipe without what is true of one machine alone: folders of data are left out, of weights the name stays."""
+    where = {"root": None, "faces": None}
+    start, weights = recipe.init, recipe.init.weights
+    own = {
+        "weights": weights if weights.startswith("hub:") else Path(weights).name,
+        "data": start.data and start.data.model_copy(update=where),
+    }
+    data = recipe.data.model_copy(update=where)
+    return recipe.model_copy(update={"data": data, "init": start.model_copy(update=own)})
+
+
+def first_stage(recipe: Recipe) -> Recipe | None:
+    """The recipe of the first stage, or None where there is only one."""
+    if recipe.init.data is None:
+        return None
+    own = {name: getattr(recipe.init, name) or getattr(recipe, name) for name in STAGE}
+    return Recipe(name=f"{recipe.name}-first", model=recipe.model, init=Init(weights=recipe.init.weights), **own)
 
 
 class _Loader(yaml.SafeLoader):
@@ -236,7 +320,7 @@ _Loader.add_implicit_resolver(
 def recipe_names() -> dict[str, str]:
     """The recipes that ship with mien: name -> the first line of its header."""
     folder = resources.files("mien") / "recipes"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: Path(file.name).stem)
     return {file.name.removesuffix(".yaml"): file.read_text("utf-8").split("\n")[0].strip("# ") for file in files}
 
 
@@ -254,8 +338,9 @@ def load_recipe(recipe: "str | Path | Recipe | Mapping[str, Any]", changes: Iter
     name, tree = _read(recipe)
     for change in changes:
         _apply(tree, change)
-    if isinstance(tree.get("tasks"), list):
-        tree["tasks"] = {str(task): {} for task in tree["tasks"]}
+    for section in (tree, tree.get("init")):
+        if isinstance(section, dict) and isinstance(section.get("tasks"), list):
+            section["tasks"] = {str(task): {} for task in section["tasks"]}
     try:
         # JSON knows no tuples, so lists from YAML may stand for them although types are strict.
         return Recipe.model_validate_json(json.dumps({"name": name, **tree}, default=str))
@@ -264,11 +349,13 @@ def load_recipe(recipe: "str | Path | Recipe | Mapping[str, Any]", changes: Iter
         raise RecipeError(f"recipe {name!r}:\n{lines}") from None
 
 
-def _read(recipe: "str | Path | Recipe | Mapping[str, Any]") -> tuple[str, dict[str, Any]]:
+def _read(
+    recipe: "str | Path | Recipe | Mapping[str, Any]", above: tuple[str, ...] = ()
+) -> tuple[str, dict[str, Any]]:
     if isinstance(recipe, Recipe):
         return recipe.name, recipe.model_dump(mode="json", exclude_none=True)
     if isinstance(recipe, Mapping):
-        return "recipe", json.loads(json.dumps(dict(recipe), default=str))
+        return "recipe", _on_base(json.loads(json.dumps(dict(recipe), default=str)), Path(), above)
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
@@ -278,13 +365,44 @@ def _read(recipe: "str | Path | Recipe | Mapping[str, Any]") -> tuple[str, dict[
         text = (resources.files("mien") / "recipes" / f"{recipe}.yaml").read_text("utf-8")
     else:
         raise RecipeError(choices("recipe", str(recipe), recipe_names()) + "; or a .yaml file")
+    tree = read_yaml(text, f"recipe {str(recipe)!r}")
+    if str(recipe) in above:
+        raise RecipeError(f"recipe {str(recipe)!r} is its own base: {' -> '.join([*above, str(recipe)])}")
+    name = path.stem if path.suffix in (".yaml", ".yml") else str(recipe)
+    return name, _on_base(tree, path.parent, (*above, str(recipe)))
+
+
+def _on_base(tree: dict[str, Any], folder: Path, above: tuple[str, ...]) -> dict[str, Any]:
+    """A recipe over the one that its key `base` names: one that ships, or a file beside it."""
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    beside = folder / str(base)
+    return _merged(_read(beside if beside.is_file() else str(base), above)[1], tree)
+
+
+def read_yaml(text: str, what: str) -> dict[str, Any]:
+    """A mapping from YAML in which a key occurs once and 1e-3 is a number.
+
+    Raises:
+        RecipeError: It is no YAML, or no mapping; the message names `what`.
+    """
     try:
         tree = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {str(recipe)!r} is not valid YAML: {error}") from None
+        raise RecipeError(f"{what} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
-        raise RecipeError(f"recipe {str(recipe)!r} must be a mapping of sections; it is {type(tree).__name__}")
-    return path.stem, tree
+        raise RecipeError(f"{what} must be a mapping of sections; it is {type(tree).__name__}")
+    return tree
+
+
+def _merged(lower: Any, upper: Any) -> Any:
+    """`upper` over `lower`: mappings are merged, all else is replaced."""
+    if isinstance(lower, list) and isinstance(upper, dict):  # tasks: [gender] is short for tasks: {gender: {}}
+        lower = {str(name): {} for name in lower}
+    if not (isinstance(lower, dict) and isinstance(upper, dict)):
+        return upper
+    return lower | {key: _merged(lower.get(key), value) for key, value in upper.items()}
 
 
 def _apply(tree: dict[str, Any], change: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mien.errors import MienError
+from mien.hub import absent, local_folder
 from mien.recipe import Recipe, load_recipe
 from mien.table import atomic_path, read_faces_table, read_table
 
@@ -40,6 +41,8 @@ class Run:
     | report.html | all of it to look at |
     | run.json | status, cost, leaks, versions |
     | resume.ckpt | only while training is not finished |
+
+    A published model (`mien publish`) is read as a run, and has neither faces nor predictions nor a log.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -58,8 +61,14 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.resolve().name
+        """The folder's name; of a published model, that of the run."""
+        # A name from elsewhere goes into the names of files here.
+        return Path(self.info["published"]["name"]).name if self.published else self.folder.resolve().name
+
+    @property
+    def published(self) -> bool:
+        """Whether this is a published model."""
+        return "published" in self.info
 
     @property
     def recipe(self) -> Recipe:
@@ -68,12 +77,22 @@ class Run:
 
     @property
     def faces(self) -> pd.DataFrame:
-        """The faces table with the run's split."""
+        """The faces table with the run's split.
+
+        Raises:
+            MienError: This is a published model, which has none.
+        """
+        self._need("faces")
         return read_faces_table(self.faces_file)
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """Predictions of the validation and test part."""
+        """Predictions of the validation and test part.
+
+        Raises:
+            MienError: This is a published model, which has none.
+        """
+        self._need("predictions")
         return read_table(self.predictions_file)
 
     @property
@@ -95,6 +114,13 @@ class Run:
     def finished(self) -> bool:
         """Whether training has ended."""
         return self.info.get("status") == "finished"
+
+    def _need(self, what: str) -> None:
+        if self.published:
+            raise MienError(
+                f"{self.name!r} is a published model, which holds no {what} (they name files and people); "
+                "valid here: the folder of the run itself"
+            )
 
     def note(self, **facts: Any) -> None:
         """Adds facts to run.json."""
@@ -138,15 +164,20 @@ class Run:
             )
 
 
-def open_run(folder: "str | Path | Run") -> Run:
+def open_run(source: "str | Path | Run") -> Run:
     """A finished run.
 
+    Args:
+        source: The folder of a run or of a published model, or `hub:OWNER/NAME`, which is downloaded.
+
     Raises:
-        MienError: The folder is no run, or training has not finished.
+        MienError: It is no run, training has not finished, or the Hub has no such model.
     """
-    run = folder if isinstance(folder, Run) else Run(folder)
+    run = source if isinstance(source, Run) else Run(local_folder(source))
     if not run.recipe_file.is_file():
-        raise MienError(f"{str(run.folder)!r} is no run: it holds no {run.recipe_file.name}")
+        if not run.folder.is_dir():
+            raise MienError(f"{str(source)!r} is no run: there is no such folder; one on the Hub is hub:OWNER/NAME")
+        raise absent(run.folder, run.recipe_file.name, (file.name for file in run.folder.iterdir()), "is no run: it")
     if not run.finished:
         raise MienError(f"run {str(run.folder)!r} is not finished; the same `mien train` command goes on with it")
     return run

@@ -23,6 +23,7 @@ class _Asked:
     val: float
     test: float
     seed: int
+    folds: int
     groups: np.ndarray | None
 
 
@@ -34,6 +35,7 @@ def assign(
     val: float = 0.1,
     test: float = 0.2,
     seed: int = 0,
+    folds: int = 5,
     groups: Sequence[int] | np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Fills the column `split` of a faces table.
@@ -50,11 +52,15 @@ def assign(
             - `subjects`: by whole subjects, stratified by gender and age group. Faces that share a subject,
               a photograph or a group of near-duplicates stay together, and so does what these chain together.
             - `random`: single images at random. Subjects that have several images then leak.
-        test_fold: For `folds`.
+            - `subject_folds`, `random_folds`: as `subjects` and `random`, but the faces are dealt into `folds`
+              equal folds, of which `test_fold` judges; every face is in the test part of one of them.
+        test_fold: For the three kinds of folds.
         val: Share of the faces outside of the test part, above 0 and below 1 (not for `partition`).
         test: Share of all faces, above 0 and below 1 (for `subjects` and `random`).
         seed: Seed of all but `partition`.
-        groups: (n,) labels of near-duplicate groups, as `mien.duplicates.groups` (for `folds`, `subjects`).
+        folds: How many folds to make (for `subject_folds` and `random_folds`), at least 2.
+        groups: (n,) labels of near-duplicate groups, as `mien.duplicates.groups` (for `folds`, `subjects` and
+            `subject_folds`).
 
     Returns:
         A copy of `faces` with every row in a part.
@@ -73,7 +79,7 @@ def assign(
     order = np.argsort(faces["face"].to_numpy(dtype=object), kind="stable")
     labels = None if groups is None else _checked_groups(groups, len(faces))[order]
     parts = np.empty(len(faces), dtype=np.int64)
-    parts[order] = METHODS[method](faces.iloc[order], _Asked(test_fold, val, test, seed, labels))
+    parts[order] = METHODS[method](faces.iloc[order], _Asked(test_fold, val, test, seed, folds, labels))
     counts = np.bincount(parts, minlength=len(SPLITS))
     if (counts == 0).any():
         listed = ", ".join(f"{name} {count}" for name, count in zip(SPLITS, counts, strict=True))
@@ -110,13 +116,42 @@ def _folds(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
         raise SplitError(f"split method 'folds': {int(fold.isna().sum())} of {len(faces)} faces have no fold")
     if asked.test_fold not in known:
         raise SplitError(f"split method 'folds': {choices('fold', asked.test_fold, known)}")
-    judges = (fold == asked.test_fold).to_numpy(dtype=bool)
+    return _leaving_out(faces, (fold == asked.test_fold).to_numpy(dtype=bool), asked)
+
+
+def _leaving_out(faces: pd.DataFrame, judges: np.ndarray, asked: _Asked) -> np.ndarray:
+    """Parts where `judges` (n,) are the test part, and whole subjects of the others the validation part."""
     parts = np.full(len(faces), TEST)
     rest = faces.loc[~judges]
     groups = None if asked.groups is None else asked.groups[~judges]
     if len(rest):
         parts[~judges] = _by_units(rest, groups, {TRAIN: 1 - asked.val, VAL: asked.val}, asked.seed)
     return parts
+
+
+def _subject_folds(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
+    _check_folds(asked, "subject_folds")
+    fold = _by_units(faces, asked.groups, dict.fromkeys(range(asked.folds), 1 / asked.folds), asked.seed)
+    return _leaving_out(faces, fold == asked.test_fold, asked)
+
+
+def _random_folds(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
+    _check_folds(asked, "random_folds")
+    order = np.random.default_rng(asked.seed).permutation(len(faces))
+    fold = np.empty(len(faces), dtype=np.int64)
+    fold[order] = np.arange(len(faces)) % asked.folds
+    rest = order[fold[order] != asked.test_fold]
+    parts = np.full(len(faces), TEST)
+    parts[rest] = TRAIN
+    parts[rest[: round(len(rest) * asked.val)]] = VAL
+    return parts
+
+
+def _check_folds(asked: _Asked, method: str) -> None:
+    if asked.folds < 2:
+        raise SplitError(f"split method {method!r}: {asked.folds} folds; valid: at least 2")
+    if not 0 <= asked.test_fold < asked.folds:
+        raise SplitError(f"split method {method!r}: {choices('fold', asked.test_fold, range(asked.folds))}")
 
 
 def _partition(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
@@ -144,6 +179,8 @@ METHODS: dict[str, Callable[[pd.DataFrame, _Asked], np.ndarray]] = {
     "partition": _partition,
     "subjects": _subjects,
     "random": _random,
+    "subject_folds": _subject_folds,
+    "random_folds": _random_folds,
 }
 """Ways to split: each takes the faces in the order of their ids and gives each row's index in `SPLITS`."""
 

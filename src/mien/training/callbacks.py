@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class RandomState(pl.Callback):
 class Resume(pl.Callback):
     """Saves, every so many steps and after each epoch, the checkpoint that an interrupted run goes on from.
 
-    It must be the last callback, so that what the others did at the end of an epoch is in the checkpoint.
+    It must be the last callback but `Tell`, so that what the others did at the end of an epoch is in the checkpoint.
     """
 
     def __init__(self, file: Path, every: int) -> None:
@@ -141,7 +142,11 @@ class Log(pl.Callback):
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            **{name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")},
+            **{
+                name: float(value)
+                for name, value in trainer.callback_metrics.items()
+                if name.startswith(("val_", "weight_"))
+            },
             **self._means(),
             "images": self._epoch["images"],
             "seconds": self._epoch["seconds"],
@@ -153,6 +158,11 @@ class Log(pl.Callback):
             line = f"epoch {row['epoch']:g}/{trainer.max_epochs}: {scores}, {row['images_per_second']:.0f} images/s"
             console.print(line, highlight=False, soft_wrap=True)
 
+    @property
+    def row(self) -> dict[str, float]:
+        """Of the epoch that ended last."""
+        return self._rows[-1]
+
     def on_train_end(self, *_: Any) -> None:
         """Ends the bar."""
         if self._bar is not None:
@@ -161,6 +171,21 @@ class Log(pl.Callback):
     def on_exception(self, *_: Any) -> None:
         """Ends the bar, so that the message stands on a line of its own."""
         self.on_train_end()
+
+
+class Tell(pl.Callback):
+    """Hands each epoch's row of the log to a function, which may stop the run by an exception.
+
+    It comes after `Resume`: what is told has been saved.
+    """
+
+    def __init__(self, log: Log, on_epoch: Callable[[dict[str, float]], object]) -> None:
+        self._log = log
+        self._on_epoch = on_epoch
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        """Validation is over by now."""
+        self._on_epoch(dict(self._log.row))
 
 
 class UnreadableBound(pl.Callback):

@@ -1,6 +1,8 @@
 """Batches of faces: deterministic whatever the number of workers, and resumable in the middle of an epoch."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,8 @@ from torchvision.transforms import v2
 
 from mien.images import ImageError
 from mien.pixels import Pixels
-from mien.recipe import Recipe
-from mien.training.augment import make_augmentation
+from mien.recipe import Augment, Recipe
+from mien.training.augment import make_augmentation, mix
 
 Key = tuple[int, int]
 """Epoch and index of a face: all that the augmentation of a sample depends on, besides the seed."""
@@ -26,12 +28,18 @@ class FaceSamples(Dataset[dict[str, Any]]):
     """Faces as uint8 tensors (3, size, size) with their targets; an unreadable one is a sample that says so."""
 
     def __init__(
-        self, pixels: Pixels, targets: dict[str, Tensor], augmentation: v2.Transform | None, seed: int
+        self,
+        pixels: Pixels,
+        targets: dict[str, Tensor],
+        augmentation: v2.Transform | None,
+        seed: int,
+        mixing: Augment | None = None,
     ) -> None:
         self._pixels = pixels
         self._targets = targets
         self._augmentation = augmentation
         self._seed = seed
+        self._mixing = mixing
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -41,28 +49,59 @@ class FaceSamples(Dataset[dict[str, Any]]):
         try:
             image = torch.from_numpy(np.array(self._pixels[index])).permute(2, 0, 1)
         except ImageError as error:
-            return {"index": index, "unreadable": str(error)}
+            return {"index": index, "unreadable": str(error), "error": error}
         if self._augmentation is not None:
-            with torch.random.fork_rng(devices=[]):
-                # torch.manual_seed would take a tenth of a millisecond to look for accelerators.
-                torch.default_generator.manual_seed(_seed(self._seed, epoch, index))
+            with seeded(self._seed, epoch, index):
                 image = self._augmentation(image)
-        return {"index": index, "image": image}
+        return {"index": index, "image": image, "epoch": epoch}
 
     def collate(self, samples: list[dict[str, Any]]) -> Batch:
-        """One batch of the samples that can be read, and the names of the others."""
+        """One batch of the samples that can be read, and the names of the others.
+
+        Where images are mixed, `partner` (n,) is the place in the batch of the other one, `share` that of the own.
+        """
         good = [sample for sample in samples if "image" in sample]
         index = torch.tensor([sample["index"] for sample in good], dtype=torch.long)
-        return {
-            "images": torch.stack([sample["image"] for sample in good]) if good else torch.empty(0),
+        images = torch.stack([sample["image"] for sample in good]) if good else torch.empty(0)
+        mixed = {}
+        if self._mixing is not None and len(good) > 1:
+            with seeded(self._seed, good[0]["epoch"], good[0]["index"], len(self)):
+                images, mixed["partner"], mixed["share"] = mix(images, self._mixing)
+        return mixed | {
+            "images": images,
             "targets": {task: target[index] for task, target in self._targets.items()},
             "index": index,
             "unreadable": [(s["index"], s["unreadable"]) for s in samples if "unreadable" in s],
         }
 
 
-def _seed(*parts: int) -> int:
-    return int(np.random.SeedSequence([part % 2**32 for part in parts]).generate_state(1)[0])
+@contextmanager
+def seeded(*parts: int) -> Iterator[None]:
+    """Lets torch's generator start from a seed of these parts, and go on as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        seed = np.random.SeedSequence([part % 2**32 for part in parts]).generate_state(1)[0]
+        # torch.manual_seed would take a tenth of a millisecond to look for accelerators.
+        torch.default_generator.manual_seed(int(seed))
+        yield
+
+
+class Augmented:
+    """Pixels as an augmentation changes them: for validation and test images, where a recipe asks for that mistake."""
+
+    def __init__(self, pixels: Pixels, augmentation: v2.Transform, seed: int) -> None:
+        self.size = pixels.size
+        self._samples = FaceSamples(pixels, {}, augmentation, seed)
+        self._lock = Lock()  # torch's generator is one for all threads
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        with self._lock:
+            sample = self._samples[0, index]
+        if "image" not in sample:
+            raise sample["error"]
+        return sample["image"].permute(1, 2, 0).numpy()
 
 
 class EpochSampler(Sampler[Key]):
@@ -126,8 +165,10 @@ class FaceData(pl.LightningDataModule):
         self._split = faces["split"].to_numpy()
         self._recipe = recipe
         augmentation = make_augmentation(recipe.augment, recipe.model.image_size)
-        self._train = FaceSamples(pixels, targets, augmentation, recipe.trainer.seed)
-        self._val = FaceSamples(pixels, targets, None, recipe.trainer.seed)
+        mixing = recipe.augment if recipe.augment.mixup or recipe.augment.cutmix else None
+        self._train = FaceSamples(pixels, targets, augmentation, recipe.trainer.seed, mixing)
+        judged = augmentation if recipe.augment.judged else None
+        self._val = FaceSamples(pixels, targets, judged, recipe.trainer.seed)
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled and augmented; a last incomplete batch is left out."""

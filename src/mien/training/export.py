@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from mien.errors import MienError
 from mien.table import atomic_path
 from mien.training.model import FaceNet
+from mien.training.onnxfile import describe
 
 TOLERANCE = 1e-3
 """Largest difference of a probability, or of an age in decades, between torch and the file."""
@@ -80,8 +80,7 @@ def _write(graph: nn.Module, images: Tensor, names: list[str], metadata: dict[st
     logging.getLogger("torch.onnx").setLevel(level)
     assert program is not None
     model = program.model_proto
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "mien", json.dumps(metadata)
+    describe(model, metadata)
     onnx.save(model, path)
 
 

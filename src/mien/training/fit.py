@@ -1,9 +1,11 @@
 """One training run, from recipe to evaluated model."""
 
+import hashlib
+import json
 import logging
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mien import splits
 from mien.console import console, progress
@@ -21,20 +23,28 @@ from mien.datasets import data_root, read_faces
 from mien.duplicates import group_files
 from mien.errors import MienError
 from mien.evaluation import evaluate
+from mien.hub import local_folder
 from mien.pixels import Cache, Files, Pixels, check_readable
-from mien.recipe import Recipe, load_recipe
+from mien.recipe import Init, Recipe, first_stage, load_recipe, without_paths
 from mien.run import Run
-from mien.table import atomic_path, read_faces_table, write_table
-from mien.training.callbacks import AtomicCheckpoints, Log, RandomState, Resume, UnreadableBound
-from mien.training.data import FaceData
+from mien.table import atomic_path, read_faces_table, read_table, write_table
+from mien.training.augment import make_augmentation
+from mien.training.backbones import WORDS, input_range
+from mien.training.callbacks import AtomicCheckpoints, Log, RandomState, Resume, Tell, UnreadableBound
+from mien.training.data import Augmented, FaceData
 from mien.training.export import export
-from mien.training.heads import HEADS
+from mien.training.heads import column_classes, label_column
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
 
 
 def train(
-    recipe: str | Path | Recipe | dict[str, Any], changes: Iterable[str] = (), out: str | Path | None = None
+    recipe: str | Path | Recipe | dict[str, Any],
+    changes: Iterable[str] = (),
+    out: str | Path | None = None,
+    stages: str | Path | None = None,
+    on_epoch: Callable[[dict[str, float]], object] | None = None,
+    judge: bool = True,
 ) -> Run:
     """Trains, exports and evaluates one model; an interrupted run of the same recipe is taken up where it was.
 
@@ -42,25 +52,98 @@ def train(
         recipe: The name of one that ships, a file, a mapping, or a `Recipe`.
         changes: Like "optim.lr=0.01".
         out: The run's folder; None: `runs/<name of the recipe>`.
+        stages: The folder of first stages, which runs share that begin alike; None: `first` in the run's folder.
+        on_epoch: Told the row of the log after each epoch, once it is saved; what it raises stops the run, which
+            can be taken up again.
+        judge: Predict and score, and write the ONNX file; without it the test part is never looked at.
 
     Raises:
         MienError: Wrong settings, data that cannot be used, a leak between the parts, an `out` that is taken.
     """
     settings = load_recipe(recipe, changes)
     run = Run(out if out is not None else Path("runs") / settings.name)
+    root = _root(settings.data.root, "data.root")
+    if settings.init.data is not None:
+        _root(settings.init.data.root, "init.data.root")
     resumed = run.begin(settings)
     console.print(f"{'going on with' if resumed else 'run'} {run.folder}", highlight=False)
-    if settings.data.root is None:
-        raise MienError("data.root is not set: which folder holds the data? --set data.root=FOLDER")
-    root = data_root(settings.data.root)
+    start = _first_stage(run, settings, stages)
     faces = run.faces if resumed else prepare_faces(run, settings, root)
+    if not resumed:
+        run.note(lineage=_lineage(settings, start, faces))
     pixels, unreadable = open_pixels(settings, faces, root)
-    if not run.model_file.exists() and not _fit(run, settings, faces, pixels, unreadable):
+    if not run.weights_file.exists() and not _fit(run, _starting(settings, start), faces, pixels, unreadable, on_epoch):
         raise SystemExit(0)  # one of several processes; the first one does the rest
-    evaluate(run, pixels=pixels)
+    if judge:
+        _export(run, settings, faces, pixels)
+        evaluate(run, pixels=_as_judged(pixels, settings))
     run.note(status="finished")
     run.resume_file.unlink(missing_ok=True)
     return run
+
+
+def _root(root: str | None, key: str) -> Path:
+    if root is None:
+        raise MienError(f"{key} is not set: which folder holds the data? --set {key}=FOLDER")
+    return data_root(root)
+
+
+def stage_folder(stage: Recipe, stages: str | Path) -> Path:
+    """Where among shared first stages the run of this recipe is."""
+    settings = json.dumps(stage.model_dump(mode="json", exclude={"name"}), sort_keys=True)
+    key = hashlib.sha256(settings.encode()).hexdigest()[:10]
+    return Path(stages) / f"{stage.data.source}-{stage.model.backbone}-{key}"
+
+
+def _first_stage(run: Run, recipe: Recipe, stages: str | Path | None) -> Run | None:
+    """The finished run of the recipe's first stage; trained now where it is not there yet."""
+    stage = first_stage(recipe)
+    if stage is None:
+        return None
+    folder = run.folder / "first" if stages is None else stage_folder(stage, stages)
+    first = Run(folder)
+    return first if first.finished else train(stage, out=folder)
+
+
+def _starting(recipe: Recipe, start: Run | None) -> Recipe:
+    """The recipe with the first stage's run as its weights."""
+    if start is None:
+        return recipe
+    return recipe.model_copy(update={"init": Init(weights=str(start.folder), heads=recipe.init.heads)})
+
+
+def _lineage(recipe: Recipe, start: Run | None, faces: pd.DataFrame) -> dict[str, Any]:
+    """What the weights have seen before this run: data, tasks and weights of each earlier one.
+
+    Raises:
+        LeakError: Faces of the test part taught an earlier run, and the recipe does not allow it.
+    """
+    source = recipe.init.weights
+    if start is None and source not in WORDS:
+        start = Run(local_folder(source))
+    if start is None or not start.info:
+        return {"weights": without_paths(recipe).init.weights}
+    before = start.recipe
+    # A published model does not hold its faces: that nothing could be compared is what its lineage then says.
+    seen = faces.head(0) if start.published else start.faces[start.faces["split"] == "train"]
+    leaks = splits.between(seen, faces[faces["split"] == "test"])
+    if leaks and not recipe.split.allow_leaks:
+        raise splits.LeakError(leaks)
+    return {
+        "run": start.name,
+        "dataset": before.data.source,
+        "labels": before.data.labels,
+        "tasks": list(before.tasks.named()),
+        "faces": start.info.get("faces"),
+        "leaks": None if start.published else [str(leak) for leak in leaks],
+        "from": start.info.get("lineage"),
+    }
+
+
+def _as_judged(pixels: Pixels, recipe: Recipe) -> Pixels:
+    if not recipe.augment.judged:
+        return pixels
+    return Augmented(pixels, make_augmentation(recipe.augment, recipe.model.image_size), recipe.trainer.seed)
 
 
 def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
@@ -86,11 +169,13 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
         val=split.val,
         test=split.test,
         seed=split.seed,
+        folds=split.folds,
         groups=alike,
     )
     leaks = splits.check_leaks(faces, alike, allow=split.allow_leaks)
-    for task in recipe.tasks.named():
-        splits.check_classes(faces, HEADS[task].column)
+    column_classes(recipe.tasks, faces[faces["split"] == "train"])
+    for task in recipe.tasks.predicted():
+        splits.check_classes(faces, label_column(task))
     for leak in leaks:
         console.print(f"leak allowed by the recipe: {leak}", style="yellow", highlight=False)
     counts = {name: int(count) for name, count in faces["split"].value_counts().items()}
@@ -101,8 +186,8 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
 
 
 def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """The faces that have a label of at least one task; the others can neither teach nor judge."""
-    columns = [HEADS[task].column for task in recipe.tasks.named()]
+    """The faces that have a label of at least one task, or a sample of them; others can neither teach nor judge."""
+    columns = [label_column(task) for task in recipe.tasks.predicted()]
     known = faces[columns].notna()
     for column in columns:
         if not known[column].any():
@@ -110,7 +195,12 @@ def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     left_out = int((~known.any(axis=1)).sum())
     if left_out:
         console.print(f"{left_out} faces without any label of {', '.join(columns)} are left out", highlight=False)
-    return faces[known.any(axis=1)].reset_index(drop=True)
+    faces = faces[known.any(axis=1)]
+    if recipe.data.sample is not None:
+        if recipe.data.sample > len(faces):
+            raise MienError(f"data.sample is {recipe.data.sample}; valid: up to {len(faces)}, the faces with a label")
+        faces = faces.sample(recipe.data.sample, random_state=0).sort_index()
+    return faces.reset_index(drop=True)
 
 
 def open_pixels(recipe: Recipe, faces: pd.DataFrame, root: Path) -> tuple[Pixels, dict[int, str]]:
@@ -126,13 +216,20 @@ def open_pixels(recipe: Recipe, faces: pd.DataFrame, root: Path) -> tuple[Pixels
     return cache, unreadable
 
 
-def _fit(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, unreadable: dict[int, str]) -> bool:
-    """Trains, and writes weights, log and ONNX file; returns whether this is the process that does so."""
+def _fit(
+    run: Run,
+    recipe: Recipe,
+    faces: pd.DataFrame,
+    pixels: Pixels,
+    unreadable: dict[int, str],
+    on_epoch: Callable[[dict[str, float]], object] | None = None,
+) -> bool:
+    """Trains, and writes weights and log; returns whether this is the process that does so."""
     keep_freed_memory()
     # Deterministic algorithms alone are wanted; filling each new tensor as well costs some percent on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     pl.seed_everything(recipe.trainer.seed, verbose=False)
-    net = FaceNet(recipe)
+    net = make_net(recipe, faces)
     usable = faces.copy()
     usable.loc[list(unreadable), "split"] = None
     learning = usable[usable["split"] == "train"]
@@ -140,12 +237,12 @@ def _fit(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, unreadab
         head.fit(learning)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     frozen = sum(parameter.numel() for parameter in net.parameters() if not parameter.requires_grad)
-    run.note(parameters=parameters, parameters_frozen=frozen)
+    run.note(parameters=parameters, parameters_frozen=frozen, input=input_range(recipe.model))
     targets = {task: head.target(faces) for task, head in net.heads.items()}
     module = FaceTraining(net, recipe)
     module.unreadable.update(unreadable)
     best = ModelCheckpoint(run.folder, "best", "val_loss", save_weights_only=True, enable_version_counter=False)
-    trainer = _trainer(run, recipe, best, bound=int(recipe.data.max_unreadable * len(faces)))
+    trainer = _trainer(run, recipe, best, int(recipe.data.max_unreadable * len(faces)), on_epoch)
     begin = time.monotonic()
     with warnings.catch_warnings():
         # Lightning's advice on workers and logging intervals is for its own users, not ours.
@@ -168,20 +265,34 @@ def _fit(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, unreadab
     )
     if recipe.trainer.keep == "best" and best.best_model_path:
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
-    _write_model(run, recipe, net.cpu().eval(), faces, pixels, module.unreadable)
+    _write_weights(run, net.cpu(), faces, module.unreadable)
     if best.best_model_path:
         Path(best.best_model_path).unlink(missing_ok=True)
     return True
 
 
-def _trainer(run: Run, recipe: Recipe, best: ModelCheckpoint, bound: int) -> pl.Trainer:
+def make_net(recipe: Recipe, faces: pd.DataFrame) -> FaceNet:
+    """The network for a split faces table, whose training part says which classes further columns have."""
+    return FaceNet(recipe, column_classes(recipe.tasks, faces[faces["split"] == "train"]))
+
+
+def _trainer(
+    run: Run,
+    recipe: Recipe,
+    best: ModelCheckpoint,
+    bound: int,
+    on_epoch: Callable[[dict[str, float]], object] | None = None,
+) -> pl.Trainer:
     settings = recipe.trainer
-    callbacks: list[pl.Callback] = [RandomState(), Log(run.log_file), UnreadableBound(bound), best]
+    log = Log(run.log_file)
+    callbacks: list[pl.Callback] = [RandomState(), log, UnreadableBound(bound), best]
     if settings.averaging:
         callbacks.append(EMAWeightAveraging(decay=settings.averaging))
     if settings.patience:
         callbacks.append(EarlyStopping("val_loss", patience=settings.patience))
     callbacks.append(Resume(run.resume_file, settings.checkpoint_every))
+    if on_epoch is not None:
+        callbacks.append(Tell(log, on_epoch))
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return pl.Trainer(
         max_epochs=settings.epochs,
@@ -200,21 +311,30 @@ def _trainer(run: Run, recipe: Recipe, best: ModelCheckpoint, bound: int) -> pl.
     )
 
 
-def _write_model(
-    run: Run, recipe: Recipe, net: FaceNet, faces: pd.DataFrame, pixels: Pixels, unreadable: dict[int, str]
-) -> None:
+def _write_weights(run: Run, net: FaceNet, faces: pd.DataFrame, unreadable: dict[int, str]) -> None:
     rows = sorted(unreadable)
     reasons = faces.loc[rows, ["face", "path"]].assign(reason=[unreadable[row] for row in rows])
     write_table(reasons, run.unreadable_file)
     with atomic_path(run.weights_file) as part:
         save_file({name: value.contiguous() for name, value in net.state_dict().items()}, part)
-    usable = [index for index in np.flatnonzero(faces["split"] != "train") if index not in unreadable]
-    export(
-        net,
-        run.model_file,
-        model_metadata(run, recipe),
-        np.stack([pixels[int(index)] for index in usable[:16]]),
-    )
+
+
+def _export(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels) -> None:
+    """Writes the ONNX file, compared with torch on faces that were not trained on."""
+    if run.model_file.exists():
+        return
+    net = make_net(_without_start(recipe), faces)
+    net.load_state_dict(load_file(run.weights_file))
+    unreadable = set(read_table(run.unreadable_file)["face"].astype(str))
+    usable = np.flatnonzero((faces["split"] != "train") & ~faces["face"].isin(unreadable))
+    sample = np.stack([pixels[int(index)] for index in usable[:16]])
+    export(net.eval(), run.model_file, model_metadata(run, recipe), sample)
+
+
+def _without_start(recipe: Recipe) -> Recipe:
+    """The same network with weights that are not looked for anywhere."""
+    model = recipe.model.model_copy(update={"freeze": "none"})
+    return recipe.model_copy(update={"init": Init(weights="none"), "model": model})
 
 
 def model_metadata(run: Run, recipe: Recipe) -> dict[str, Any]:
@@ -223,14 +343,14 @@ def model_metadata(run: Run, recipe: Recipe) -> dict[str, Any]:
         "format": 1,
         "image_size": recipe.model.image_size,
         "margin": recipe.model.margin,
-        "tasks": list(recipe.tasks.named()),
+        "tasks": list(recipe.tasks.predicted()),
         "labels": "perceived gender and age, as the data set has them",
-        "recipe": recipe.model_dump(mode="json", exclude={"data": {"root", "faces"}}),
+        "recipe": without_paths(recipe).model_dump(mode="json"),
         "lineage": {
             "dataset": recipe.data.source,
             "labels": recipe.data.labels,
             "faces": run.info.get("faces"),
-            "init": recipe.init.weights,
+            "init": run.info.get("lineage"),
             "leaks": run.info.get("leaks"),
         },
         "versions": run.info.get("versions"),

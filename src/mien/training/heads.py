@@ -4,7 +4,7 @@ To add a task: its settings in `recipe.Tasks`, its head here and a line in `HEAD
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.recipe import Age, AgeGroup, Gender, Model
-from mien.table import AGE_GROUPS, GENDERS, age_to_group
+from mien.errors import MienError, choices
+from mien.recipe import Age, Model, Tasks
+from mien.table import AGE_GROUPS, FACES_COLUMNS, GENDERS, age_to_group
 
 
 def mlp(features: int, hidden: Sequence[int], model: Model) -> tuple[nn.Sequential, int]:
@@ -47,12 +48,22 @@ class Head(nn.Module):
         """Logits (n, units) of features (n, f)."""
         return self.layer(features)
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The mean loss over the labelled faces; zero, with a gradient of zero, where none is labelled."""
+    def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The mean loss over the labelled faces; zero, with a gradient of zero, where none is labelled.
+
+        Args:
+            logits: (n, units).
+            target: (n,).
+            weight: (n,) of each face in the mean; None: all the same. Mixed images come twice, once with the label
+                of each part and its share as the weight.
+        """
         known = ~torch.isnan(target)
         if not known.any():
             return logits.sum() * 0.0
-        return self._losses(logits[known].float(), target[known]).mean()
+        losses = self._losses(logits[known].float(), target[known])
+        if weight is None:
+            return losses.mean()
+        return (losses * weight[known]).sum() / weight[known].sum().clamp(min=1e-6)
 
     def fit(self, faces: pd.DataFrame) -> None:  # noqa: B027 - most heads learn nothing from the table
         """Learns what the loss needs from the training faces (class weights)."""
@@ -95,6 +106,30 @@ class _ClassHead(Head):
     def target(self, faces: pd.DataFrame) -> Tensor:
         """The code of each class."""
         return _codes(faces[self.column])
+
+
+class ColumnHead(_ClassHead):
+    """A further categorical column, learnt for the sake of the body and never predicted.
+
+    Its classes are those of the training part; another value elsewhere counts as missing.
+    """
+
+    def __init__(self, settings: Any, features: int, model: Model, column: str, classes: Sequence[str]) -> None:
+        self.column, self.names = column, tuple(classes)
+        self.classes = self.units = len(self.names)
+        super().__init__(settings, features, model)
+
+    def target(self, faces: pd.DataFrame) -> Tensor:
+        """The code of each class."""
+        return _codes(_as_text(faces[self.column]).astype(pd.CategoricalDtype(list(self.names))))
+
+    def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        index = target.long()
+        return F.cross_entropy(logits, index, reduction="none") * self.class_weight[index]
+
+    def decode(self, logits: Tensor) -> dict[str, Tensor]:
+        """Nothing: it is for training only."""
+        return {}
 
 
 class GenderHead(_ClassHead):
@@ -152,9 +187,9 @@ class AgeHead(Head):
     def __init__(self, settings: Age, features: int, model: Model) -> None:
         self.units = settings.oldest + 1
         super().__init__(settings, features, model)
-        years = torch.arange(self.units)
-        self.register_buffer("years", years.float(), persistent=False)
-        groups = torch.tensor(age_to_group(years.numpy()).codes.astype(np.int64))
+        years = np.arange(self.units)
+        self.register_buffer("years", torch.tensor(years).float(), persistent=False)
+        groups = torch.tensor(age_to_group(years).codes.astype(np.int64))
         self.register_buffer("group", F.one_hot(groups, len(AGE_GROUPS)).float(), persistent=False)
 
     years: Tensor
@@ -203,6 +238,43 @@ HEADS: dict[str, type[Head]] = {"gender": GenderHead, "age": AgeHead, "age_group
 """Task -> head; where two give the same column, the later one wins."""
 
 
-def make_heads(tasks: dict[str, Gender | AgeGroup | Age], features: int, model: Model) -> dict[str, Head]:
-    """The heads of a network, in the order of `HEADS`."""
-    return {name: kind(tasks[name], features, model) for name, kind in HEADS.items() if name in tasks}
+def make_heads(tasks: Tasks, features: int, model: Model, classes: Mapping[str, Sequence[str]]) -> dict[str, Head]:
+    """The heads of a network, in the order of `HEADS`, then those of further columns with their `classes`."""
+    named = tasks.predicted()
+    heads: dict[str, Head] = {name: kind(named[name], features, model) for name, kind in HEADS.items() if name in named}
+    for column, settings in tasks.columns.items():
+        heads[column] = ColumnHead(settings, features, model, column, classes[column])
+    return heads
+
+
+def label_column(task: str) -> str:
+    """The column of the faces table that a task learns from."""
+    return HEADS[task].column if task in HEADS else task
+
+
+def column_classes(tasks: Tasks, faces: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The classes of each further column in the training faces, in alphabetical order.
+
+    Raises:
+        MienError: The table has no such column, or it has fewer than 2 or more than `MOST_CLASSES` classes.
+    """
+    found = {}
+    for column in tasks.columns:
+        if column not in faces.columns:
+            further = [name for name in faces.columns if name not in FACES_COLUMNS]
+            raise MienError(f"tasks.columns: {choices('column of the faces table', column, further)}")
+        classes = sorted(_as_text(faces[column]).dropna().unique())
+        if not 2 <= len(classes) <= MOST_CLASSES:
+            raise MienError(
+                f"tasks.columns: {column!r} has {len(classes)} classes in the training part; valid: 2 to {MOST_CLASSES}"
+            )
+        found[column] = tuple(classes)
+    return found
+
+
+MOST_CLASSES = 100
+"""A column with more classes is taken for no category (names, numbers)."""
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    return column.astype("object").map(str, na_action="ignore")

@@ -1,25 +1,32 @@
 """The network (uint8 pixels in, logits out) and what Lightning needs to train it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from mien.recipe import Optim, Recipe
-from mien.training.backbones import count_features, freeze, make_backbone, normalization
+from mien.table import AGE_GROUPS
+from mien.training.backbones import count_features, freeze, load_heads, make_backbone, normalization
 from mien.training.heads import Head, make_heads, mlp
 
 
 class FaceNet(nn.Module):
-    """Preprocessing, backbone, shared layers and heads."""
+    """Preprocessing, backbone, shared layers and heads.
+
+    Args:
+        recipe: Says all about it, but for
+        classes: of each further column that the recipe learns (`heads.column_classes`).
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, classes: Mapping[str, Sequence[str]] | None = None) -> None:
         super().__init__()
         mean, std = normalization(recipe.model)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
@@ -29,9 +36,13 @@ class FaceNet(nn.Module):
         self._frozen: Sequence[nn.Module] = tuple(freeze(self.backbone, recipe.model.freeze))
         features = count_features(self.backbone, recipe.model.image_size)
         self.shared, features = mlp(features, recipe.model.hidden, recipe.model)
-        self.head = nn.ModuleDict(make_heads(recipe.tasks.named(), features, recipe.model))
+        self.head = nn.ModuleDict(make_heads(recipe.tasks, features, recipe.model, classes or {}))
+        if recipe.init.heads:
+            load_heads(self, recipe.init.weights)
         # On a CPU depthwise convolutions are five times as fast in this layout, and on a GPU others are too.
         self.to(memory_format=torch.channels_last)
+        # Lightning takes the modules' modes as they are: without this, frozen statistics would move in training.
+        self.train()
 
     @property
     def heads(self) -> dict[str, Head]:
@@ -50,6 +61,11 @@ class FaceNet(nn.Module):
         pixels = (images.to(self.mean.dtype, memory_format=torch.channels_last) - self.mean) / self.std
         features = self.shared(self.backbone(pixels))
         return {task: head(features) for task, head in self.heads.items()}
+
+    def squared_weights(self) -> Tensor:
+        """The sum of the squared weights of hidden and output layers, which Keras' L2 adds to the loss."""
+        layers = [module for part in (self.shared, self.head) for module in part.modules()]
+        return torch.stack([layer.weight.square().sum() for layer in layers if isinstance(layer, nn.Linear)]).sum()
 
     def decode(self, logits: dict[str, Tensor]) -> dict[str, Tensor]:
         """Columns of the predictions table, each (n,)."""
@@ -72,15 +88,17 @@ class FaceTraining(pl.LightningModule):
         self.recipe = recipe
         self.unreadable: dict[int, str] = {}
         self._weights = {task: settings.weight for task, settings in recipe.tasks.named().items()}
+        learnt = self._weights if recipe.tasks.weighting == "uncertainty" else ()
+        # Logarithms of the tasks' variances; beside the network, whose weights are what is kept.
+        self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in learnt})
         self._validation: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor | None:
-        """The weighted sum of the tasks' masked losses."""
+        """The weighted sum of the tasks' masked losses, and the penalty of large weights."""
         self.unreadable.update(dict(batch["unreadable"]))
         if not len(batch["images"]):
             return None
-        losses = self._losses(self.net(batch["images"]), batch["targets"])
-        loss = self._total(losses)
+        loss = self._learning_loss(self._losses(self.net(batch["images"]), batch))
         self.log("train_loss", loss.detach(), on_step=True, on_epoch=False, batch_size=len(batch["images"]))
         return loss
 
@@ -95,21 +113,45 @@ class FaceTraining(pl.LightningModule):
         logits = {task: torch.cat([step[0][task] for step in self._validation]) for task in self._weights}
         targets = {task: torch.cat([step[1][task] for step in self._validation]) for task in self._weights}
         self._validation.clear()
-        losses = self._losses(logits, targets)
-        self.log("val_loss", self._total(losses), sync_dist=True)
+        losses = self._losses(logits, {"targets": targets})
+        # With the recipe's weights also where others are learnt: a loss whose scale moves could not choose an epoch.
+        total = torch.stack([self._weights[task] * loss for task, loss in losses.items()]).sum()
+        self.log("val_loss", total, sync_dist=True)
+        self.log_dict({f"weight_{task}": torch.exp(-value) for task, value in self.log_variance.items()})
         self.log_dict({f"val_loss_{task}": loss for task, loss in losses.items()}, sync_dist=True)
         self.log_dict(_quick_scores(self.net.decode(logits), targets), sync_dist=True)
 
-    def _losses(self, logits: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {task: head.loss(logits[task], targets[task]) for task, head in self.net.heads.items()}
+    def _losses(self, logits: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Each task's loss; of mixed images, that of both labels, weighed by their shares."""
+        targets = batch["targets"]
+        if "partner" not in batch:
+            return {task: head.loss(logits[task], targets[task]) for task, head in self.net.heads.items()}
+        own = torch.full_like(batch["partner"], 1, dtype=torch.float) * batch["share"]
+        weight = torch.cat([own, 1 - own])
+        return {
+            task: head.loss(
+                torch.cat([logits[task]] * 2), torch.cat([targets[task], targets[task][batch["partner"]]]), weight
+            )
+            for task, head in self.net.heads.items()
+        }
 
-    def _total(self, losses: dict[str, Tensor]) -> Tensor:
-        return torch.stack([self._weights[task] * loss for task, loss in losses.items()]).sum()
+    def _learning_loss(self, losses: dict[str, Tensor]) -> Tensor:
+        terms = [self._weights[task] * loss for task, loss in losses.items()]
+        if self.log_variance:
+            terms = [
+                torch.exp(-value) * term + value / 2
+                for term, value in zip(terms, self.log_variance.values(), strict=True)
+            ]
+        total = torch.stack(terms).sum()
+        l2 = self.recipe.model.l2
+        return total + l2 * self.net.squared_weights() if l2 else total
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer and schedule."""
         settings = self.recipe.optim
         optimizer = make_optimizer(self.net, settings)
+        if self.log_variance:
+            optimizer.add_param_group({"params": list(self.log_variance.values()), "weight_decay": 0.0})
         if settings.schedule == "plateau":
             plateau = ReduceLROnPlateau(optimizer, factor=0.2, patience=2)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
@@ -132,23 +174,34 @@ class FaceTraining(pl.LightningModule):
 
 
 def make_optimizer(net: FaceNet, settings: Optim) -> torch.optim.Optimizer:
-    """The optimizer, with the backbone's own learning rate and without weight decay of biases and norms."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in net.named_parameters():
-        if parameter.requires_grad:
-            lr = settings.lr * (settings.backbone_lr if name.startswith("backbone.") else 1)
-            decay = settings.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((lr, decay), []).append(parameter)
-    options: list[dict[str, Any]] = [
-        {"params": parameters, "lr": lr, "weight_decay": decay} for (lr, decay), parameters in groups.items()
-    ]
+    """The optimizer, with the backbone's own learning rates and without weight decay of biases and norms."""
+    options = _parameter_groups(net, settings)
     if settings.name == "sgd":
         return torch.optim.SGD(options, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
     if settings.name == "rmsprop":
-        # Keras' rho and epsilon; torch's own are 0.99 and 1e-8.
-        return torch.optim.RMSprop(options, lr=settings.lr, alpha=0.9, eps=1e-7, momentum=settings.momentum)
+        # Keras' rho, epsilon and momentum; torch's own are 0.99, 1e-8 and 0.
+        return torch.optim.RMSprop(options, lr=settings.lr, alpha=0.9, eps=1e-7)
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
     return kind(options, lr=settings.lr)
+
+
+def _parameter_groups(net: FaceNet, settings: Optim) -> list[dict[str, Any]]:
+    """Parameters by learning rate and weight decay.
+
+    Layer-wise rates as in Clark et al. 2020 (ELECTRA) and Bao et al. 2022 (BEiT): the last of the backbone's layers
+    has the full rate, each below it `layer_decay` times that of the one above; timm knows what a layer is.
+    """
+    scale: dict[int, float] = {}
+    if settings.layer_decay < 1:
+        for group in param_groups_layer_decay(net.backbone, layer_decay=settings.layer_decay):
+            scale |= {id(parameter): group["lr_scale"] for parameter in group["params"]}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            factor = settings.backbone_lr * scale.get(id(parameter), 1.0) if name.startswith("backbone.") else 1.0
+            decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((settings.lr * factor, decay), []).append(parameter)
+    return [{"params": parameters, "lr": lr, "weight_decay": decay} for (lr, decay), parameters in groups.items()]
 
 
 def _quick_scores(columns: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -162,6 +215,6 @@ def _quick_scores(columns: dict[str, Tensor], targets: dict[str, Tensor]) -> dic
         scores["val_age_mae"] = (columns["age"] - targets["age"]).abs().nanmean()
     if "age_group" in targets:
         known = ~torch.isnan(targets["age_group"])
-        groups = torch.stack([value for name, value in columns.items() if name.startswith("p_") and name != "p_female"])
+        groups = torch.stack([columns[f"p_{group}"] for group in AGE_GROUPS])
         scores["val_age_group_exact"] = (groups.argmax(0) == targets["age_group"])[known].float().mean()
     return scores
