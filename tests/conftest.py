@@ -79,3 +79,67 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keeps the tests out of the user's cache folder."""
     os.environ["MIEN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+class FakeHub:
+    """Repositories in a folder: what mien asks the Hub for, and puts there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.messages: list[str] = []
+
+    def put(self, name: str, files: dict[str, bytes], revision: str | None = None) -> None:
+        """Makes a repository, or another revision of one."""
+        folder = self.folder(name, revision)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+
+    def folder(self, name: str, revision: str | None = None) -> Path:
+        """Where the files of a revision are."""
+        return self.root / name.replace("/", "--") / (revision or "main")
+
+    def _there(self, name: str, revision: str | None = None) -> Path:
+        from types import SimpleNamespace
+
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+        if not self.folder(name, revision).is_dir():
+            kind = RevisionNotFoundError if self.folder(name).is_dir() else RepositoryNotFoundError
+            raise kind("no", response=SimpleNamespace(headers={}, status_code=404, request=None))
+        return self.folder(name, revision)
+
+    def snapshot_download(self, name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        """As the client's: a folder of its own with the files that match."""
+        import tempfile
+
+        copy = Path(tempfile.mkdtemp(dir=self.root))
+        for path in self._there(name, revision).iterdir():
+            if path.name in allow_patterns:
+                (copy / path.name).write_bytes(path.read_bytes())
+        return str(copy)
+
+    def list_repo_files(self, name: str, revision: str | None = None) -> list[str]:
+        """As HfApi's."""
+        return [path.name for path in self._there(name, revision).iterdir()]
+
+    def create_repo(self, name: str, exist_ok: bool) -> None:
+        """As HfApi's."""
+        self.put(name, {".gitattributes": b""})
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        """As HfApi's."""
+        self.put(repo_id, {path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
+        self.messages.append(commit_message)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """A Hub in a folder, in place of the real one."""
+    import huggingface_hub
+
+    fake = FakeHub(tmp_path / "hub")
+    fake.root.mkdir()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake.snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
+    return fake

@@ -75,6 +75,11 @@ class TestEverySource:
         assert labels
         assert all(name and text and "\n" not in text for name, text in labels.items())
 
+    def test_the_terms_of_the_data_are_stated_in_a_sentence(self, source_and_root):
+        notice = datasets.SOURCES[source_and_root[0]].NOTICE
+        assert notice.endswith(".")
+        assert "\n" not in notice
+
     def test_gives_a_checked_table_for_each_policy(self, source_and_root):
         source, root = source_and_root
         for labels in datasets.SOURCES[source].LABELS:

@@ -59,7 +59,7 @@ class TestAssign:
         assert splits.find_leaks(out, groups) == []
         pd.testing.assert_frame_equal(out.drop(columns="split"), faces.drop(columns="split"))
 
-    @pytest.mark.parametrize("method", ["subjects", "folds", "random"])
+    @pytest.mark.parametrize("method", ["subjects", "folds", "random", "subject_folds", "random_folds"])
     def test_the_order_of_the_rows_does_not_matter_and_the_seed_does(self, method):
         faces = random_faces(0, 400, 150)
         groups = pd.Series(np.random.default_rng(1).integers(0, 900, 400), index=faces["face"])
@@ -275,3 +275,27 @@ class TestAdience:
         out = splits.assign(adience, "subjects")
         assert splits.find_leaks(out) == []
         assert (out["split"] == "test").mean() == pytest.approx(0.2, abs=0.01)
+
+
+class TestMadeFolds:
+    @pytest.mark.parametrize("method", ["subject_folds", "random_folds"])
+    def test_every_face_is_tested_once_and_folds_are_as_large_as_each_other(self, method):
+        faces = random_faces(2, 600, 300)
+        parts = [splits.assign(faces, method, test_fold=fold, folds=4, seed=1)["split"] for fold in range(4)]
+        judged = np.stack([part == "test" for part in parts])
+        assert (judged.sum(axis=0) == 1).all()
+        assert np.abs(judged.sum(axis=1) - 150).max() <= 3
+
+    def test_no_subject_photograph_or_near_duplicate_is_parted_by_subject_folds(self):
+        faces = random_faces(3, 300, 120)
+        groups = np.random.default_rng(3).integers(0, 2000, 300)
+        for fold in range(5):
+            assert splits.find_leaks(splits.assign(faces, "subject_folds", test_fold=fold, groups=groups), groups) == []
+        assert splits.find_leaks(splits.assign(faces, "random_folds"))
+
+    @pytest.mark.parametrize("method", ["subject_folds", "random_folds"])
+    def test_a_fold_that_is_not_made_is_refused(self, method):
+        with pytest.raises(SplitError, match="fold 3.*valid: 0, 1, 2"):
+            splits.assign(random_faces(0, 60, 30), method, test_fold=3, folds=3)
+        with pytest.raises(SplitError, match="1 folds; valid: at least 2"):
+            splits.assign(random_faces(0, 60, 30), method, folds=1)

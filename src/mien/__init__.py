@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mien.run import open_run as open_run
     from mien.table import read_faces_table as read_faces_table
     from mien.training.fit import train as train
+    from mien.training.publish import publish as publish
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ _HOMES = {
     "explore": "mien.eda",
     "load_recipe": "mien.recipe",
     "open_run": "mien.run",
+    "publish": "mien.training.publish",
     "read_faces": "mien.datasets",
     "read_faces_table": "mien.table",
     "recipe_names": "mien.recipe",

@@ -122,9 +122,91 @@ def train(
     show_metrics(run)
 
 
+@app.command(epilog="Example: mien tune my.yaml --space space.yaml --trials 40 --out runs/search")
+def tune(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see mien recipes), or a YAML file.")],
+    space: Annotated[
+        Path, typer.Option(help="YAML: dotted key: {low, high, log, step} or {choices: [...]}, and when.")
+    ],
+    trials: Annotated[int | None, typer.Option(help="In all; default: one round of Hyperband as published.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the search; default: runs/tune-<recipe>.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Database URL; default: a file in --out.")] = None,
+    sampler: Annotated[str, typer.Option(help="random (Hyperband), or tpe (like BOHB in spirit).")] = "random",
+    eta: Annotated[int, typer.Option(help="Of a rung, one trial in so many goes on.")] = 3,
+    metric: Annotated[
+        str, typer.Option(help="What the validation part is judged by; a wrong one lists all.")
+    ] = "val_loss",
+    seed: Annotated[int, typer.Option(help="Another seed tries other settings.")] = 0,
+    set: Changes = None,
+) -> None:
+    """Search settings by Hyperband, then train the chosen recipe and score it on the test part, once.
+
+    Hyperband is Optuna's, the asynchronous kind: a trial goes on at once while it is among the best 1/eta of those that
+    came as far before it; Hyperband as published waits until a rung is full. The same command goes on with an
+    interrupted search, and several processes may run it at the same time.
+    """
+    from mien.console import show_metrics
+    from mien.errors import MissingExtra
+
+    try:
+        from mien.training.tune import tune as search
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mien"):
+            raise
+        raise MissingExtra("a search", "train") from error
+    folder = out if out is not None else Path("runs") / f"tune-{Path(recipe).stem}"
+    options: dict[str, Any] = {"trials": trials, "storage": storage, "sampler": sampler}
+    try:
+        run = search(recipe, space, folder, changes=set or (), eta=eta, metric=metric, seed=seed, **options)
+    except KeyboardInterrupt:
+        print("mien: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise typer.Exit(130) from None
+    show_metrics(run)
+
+
+@app.command(epilog="Example: mien study transfer --set data.root=adience --set init.data.root=celeba --jobs 2")
+def study(
+    study: Annotated[str, typer.Argument(help="Name of a study (see mien studies), or a YAML file.")],
+    set: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the study; default: studies/<study>.")] = None,
+    jobs: Annotated[int, typer.Option(help="How many runs to train at the same time.")] = 1,
+    quick: Annotated[bool, typer.Option(help="The variant on drawn faces: minutes, to check machinery.")] = False,
+    plan: Annotated[bool, typer.Option(help="Only list the runs, what is missing and about how long it takes.")] = False,
+) -> None:
+    """Train and compare what a study asks for; the same command goes on with what is not finished."""
+    from mien.errors import MissingExtra
+
+    try:
+        from mien.training.cells import run_study, show_plan, show_study
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mien"):
+            raise
+        raise MissingExtra("training", "train") from error
+    if plan:
+        show_plan(study, set or (), out, jobs, quick)
+        return
+    try:
+        folder = run_study(study, set or (), out, jobs, quick)
+    except KeyboardInterrupt:
+        print("mien: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise typer.Exit(130) from None
+    show_study(folder)
+
+
+@app.command(epilog="Example: mien studies")
+def studies() -> None:
+    """List the studies that ship, one line each."""
+    from mien.study import study_names
+
+    names = study_names()
+    width = max(map(len, names))
+    for name, line in names.items():
+        print(f"{name:{width}}  {line}")
+
+
 @app.command(epilog="Example: mien evaluate runs/first --faces other.parquet --root ~/other")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[str, typer.Argument(help="Folder of a finished run or a published model, or hub:OWNER/NAME.")],
     faces: Annotated[Path | None, typer.Option(help="Other data: a faces table.")] = None,
     root: Annotated[Path | None, typer.Option(help="Other data: the folder of its images.")] = None,
     allow_leaks: Annotated[bool, typer.Option(help="Go on though training faces are among them.")] = False,
@@ -149,7 +231,7 @@ def evaluate(
 
 @app.command(epilog="Example: mien export runs/first --out model.onnx")
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[str, typer.Argument(help="Folder of a finished run or a published model, or hub:OWNER/NAME.")],
     out: Annotated[Path, typer.Option(help="File to write; it must be new.")],
 ) -> None:
     """Write a run as one ONNX file, which predicts without torch."""
@@ -170,7 +252,7 @@ def export(
 
 @app.command(epilog="Example: mien report runs/first runs/second --out comparison.html")
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    runs: Annotated[list[str], typer.Argument(help="Folders of finished runs.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Compare runs: a table on the screen, and one HTML report with the figures."""
@@ -185,6 +267,48 @@ def report(
     for difference in table.attrs["differences"]:
         console.print(difference, highlight=False, soft_wrap=True)
     console.print(f"report: {out}", highlight=False)
+
+
+@app.command(epilog="Example: mien preview utkface-lite0 --set data.root=utkface --out preview.html")
+def preview(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see mien recipes), or a YAML file.")],
+    set: Changes = None,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("preview.html"),
+) -> None:
+    """Show what the network is really fed: a batch after each augmentation, its labels and its range of pixels."""
+    from mien.console import console
+    from mien.errors import MissingExtra
+
+    try:
+        from mien.training.preview import preview as draw
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mien"):
+            raise
+        raise MissingExtra("a preview", "train") from error
+    for warning in draw(recipe, out, set or ()):
+        console.print(warning, style="yellow", highlight=False, soft_wrap=True)
+    console.print(f"preview: {out}", highlight=False)
+
+
+@app.command(epilog="Example: mien publish runs/first hub:me/first --license cc-by-nc-4.0")
+def publish(
+    run: Annotated[str, typer.Argument(help="Folder of a finished run, or of a published model.")],
+    dest: Annotated[str, typer.Argument(help="A folder, or hub:OWNER/NAME on the Hugging Face Hub.")],
+    license: Annotated[str | None, typer.Option(help="Identifier of the licence that you give, as on the Hub.")] = None,
+) -> None:
+    """Share a run: weights, ONNX file, recipe, metrics and a model card, but no faces and no predictions."""
+    from mien.console import console
+    from mien.errors import MissingExtra
+
+    try:
+        from mien.training.publish import publish as share
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mien"):
+            raise
+        raise MissingExtra("publishing", "train") from error
+    for warning in share(run, dest, license):
+        console.print(warning, style="yellow", highlight=False, soft_wrap=True)
+    console.print(f"published: {dest} (read README.md, the model card, before you share it)", highlight=False)
 
 
 def _pairs(items: list[str]) -> dict[str, str]:

@@ -556,9 +556,40 @@ def _score_group(
         yield name, line
 
 
+Repeats = pd.DataFrame | Sequence[pd.DataFrame]
+"""A joined table, or several of the same faces: one for each of the runs whose metric is averaged."""
+
+
+class Mean(NamedTuple):
+    """The mean of a metric over runs that predicted the same faces, with the 95% interval of that mean."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    subjects: int
+
+
+def mean_over_runs(
+    joined: Sequence[pd.DataFrame], metric: str, subject: str = "subject", n_boot: int = 1000, seed: int = 0
+) -> Mean:
+    """Returns the mean of a metric over the predictions of several runs for the same faces.
+
+    The interval comes from resampling subjects, each with its predictions of all runs: it covers the choice of faces
+    and not that of runs. Metrics over the faces predicted take those that every run predicted.
+
+    Raises:
+        MienError: The metric is unknown or needs other columns, there is no table, the faces or their labels differ,
+            or several runs are given for a calibration error.
+    """
+    spec, tables = _comparable(joined, metric, subject, n_boot)
+    (sample,) = _means(spec, [tables], n_boot, seed)
+    return Mean(sample.value, *_interval(sample), sample.n, len(sample.sums))
+
+
 def paired_difference(
-    joined_a: pd.DataFrame,
-    joined_b: pd.DataFrame,
+    joined_a: Repeats,
+    joined_b: Repeats,
     metric: str,
     subject: str = "subject",
     n_boot: int = 1000,
@@ -566,26 +597,53 @@ def paired_difference(
 ) -> Difference:
     """Returns the metric of a minus that of b on the same faces, by a paired bootstrap of subjects.
 
-    Metrics over the faces predicted take those that both models predicted. The p value is two-sided and is
-    below 0.05 exactly where the 95% interval excludes 0.
+    Where several tables are given for one, their metrics are averaged (see `mean_over_runs`). Metrics over the faces
+    predicted take those that all models predicted. The p value is two-sided and is below 0.05 exactly where the 95%
+    interval excludes 0.
 
     Raises:
         MienError: The metric is unknown or needs other columns, or the faces or their labels differ.
     """
+    sides = [[side] if isinstance(side, pd.DataFrame) else list(side) for side in (joined_a, joined_b)]
+    spec, tables = _comparable([*sides[0], *sides[1]], metric, subject, n_boot)
+    first = len(sides[0])
+    return _difference(*_means(spec, [tables[:first], tables[first:]], n_boot, seed))
+
+
+def _comparable(
+    joined: Sequence[pd.DataFrame], metric: str, subject: str, n_boot: int
+) -> tuple[Metric, list[pd.DataFrame]]:
+    """The metric, and the tables in one order, of the same faces."""
     if metric not in METRICS:
         raise MienError(choices("metric", metric, METRICS))
+    if not joined:
+        raise MienError(f"metric {metric!r}: no table is given; valid: one for each run")
     spec = METRICS[metric]
-    a, b = (_in_order(joined, subject, n_boot) for joined in (joined_a, joined_b))
+    tables = [_in_order(table, subject, n_boot) for table in joined]
     same = ["face", "_cluster", spec.truth]
-    for rows in (a, b):
+    for rows in tables:
         lacking = [column for column in (spec.truth, *spec.answers) if column not in rows.columns]
         if lacking:
             raise MienError(f"metric {metric!r} needs the column {lacking[0]!r}, which a table to compare lacks")
-    if not a[same].reset_index(drop=True).equals(b[same].reset_index(drop=True)):
-        raise MienError("models are compared on the same faces only: ids, subjects or labels of the tables differ")
-    counted = spec.rows(a) & spec.rows(b)
-    of_a, of_b = _samples([(spec, counted, a), (spec, counted, b)], n_boot, seed)
-    return _difference(of_a, of_b)
+        if not rows[same].reset_index(drop=True).equals(tables[0][same].reset_index(drop=True)):
+            raise MienError("models are compared on the same faces only: ids, subjects or labels of the tables differ")
+    return spec, tables
+
+
+def _means(spec: Metric, sides: Sequence[Sequence[pd.DataFrame]], n_boot: int, seed: int) -> list[_Sample]:
+    """For each side, the mean of the metric over its tables, in the same resamples of subjects."""
+    tables = [rows for side in sides for rows in side]
+    if spec.scale == "distance" and max(map(len, sides)) > 1:
+        raise MienError("a calibration error is not averaged over runs; valid: one run a side, or another metric")
+    counted = np.logical_and.reduce([spec.rows(rows) for rows in tables])
+    samples = iter(_samples([(spec, counted, rows) for rows in tables], n_boot, seed))
+    means = []
+    for side in sides:
+        own = [next(samples) for _ in side]
+        # A metric is the mean of its ratios, so that the ratios of several runs, side by side, make their mean.
+        sums, resampled = (np.hstack([getattr(one, name) for one in own]) for name in ("sums", "resampled"))
+        means.append(_Sample(spec, sums, own[0].n, resampled))
+    return means
 
 
 def _applies(metric: Metric, rows: pd.DataFrame) -> bool:

@@ -76,10 +76,11 @@ class Face:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Faces in the cells of a table: `rows` are (label, one list of faces a column)."""
+    """Faces in the cells of a table: `rows` are (label, one list of faces a column); `side` is in CSS pixels."""
 
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[Sequence[Face]]]]
+    side: int = 52
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import onnxruntime
 import pandas as pd
 
 from mien.errors import MienError
+from mien.hub import model_file
 from mien.images import ImageError
 from mien.pixels import Files, Pixels, Progress
 from mien.table import AGE_GROUPS, age_to_group
@@ -23,17 +24,15 @@ class Predictor:
     """Predicts with one model file.
 
     Args:
-        model: An `.onnx` file written by mien.
+        model: An `.onnx` file written by mien, the folder of a run or of a published model, or `hub:OWNER/NAME`.
         threads: Threads of the runtime; None: one a core.
 
     Raises:
-        MienError: The file is absent, no ONNX file, or not mien's.
+        MienError: There is no such file, it is no ONNX file, or not mien's.
     """
 
     def __init__(self, model: str | Path, threads: int | None = None) -> None:
-        path = Path(model)
-        if not path.is_file():
-            raise MienError(f"model {str(model)!r} does not exist or is not a file")
+        path = model_file(model, ".onnx")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3

@@ -173,7 +173,7 @@ def _lead(run: _Results) -> str:
     return f"On its test part: {'; '.join(found)}. Protocol: {protocol(run)}. Intervals are 95%.{leaks}"
 
 
-def protocol(run: _Results) -> str:
+def protocol(run: "_Results | Run") -> str:
     """In a few words, how the faces were split."""
     split = run.recipe.split
     words = {
@@ -181,11 +181,14 @@ def protocol(run: _Results) -> str:
         "partition": "official partition",
         "subjects": f"by subject, seed {split.seed}",
         "random": f"random images, seed {split.seed}",
+        "subject_folds": f"fold {split.test_fold} of {split.folds} made by subject, seed {split.seed}",
+        "random_folds": f"fold {split.test_fold} of {split.folds} made of random images, seed {split.seed}",
     }
     return words[split.method] + (", WITH LEAKS" if run.info.get("leaks") else "")
 
 
-def _protocol_in_full(run: _Results) -> str:
+def protocol_in_full(run: "_Results | Run") -> str:
+    """In a sentence, how the faces were split, and what stayed together."""
     split = run.recipe.split
     unit = "subject" if run.faces["subject"].notna().any() else "photograph (subjects are not known)"
     whole = f"no {unit} is in two of them"
@@ -196,6 +199,10 @@ def _protocol_in_full(run: _Results) -> str:
         "partition": "the parts are those of the data set",
         "subjects": f"the parts are balanced in gender and age group, {together} (seed {split.seed})",
         "random": f"single images at random, so that a subject may be in several parts (seed {split.seed})",
+        "subject_folds": f"the faces were dealt into {split.folds} folds, balanced in gender and age group, so that "
+        f"{together} (seed {split.seed}); fold {split.test_fold} is the test part, the validation part is of the others",
+        "random_folds": f"single images were dealt into {split.folds} folds at random, so that a subject may be in "
+        f"several parts (seed {split.seed}); fold {split.test_fold} is the test part",
     }
     return words[split.method]
 
@@ -221,7 +228,7 @@ def _data(run: _Results) -> Section:
     policy = f", label policy {recipe.data.labels}" if recipe.data.labels else ""
     text = [
         f"Source: {recipe.data.faces or recipe.data.source}{policy}.",
-        f"Protocol: {protocol(run)}: {_protocol_in_full(run)}.",
+        f"Protocol: {protocol(run)}: {protocol_in_full(run)}.",
     ]
     tables = [Table("Faces in each part", counts.loc[order].reset_index(names="part"))]
     unreadable = _unreadable(run)

@@ -1,6 +1,6 @@
 """The data sets: each source is a module here that reads it into the faces table, and a line in `SOURCES`.
 
-To add a source, write a module with `LABELS` and `read` (see `Adapter`) and add it to the dictionary.
+To add a source, write a module with `NOTICE`, `LABELS` and `read` (see `Adapter`) and add it to the dictionary.
 """
 
 import inspect
@@ -19,10 +19,12 @@ from mien.table import check_faces
 class Adapter(Protocol):
     """What the module of a source holds.
 
-    `LABELS` describes each label policy in a line, the default first. `read(root, labels)` returns the faces
-    and what became of every row; its further keyword arguments are options that only this source takes.
+    `NOTICE` says in a sentence what the data may be used for. `LABELS` describes each label policy in a line, the
+    default first. `read(root, labels)` returns the faces and what became of every row; its further keyword arguments
+    are options that only this source takes.
     """
 
+    NOTICE: str
     LABELS: dict[str, str]
     read: Callable[..., tuple[pd.DataFrame, Ledger]]
 

@@ -24,6 +24,9 @@ from mien.errors import MienError
 from mien.ledger import Ledger
 from mien.table import OLDEST, age_to_group
 
+NOTICE = "Adience: photographs from Flickr albums, made available for research; no commercial use."
+"""The terms of the data in a sentence, which the card of a published model repeats."""
+
 LABELS = {
     "gender": "gender f or m; the age may be missing, odd ages are mapped (17,492 faces, 40 without)",
     "all-ages": "gender f or m and any age; odd ages are mapped (17,452 faces)",

@@ -18,6 +18,9 @@ from mien.datasets import _files
 from mien.errors import MienError
 from mien.ledger import Ledger
 
+NOTICE = "CelebA: made available for non-commercial research only; the pictures belong to their owners."
+"""The terms of the data in a sentence, which the card of a published model repeats."""
+
 LABELS = {"all": "every row of the attribute list; the gender is the attribute Male"}
 
 PARTITION = {"0": "train", "1": "val", "2": "test"}

@@ -15,6 +15,9 @@ from mien.errors import MienError, choices
 from mien.ledger import Ledger
 from mien.table import AGE_GROUPS, FACES_COLUMNS, read_table
 
+NOTICE = "A data set of the publisher's own: its terms are not known to mien; ask the publisher."
+"""The terms of the data in a sentence, which the card of a published model repeats."""
+
 LABELS = {"all": "every row of the table, or every image in a class folder"}
 
 GENDER_WORDS = {

@@ -16,6 +16,9 @@ from mien.datasets import _files
 from mien.ledger import Ledger
 from mien.table import OLDEST
 
+NOTICE = "UTKFace: made available for non-commercial research only; the pictures belong to their owners."
+"""The terms of the data in a sentence, which the card of a published model repeats."""
+
 LABELS = {"all": "every image whose name gives an age and a gender; the race may be missing"}
 
 GENDERS = {"0": "male", "1": "female"}

@@ -1,0 +1,90 @@
+"""Hyperband's brackets, and what a search by them cost."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mien.errors import MienError
+
+STATES = ("finished", "stopped early", "failed", "running")
+"""What can become of a trial."""
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """One of Hyperband's brackets; `s` as in Li et al. 2018: how often its trials are judged before the end."""
+
+    s: int
+    rungs: tuple[int, ...]
+    """Epochs after which a trial is judged."""
+    configurations: int
+    """Of one round of Hyperband as published; Optuna deals trials to brackets in this proportion."""
+
+
+def brackets(epochs: int, eta: int = 3) -> list[Bracket]:
+    """The brackets of Hyperband for trials of at most so many epochs, the one that stops earliest first.
+
+    As in Algorithm 1 of Li et al. 2018 (R = `epochs`), with budgets in whole epochs: the smallest is R // eta^s_max.
+
+    Raises:
+        MienError: `eta` is below 2, or `epochs` below `eta`, so that nothing could be stopped.
+    """
+    if eta < 2:
+        raise MienError(f"eta is {eta}; valid: a whole number from 2")
+    if epochs < eta:
+        raise MienError(
+            f"trainer.epochs is {epochs} and eta {eta}: no trial could be stopped early; valid: {eta} or more"
+        )
+    most = 0
+    while eta ** (most + 1) <= epochs:
+        most += 1
+    first = epochs // eta**most
+    return [
+        Bracket(
+            s,
+            tuple(first * eta**rung for rung in range(most - s, most)),
+            math.ceil((most + 1) * eta**s / (s + 1)),
+        )
+        for s in range(most, -1, -1)
+    ]
+
+
+def best_trial(trials: pd.DataFrame, direction: str) -> "pd.Series | None":
+    """The best of the trials that trained to the end."""
+    over = trials[trials["state"] == "finished"]
+    if over.empty:
+        return None
+    values = over["value"].to_numpy()
+    return over.iloc[int(values.argmin() if direction == "minimize" else values.argmax())]
+
+
+def make_ledger(trials: pd.DataFrame, epochs: int, eta: int, direction: str) -> pd.DataFrame:
+    """What each bracket cost, and what it would have cost without early stopping; the last row is the sum.
+
+    `epochs_full` and `seconds_full` are of the same trials at full length, failed and running ones as they are;
+    `full_trials`: how many trials of full length the epochs that were spent would have bought.
+    """
+    going_on = trials["state"] == "stopped early"
+    full = trials["epochs"].where(~going_on, epochs)
+    pace = trials["seconds"] / trials["epochs"].clip(lower=1)
+    table = trials.assign(epochs_full=full, seconds_full=trials["seconds"].where(~going_on, pace * epochs))
+    rows = []
+    for bracket in [*brackets(epochs, eta), None]:
+        own = table if bracket is None else table[table["bracket"] == bracket.s]
+        best = best_trial(own, direction)
+        rows.append(
+            {
+                "bracket": "all" if bracket is None else str(bracket.s),
+                "judged_after": "" if bracket is None else ", ".join(map(str, bracket.rungs)) or "never",
+                "trials": len(own),
+                **{state.replace(" ", "_"): int((own["state"] == state).sum()) for state in STATES},
+                "epochs": int(own["epochs"].sum()),
+                "epochs_full": int(own["epochs_full"].sum()),
+                "seconds": round(float(own["seconds"].sum()), 1),
+                "seconds_full": round(float(own["seconds_full"].sum()), 1),
+                "full_trials": round(float(own["epochs"].sum()) / epochs, 1),
+                "best": math.nan if best is None else best["value"],
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,182 @@
+"""Search spaces: which settings of a recipe a search varies, and over what; strict YAML with the keys of `--set`."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from mien.errors import MienError, choices
+from mien.recipe import Recipe, RecipeError, load_recipe, read_yaml
+
+Scalar = bool | int | float | str | None
+
+FIXED = ("name", "data", "split", "augment.judged", "trainer.epochs", "trainer.devices")
+"""What a search cannot vary: all trials learn from the same faces and are judged alike; epochs are its budget."""
+
+
+class SpaceError(MienError):
+    """A search space that cannot be read, or that a recipe cannot have."""
+
+
+class Parameter(BaseModel):
+    """The values that one setting may take: a range (`low`, `high`) or `choices`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = None
+    choices: tuple[Any, ...] | None = None
+    when: dict[str, tuple[Any, ...]] = {}
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> "Parameter":
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log or self.step is not None:
+                raise ValueError("choices beside low, high, log or step; valid: either a range or choices")
+            names = self.labels
+            if len(names) < 2 or len(set(names)) < len(names):
+                raise ValueError(f"choices {list(self.choices)}; valid: two or more different values")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("neither low and high nor choices; valid: {low, high, log, step} or {choices}")
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low:g} and high {self.high:g} are an empty range; valid: low < high")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low {self.low:g} with log; valid: above 0")
+        if self.step is not None and (self.log or not 0 < self.step <= self.high - self.low):
+            raise ValueError(f"step {self.step:g}; valid: above 0, not above high - low, and not with log")
+        return self
+
+    @property
+    def labels(self) -> list[Scalar]:
+        """The choices as single values: a list or a mapping as its JSON text."""
+        return [label(value) for value in self.choices or ()]
+
+    def active(self, chosen: Mapping[str, Scalar]) -> bool:
+        """Whether the setting is varied where these labels are chosen for the keys above it."""
+        return all(key in chosen and chosen[key] in map(label, values) for key, values in self.when.items())
+
+    def value(self, chosen: Scalar) -> Any:
+        """What a label stands for in a recipe."""
+        return chosen if self.choices is None else self.choices[self.labels.index(chosen)]
+
+
+Space = dict[str, Parameter]
+"""Dotted key -> its values, in the order of the file."""
+
+
+def label(value: Any) -> Scalar:
+    """A value of a recipe as a single value."""
+    return value if isinstance(value, Scalar) else json.dumps(value)
+
+
+def is_whole(key: str) -> bool:
+    """Whether a recipe's setting takes whole numbers only."""
+    annotation: Any = Recipe
+    for part in key.split("."):
+        models = [kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")]
+        if not models or part not in models[0].model_fields:
+            return False
+        annotation = models[0].model_fields[part].annotation
+    kinds = {annotation, *get_args(annotation)}
+    return int in kinds and float not in kinds
+
+
+def changes(space: Space, chosen: Mapping[str, Scalar]) -> list[str]:
+    """Labels by key as changes of a recipe, like "optim.lr=0.01"."""
+    return [f"{key}={json.dumps(space[key].value(value))}" for key, value in chosen.items()]
+
+
+def read_space(source: str | Path | Mapping[str, Any], recipe: Recipe) -> Space:
+    """Reads a search space and checks it against the recipe whose settings it varies.
+
+    Args:
+        source: A YAML file, or a mapping: dotted key -> {low, high, log, step} or {choices}, and `when`.
+        recipe: Each end of a range, and each choice, must make a valid recipe of it.
+
+    Raises:
+        SpaceError: All mistakes, by dotted key.
+    """
+    name, tree = ("space", dict(source)) if isinstance(source, Mapping) else _read(Path(source))
+    if not tree:
+        raise SpaceError(f"search space {name!r} is empty; valid: at least one dotted key, for instance optim.lr")
+    space: Space = {}
+    mistakes: list[str] = []
+    for key, given in tree.items():
+        try:
+            # JSON knows no tuples, so lists may stand for them although types are strict.
+            space[key] = Parameter.model_validate_json(json.dumps(given, default=str))
+        except ValidationError as error:
+            mistakes += [_explain(str(key), problem) for problem in error.errors()]
+    for key in space:
+        mistakes += _mistakes(key, space, tree, recipe)
+    if mistakes:
+        raise SpaceError(f"search space {name!r}:\n" + "\n".join(f"  {line}" for line in mistakes))
+    return space
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    if not path.is_file():
+        raise SpaceError(f"search space {str(path)!r} does not exist or is not a file; valid: a YAML file")
+    try:
+        return str(path), read_yaml(path.read_text("utf-8"), f"search space {str(path)!r}")
+    except (RecipeError, UnicodeDecodeError) as error:
+        raise SpaceError(str(error)) from None
+
+
+def _explain(key: str, problem: Any) -> str:
+    part = ".".join(str(part) for part in problem["loc"] if part not in ("int", "float"))
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: {choices('key', part, Parameter.model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if not part else f"{key}: {part} is {problem['input']!r}: {message.lower()}"
+
+
+def _mistakes(key: str, space: Space, tree: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """What is wrong with one parameter that is well formed by itself."""
+    fixed = [name for name in FIXED if key == name or key.startswith(f"{name}.")]
+    if fixed:
+        return [f"{key}: a search cannot vary {fixed[0]}; valid: other settings of a recipe"]
+    parameter = space[key]
+    above = dict.fromkeys(list(tree)[: list(tree).index(key)])
+    parents = [name for name in above if name in space and space[name].choices is not None]
+    mistakes = []
+    for name, values in parameter.when.items():
+        if name not in parents:
+            listed = ", ".join(parents) or "there is none"
+            mistakes.append(
+                f"{key}: when {name!r}; valid: a key of this space with choices that stands above: {listed}"
+            )
+            continue
+        strange = [value for value in values if label(value) not in space[name].labels]
+        if strange or not values:
+            mistakes.append(f"{key}: when {name} is {list(values)}; valid: some of {list(space[name].choices or ())}")
+    return mistakes or list(dict.fromkeys(_refused(key, parameter, space, recipe)))
+
+
+def _refused(key: str, parameter: Parameter, space: Space, recipe: Recipe) -> Iterator[str]:
+    """What the recipe says to the ends of the range, or to the choices, where the parameter is active."""
+    if parameter.choices is None and is_whole(key):
+        for name in ("low", "high", "step"):
+            if isinstance(getattr(parameter, name), float):
+                yield f"{key}: {name} is {getattr(parameter, name)}; valid: a whole number"
+                return
+    tried: Iterable[Any] = parameter.choices if parameter.choices is not None else (parameter.low, parameter.high)
+    for value in tried:
+        try:
+            load_recipe(recipe, [*_conditions(parameter, space), f"{key}={json.dumps(value)}"])
+        except RecipeError as error:
+            first, *lines = str(error).split("\n")
+            yield from (f"{key}: {line.strip().removeprefix(f'{key} ')}" for line in lines or [first])
+
+
+def _conditions(parameter: Parameter, space: Space) -> list[str]:
+    """Changes under which a parameter is active, those of its parents first."""
+    found: list[str] = []
+    for key, values in parameter.when.items():
+        found += [*_conditions(space[key], space), f"{key}={json.dumps(values[0])}"]
+    return found

@@ -1,0 +1,259 @@
+"""The table and the report of a study, drawn from the results of its cells."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mien import figures
+from mien.page import Picture, Section, Table, write_report
+from mien.recipe import Recipe
+from mien.report import NAMES, named, number, with_interval
+from mien.study import Cell, Study, StudyFolder
+from mien.study_progress import duration
+from mien.study_results import Combination, Results, collect
+from mien.table import atomic_path, write_table
+
+_SHOWN_CURVES = ("train_loss", "val_loss", "val_gender_accuracy", "val_age_group_exact", "val_age_mae")
+_AT_ONCE = 8  # lines in one chart that can still be told apart
+
+
+def write_results(study: Study, folder: StudyFolder, cells: Sequence[Cell]) -> Results:
+    """Writes the tables and the report of a study from the cells that are finished."""
+    results = collect(study, folder, cells)
+    write_table(results.runs, folder.folder / "runs.parquet")
+    write_table(results.table, folder.folder / "table.csv")
+    write_table(results.comparisons, folder.folder / "comparisons.csv")
+    with atomic_path(folder.folder / "table.md") as part:
+        part.write_text(_markdown(study, results), "utf-8")
+    sections = [
+        _result(study, results),
+        *_compared(study, results),
+        *_alarms(results),
+        *_courses(results),
+        _cost(study, results),
+        *_cells(results),
+    ]
+    write_report(f"Study {study.name}", _lead(study, results), sections, folder.folder / "report.html")
+    return results
+
+
+def shown_table(study: Study, results: Results) -> pd.DataFrame:
+    """The table of combinations as text: a column for each axis, and for each metric its value with interval."""
+    lines = []
+    for combination in results.combinations:
+        line: dict[str, str] = dict(combination.levels)
+        rows = _rows(results, combination)
+        for row in rows:
+            metric = row["metric"]
+            line[f"{named(metric)}, test"] = with_interval(metric, row["value"], row["low"], row["high"])
+            spread = [_spread(metric, row, what) for what in ("folds", "seeds")]
+            if any(spread):
+                line[f"{named(metric)}: spread"] = "; ".join(filter(None, spread))
+        counted = [row for row in rows if row["n"]]
+        line["faces"] = " / ".join(dict.fromkeys(f"{row['n']:,}" for row in counted))
+        line["subjects"] = " / ".join(dict.fromkeys(f"{row['subjects']:,}" for row in counted))
+        line["runs"] = f"{rows[0]['runs_finished']} of {rows[0]['runs']}"
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("")
+
+
+def protocol(study: Study, recipes: Sequence[Recipe]) -> str:
+    """In words, how faces were split, over which folds and with how many seeds."""
+    words = {
+        "folds": "official folds of the data set",
+        "partition": "official partition of the data set",
+        "subjects": "parts by subject",
+        "random": "random images, which LEAK where a subject has several",
+        "subject_folds": "folds made by subject",
+        "random_folds": "folds made of random images, which LEAK where a subject has several",
+    }
+    methods = dict.fromkeys(words[recipe.split.method] for recipe in recipes)
+    data = dict.fromkeys(recipe.data.source for recipe in recipes)
+    folds = f", folds {', '.join(map(str, study.folds))}" if study.folds else ""
+    seeds = f"seed{'' if len(study.seeds) == 1 else 's'} {', '.join(map(str, study.seeds))}"
+    return f"{', '.join(data)}: {' and '.join(methods)}{folds}, {seeds}"
+
+
+def _rows(results: Results, combination: Combination) -> list[dict[str, Any]]:
+    mine = np.logical_and.reduce([results.table[axis] == level for axis, level in combination.levels.items()])
+    return results.table[mine].to_dict("records")
+
+
+def _spread(metric: str, row: dict[str, Any], what: str) -> str:
+    """As "over seeds 0.4 (SD, 3 seeds)"; empty where there is only one."""
+    deviation = row[f"{what}_sd"]
+    return "" if np.isnan(deviation) else f"over {what} {number(metric, deviation)} (SD, {row[what]} {what})"
+
+
+def _method(study: Study) -> str:
+    seeds = (
+        "What training itself varies is beside it, as the spread over seeds."
+        if len(study.seeds) > 1
+        else "With one seed, how much a second training would differ is not known."
+    )
+    return (
+        "A value is over the test predictions of all folds together, each face once; with several seeds it is the mean "
+        "of theirs. Intervals are 95%, from a bootstrap that resamples whole subjects: they cover the choice of faces, "
+        f"not of training runs. {seeds} A spread is a standard deviation and no interval."
+    )
+
+
+def _about(study: Study, results: Results) -> list[str]:
+    about = [f"Protocol: {protocol(study, [found.cell.recipe for found in results.cells])}.", _method(study)]
+    if study.demonstration:
+        networks = dict.fromkeys(found.cell.recipe.model.backbone for found in results.cells)
+        about.insert(
+            0,
+            "This study was run on faces that mien draws, to check machinery: its numbers say nothing about people, "
+            f"nor about networks other than the small ones that it used ({', '.join(networks)}).",
+        )
+    return about
+
+
+def _markdown(study: Study, results: Results) -> str:
+    table = shown_table(study, results).astype(str)
+    rows = [list(map(str, table.columns)), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    words = [f"- {sentence}." for sentence in results.comparisons["in words"]]
+    alarms = [f"- {sentence}" for sentence in results.alarms]
+    parts = [f"# {study.name}", "\n".join(lines), "\n\n".join(_about(study, results))]
+    parts += ["## Comparisons", "\n".join(words)] if words else []
+    parts += ["## What looks wrong", "\n".join(alarms)] if alarms else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _lead(study: Study, results: Results) -> str:
+    finished = sum(found.finished for found in results.cells)
+    failed = sum(found.status == "failed" for found in results.cells)
+    start = f"{finished} of {len(results.cells)} runs are finished" + (f", {failed} failed" if failed else "")
+    different = results.comparisons[results.comparisons["verdict"] == "different"]
+    words = [f"{sentence}." for sentence in different["in words"].head(3)]
+    if len(results.comparisons):
+        count = f"{len(different)} of {len(results.comparisons)} comparisons found a difference."
+        words = [count, *words]
+    machinery = "Drawn faces: this checks machinery and says nothing about people. " if study.demonstration else ""
+    return f"{machinery}{start}. {' '.join(words)}".strip()
+
+
+def _result(study: Study, results: Results) -> Section:
+    tables = [Table(f"Test parts, with 95% intervals; {study.name}", shown_table(study, results))]
+    parts = _other_parts(study, results)
+    if len(parts):
+        caption = "Training and validation parts: mean over runs [lowest to highest run], no interval"
+        tables.append(Table(caption, parts))
+    return Section("Result", text=_about(study, results), tables=tables, figures=_forests(study, results))
+
+
+def _other_parts(study: Study, results: Results) -> pd.DataFrame:
+    """Metrics of training and validation faces, beside the test part's."""
+    lines = []
+    for combination in results.combinations:
+        line = dict(combination.levels)
+        for row in _rows(results, combination):
+            metric = row["metric"]
+            for split in ("train", "val"):
+                if not np.isnan(row[split]):
+                    ends = f"{number(metric, row[f'{split}_lowest'])} to {number(metric, row[f'{split}_highest'])}"
+                    line[f"{named(metric)}, {split}"] = f"{number(metric, row[split])} [{ends}]"
+            if not np.isnan(row["value"]):
+                line[f"{named(metric)}, test"] = number(metric, row["value"])
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("")
+
+
+def _forests(study: Study, results: Results) -> list[Picture]:
+    """A chart a metric: each combination's value with its interval."""
+    pictures = []
+    for metric in study.metrics:
+        rows = results.table[(results.table["metric"] == metric) & (results.table["n"] > 0)]
+        if rows.empty:
+            continue
+        axes = [axis for axis in study.axes if rows[axis].nunique() > 1] or list(study.axes)
+        labels = [", ".join(row[axis] for axis in axes) for row in rows.to_dict("records")]
+        numbers = rows[["value", "low", "high"]] * (100 if NAMES.get(metric, ("", ""))[1] == "%" else 1)
+        numbers = numbers.assign(label=labels, baseline=np.nan)
+        name = named(metric, unit=False)
+        caption = f"{name.capitalize()} on the test part, with 95% intervals over faces, n {rows['n'].max():,}"
+        pictures.append(Picture(figures.intervals(numbers, named(metric)), caption, numbers.drop(columns="baseline")))
+    return pictures
+
+
+def _compared(study: Study, results: Results) -> list[Section]:
+    if results.comparisons.empty:
+        return []
+    lines = [
+        {
+            "all else equal": row["others"],
+            "first": row["first"],
+            "second": row["second"],
+            "metric": named(row["metric"]),
+            "first minus second": with_interval(row["metric"], row["value"], row["low"], row["high"]),
+            "spread over seeds (SD)": number(row["metric"], row["seeds_sd"]),
+            "p, Holm": "" if np.isnan(row["p_holm"]) else f"{row['p_holm']:.2g}",
+            "faces": row["n"],
+            "verdict": row["verdict"],
+        }
+        for row in results.comparisons.to_dict("records")
+    ]
+    text = [
+        f"Differences are paired on the faces that both were tested on. A difference is called one where its p value, "
+        f"after Holm's correction over all of these comparisons, is below {study.alpha:g}; the intervals are 95% each, "
+        "without that correction.",
+        *(f"{sentence}." for sentence in results.comparisons["in words"]),
+    ]
+    return [Section("Comparisons", text=text, tables=[Table("Paired differences", pd.DataFrame(lines))])]
+
+
+def _alarms(results: Results) -> list[Section]:
+    if not results.alarms:
+        return [Section("What looks wrong", text=["None of the checks raised an alarm."])]
+    return [Section("What looks wrong", warnings=results.alarms)]
+
+
+def _courses(results: Results) -> list[Section]:
+    """Learning curves: the mean over the runs of each combination."""
+    logs = {
+        combination.name: pd.concat([found.run.log for found in combination.finished]).groupby("epoch").mean()
+        for combination in results.combinations
+        if combination.finished
+    }
+    pictures = []
+    for column in _SHOWN_CURVES:
+        lines = {name: log[column] for name, log in logs.items() if column in log and log[column].notna().any()}
+        names = list(lines)
+        label = column.replace("val_", "validation ").replace("train_", "training ").replace("_", " ")
+        for start in range(0, len(names), _AT_ONCE):
+            some = {name: lines[name] for name in names[start : start + _AT_ONCE]}
+            caption = f"{label.capitalize()} by epoch, mean over the runs of a combination"
+            pictures.append(Picture(figures.curves(some, label), caption, pd.DataFrame(some).reset_index()))
+    text = "Losses of runs with different tasks, losses or augmentation are not comparable."
+    return [Section("Courses of training", text=[text], figures=pictures)] if pictures else []
+
+
+def _cost(study: Study, results: Results) -> Section:
+    lines = []
+    for combination in results.combinations:
+        infos = [found.run.info for found in combination.finished]
+        seconds = [info.get("seconds_training") or 0.0 for info in infos]
+        images = [info.get("images_trained") or 0 for info in infos]
+        line: dict[str, Any] = dict(combination.levels) | {"runs": len(infos)}
+        if infos:
+            line |= {"parameters": infos[0].get("parameters"), "images": sum(images)}
+            line |= {"training": duration(sum(seconds)), "images/s": round(sum(images) / max(sum(seconds), 1e-9))}
+            line["on"] = ", ".join(dict.fromkeys(str(info.get("device")) for info in infos))
+        lines.append(line)
+    table = pd.DataFrame(lines)
+    return Section("Cost", text=["First stages come on top."], tables=[Table("Training of each combination", table)])
+
+
+def _cells(results: Results) -> list[Section]:
+    rows = pd.DataFrame(
+        [(found.cell.slug, found.status, found.reason) for found in results.cells],
+        columns=pd.Index(["cell", "status", "reason"]),
+    )
+    failed = rows[rows["status"] == "failed"]
+    warnings = [f"{cell} failed: {reason}" for cell, _, reason in failed.itertuples(index=False)]
+    table = Table("Runs of this study, each a folder in cells/", rows, folded=True)
+    return [Section("Runs", warnings=warnings, tables=[table])]

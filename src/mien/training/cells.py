@@ -1,0 +1,217 @@
+"""Runs the cells of a study, in processes that are kept and may be killed without harm to the other cells."""
+
+import fcntl
+import os
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mien.console import progress
+from mien.draw import draw_faces
+from mien.errors import MienError, choices
+from mien.recipe import Recipe, first_stage
+from mien.run import Run
+from mien.study import (
+    Cell,
+    Study,
+    StudyError,
+    StudyFolder,
+    check_folder,
+    check_roots,
+    load_study,
+    make_cells,
+    settings,
+    sources,
+)
+from mien.study_progress import StudyProgress
+from mien.table import atomic_path
+from mien.workers import Tell, Workers
+
+# torch is imported in the workers alone, inside `work`: they must set its number of threads first.
+
+_SUBJECTS = 120
+"""In the drawn faces of each data set that a demonstration needs: about 800 faces."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to train: a cell, or a first stage (`folder` None) that cells share.
+
+    `needs` names the job of the first stage that must have ended before.
+    """
+
+    name: str
+    recipe: Recipe
+    folder: Path | None
+    stages: Path
+    log_file: Path
+    needs: str | None = None
+
+
+def run_study(
+    study: str | Path | Study | Mapping[str, Any],
+    changes: Iterable[str] = (),
+    out: str | Path | None = None,
+    jobs: int = 1,
+    quick: bool = False,
+) -> StudyFolder:
+    """Runs the cells of a study that are not finished, and writes its table and report.
+
+    What was interrupted goes on; what failed is tried again; what is finished is never trained again.
+
+    Args:
+        study: The name of one that ships, a YAML file, a mapping or a study.
+        changes: Like "data.root=FOLDER", for every cell.
+        out: The study's folder; None: `studies/<name>`.
+        jobs: How many cells to run at the same time.
+        quick: The study's variant on drawn faces, which checks machinery.
+
+    Raises:
+        MienError: The study or a recipe is wrong, data are missing, or `out` holds another study; nothing has been
+            trained then. A cell that fails is no error: it is recorded, and the others go on.
+    """
+    if jobs < 1:
+        raise StudyError(f"jobs {jobs!r}: valid: 1 or more")
+    asked = load_study(study, quick)
+    folder = StudyFolder(Path(out) if out is not None else Path("studies") / asked.name)
+    cells = make_cells(asked, changes, folder.faces.resolve() if asked.demonstration else None)
+    check_folder(folder, cells)
+    (folder.folder / "cells").mkdir(parents=True, exist_ok=True)
+    left = [cell for cell in cells if not folder.run(cell).finished]
+    try:
+        if left:
+            with _alone(folder.folder):
+                if asked.demonstration:
+                    _draw(folder.faces, sources(cells))
+                check_roots(left)
+                _run(folder, cells, left, jobs)
+    finally:
+        _write_results(asked, folder, cells)
+    return folder
+
+
+def _write_results(study: Study, folder: StudyFolder, cells: list[Cell]) -> None:
+    if any(folder.run(cell).finished for cell in cells):
+        from mien.study_report import write_results
+
+        write_results(study, folder, cells)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second process from running the same study; the lock ends with the process, however that ends."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StudyError(f"study folder {str(folder)!r} is in use: another process runs this study") from None
+        yield
+
+
+def _draw(faces: Path, layouts: list[str]) -> None:
+    """Draws the faces of a demonstration that are not there yet."""
+    for layout in layouts:
+        if layout not in ("adience", "celeba"):
+            raise StudyError(f"a demonstration draws its faces; {choices('layout', layout, ('adience', 'celeba'))}")
+        if not (faces / layout).exists():
+            part = faces / f"{layout}.part"
+            with progress(f"drawing {layout}") as tell:
+                draw_faces(part, layout, subjects=_SUBJECTS, progress=tell)
+            part.rename(faces / layout)
+
+
+def _run(folder: StudyFolder, cells: list[Cell], left: list[Cell], jobs: int) -> None:
+    """Runs what is left, as many jobs at a time as asked for."""
+    waiting = make_jobs(folder, left)
+    failed: dict[str, str] = {}
+    unfinished = {job.name for job in waiting}
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    workers = Workers(jobs, work, {"OMP_NUM_THREADS": str(threads)})
+    by_slug = {cell.slug: cell for cell in left}
+    done = len(cells) - len(left)
+    with StudyProgress(waiting, len(cells), done, jobs) as shown:
+        try:
+            while waiting or workers.busy:
+                for job in [job for job in waiting if job.needs in failed]:
+                    waiting.remove(job)
+                    _fail(folder, by_slug[job.name], f"its first stage failed: {failed[str(job.needs)]}", shown)
+                for job in _ready(waiting, unfinished, workers.free):
+                    waiting.remove(job)
+                    shown.began(job.name)
+                    workers.start(job.name, job)
+                for event in workers.wait() if workers.busy else ():
+                    if event.kind == "told":
+                        shown.told(event.job, event.value)
+                        continue
+                    unfinished.discard(event.job)
+                    if event.value is None:
+                        shown.finished(event.job)
+                    elif event.job in by_slug:
+                        _fail(folder, by_slug[event.job], event.value, shown)
+                    else:
+                        failed[event.job] = event.value
+                        shown.failed(event.job, event.value)
+        finally:
+            workers.close()
+
+
+def _ready(waiting: list[Job], unfinished: set[str], free: int) -> list[Job]:
+    return [job for job in waiting if job.needs not in unfinished][:free]
+
+
+def _fail(folder: StudyFolder, cell: Cell, reason: str, shown: StudyProgress) -> None:
+    with atomic_path(folder.failure_file(cell)) as part:
+        part.write_text(reason + "\n", "utf-8")
+    shown.failed(cell.slug, reason)
+
+
+def make_jobs(folder: StudyFolder, cells: list[Cell]) -> list[Job]:
+    """The runs to train in their order: each cell's, and each first stage once, before the first that needs it."""
+    jobs: list[Job] = []
+    stages: dict[str, str] = {}
+    for cell in cells:
+        stage = first_stage(cell.recipe)
+        needs = None
+        if stage is not None:
+            key = repr(sorted(settings(stage).items(), key=str))
+            if key not in stages:
+                stages[key] = f"first-stage-{len(stages) + 1}_{stage.data.source}"
+                log_file = folder.folder / "cells" / f"{stages[key]}.log"
+                jobs.append(Job(stages[key], stage, None, folder.stages, log_file))
+            needs = stages[key]
+        run = folder.run(cell)
+        jobs.append(Job(cell.slug, cell.recipe, run.folder, folder.stages, folder.log_file(cell), needs))
+    return jobs
+
+
+def work(job: Job, tell: Tell) -> str | None:
+    """Trains one run in a worker; returns why it failed, or None. What it prints goes to the job's log file."""
+    _print_to(job.log_file)
+    begin = time.strftime("%Y-%m-%d %H:%M:%S")
+    print(f"--- {job.name}, {begin}", flush=True)
+    reason_file = job.log_file.with_suffix(".failed")
+    reason_file.unlink(missing_ok=True)
+    try:
+        from mien.training.fit import stage_folder, train
+
+        folder = stage_folder(job.recipe, job.stages) if job.folder is None else job.folder
+        if not Run(folder).finished:
+            train(job.recipe, out=folder, stages=job.stages, on_epoch=tell)
+    except MienError as error:
+        print(f"failed: {error}", flush=True)
+        return str(error)
+    except (Exception, SystemExit) as error:  # one cell's trouble, of whatever kind, is not the others'
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _print_to(file: Path) -> None:
+    """Sends all output of this process, that of libraries and subprocesses too, to the end of a file."""
+    with file.open("a", encoding="utf-8") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)

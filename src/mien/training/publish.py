@@ -1,0 +1,358 @@
+"""Publishing: what others need to use, judge and repeat a run, and nothing that names a file or a person.
+
+A published model is a folder, or a repository of the Hugging Face Hub, of the files `hub.FILES`: weights, network,
+recipe, metrics, facts of the run, and a model card. It is read wherever a run is.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import onnx
+import pandas as pd
+import yaml
+
+from mien import __version__
+from mien.datasets import SOURCES, data_root
+from mien.draw import MARKER
+from mien.errors import MienError
+from mien.hub import FILES, PREFIX, Repository, repository, unreachable
+from mien.recipe import Recipe, without_paths
+from mien.report import (
+    HEADLINES,
+    Score,
+    label_counts,
+    metrics_table,
+    named,
+    protocol,
+    protocol_in_full,
+    scores,
+    with_interval,
+)
+from mien.run import Run, open_run
+from mien.table import SPLITS
+from mien.training.onnxfile import describe, description
+
+FACTS = (
+    "status",
+    "versions",
+    "faces",
+    "parameters",
+    "parameters_frozen",
+    "input",
+    "device",
+    "epochs",
+    "images_trained",
+    "seconds_training",
+)
+"""What of run.json is published as it is; leaks, ledger and lineage without their examples."""
+
+DRAWN = "Faces drawn by mien, of nobody: free to use. They check machinery; a score on them says nothing about people."
+
+_CALIBRATION = ("gender_ece", "age_group_ece", "age_interval_coverage")
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_OWN = "the publisher's own data"
+_EXAMPLE = re.compile(r"(, for instance |; looked for ).*")
+
+
+def publish(run: str | Path | Run, destination: str, license: str | None = None) -> list[str]:
+    """Writes a run, without its faces and predictions, to a folder or to the Hub.
+
+    A published model may be published again, from a folder to the Hub: its files go there as they are.
+
+    Args:
+        run: A finished run, or a published model.
+        destination: A folder, new or with an earlier publication, which is replaced; or `hub:OWNER/NAME`.
+        license: What the publisher allows, as an identifier of the Hub, for instance "cc-by-nc-4.0"; the terms of the
+            data are stated whatever it is.
+
+    Returns:
+        What whoever shares it should know: leaks, and the terms of the data.
+
+    Raises:
+        MienError: The run is not finished or not evaluated, the destination holds other files, is no name of the Hub
+            or cannot be reached, or the license is no identifier.
+    """
+    source, repo = open_run(run), repository(destination)
+    if license is not None and source.published:
+        raise MienError(f"--license {license!r}: the card of the published model {source.name!r} is written already")
+    if license is not None and not _LICENSE.fullmatch(license):
+        raise MienError(f"--license {license!r} is no identifier; valid: as on the Hub, for instance cc-by-nc-4.0, mit")
+    if repo is not None and repo.revision:
+        raise MienError(f"{destination!r}: a revision is for reading; publish to {PREFIX}{repo.name}")
+    folder = Path(destination).expanduser()
+    if repo is None:
+        _check_folder(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mien-", dir=folder.parent if repo is None else None) as place:
+        made = Path(place) / "new"
+        made.mkdir()
+        if source.published:
+            _copy(source, made)
+        else:
+            _write(source, made, destination if repo is not None else folder.name, license)
+        if repo is not None:
+            _upload(made, repo, f"{source.name}, published by mien {__version__}")
+        else:
+            if folder.exists():
+                folder.rename(Path(place) / "old")
+            made.rename(folder)
+    if source.published:
+        return []
+    return [*_warnings(public_facts(source)), *notices(source).values()]
+
+
+def _check_folder(folder: Path) -> None:
+    """Only a publication is ever replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise MienError(f"destination {str(folder)!r} is a file; valid: a folder, or {PREFIX}OWNER/NAME")
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    others = sorted(names - set(FILES))
+    if others or (names and not Run(folder).published):
+        raise MienError(
+            f"destination {str(folder)!r} holds other files, for instance {(others or sorted(names))[0]!r}; valid: a "
+            f"new folder, one with an earlier publication, or {PREFIX}OWNER/NAME"
+        )
+
+
+def _copy(source: Run, folder: Path) -> None:
+    missing = [name for name in FILES if not (source.folder / name).is_file()]
+    if missing:
+        raise MienError(f"{str(source.folder)!r} is not a whole published model: {missing[0]!r} is missing")
+    for name in FILES:
+        shutil.copyfile(source.folder / name, folder / name)
+
+
+def _write(run: Run, folder: Path, shown: str, license: str | None) -> None:
+    """All files of a publication; `shown` is how the card tells to call it."""
+    for file in (run.weights_file, run.model_file, run.metrics_file):
+        if not file.is_file():
+            raise MienError(f"run {str(run.folder)!r} holds no {file.name}; `mien train` and `mien evaluate` write it")
+    recipe, facts = without_paths(run.recipe), public_facts(run)
+    shutil.copyfile(run.weights_file, folder / "model.safetensors")
+    shutil.copyfile(run.metrics_file, folder / "metrics.csv")
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), "utf-8")
+    facts |= {"published": {"name": run.name, "license": license, "by": f"mien {__version__}"}}
+    (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+    model = onnx.load(run.model_file)
+    lineage = {"dataset": recipe.data.source, "labels": recipe.data.labels, "faces": facts.get("faces")}
+    lineage |= {"init": facts["lineage"], "leaks": facts["leaks"]}
+    told = {"recipe": recipe.model_dump(mode="json"), "lineage": lineage}
+    describe(model, description(model) | told)
+    onnx.save(model, folder / "model.onnx")
+    (folder / "README.md").write_text(model_card(run, shown, license), "utf-8")
+
+
+def public_facts(run: Run) -> dict[str, Any]:
+    """What run.json says, without examples: they are names of files, which may name people."""
+    info = run.info
+    ledger = info.get("ledger")
+    if ledger:
+        entries = [entry | {"reason": _general(entry["reason"]), "example": ""} for entry in ledger["entries"]]
+        ledger = ledger | {"entries": entries}
+    leaks = [_general(leak) for leak in info.get("leaks") or ()]
+    lineage = _public_lineage(info.get("lineage") or {"weights": without_paths(run.recipe).init.weights})
+    return {key: info[key] for key in FACTS if key in info} | {"leaks": leaks, "ledger": ledger, "lineage": lineage}
+
+
+def _public_lineage(lineage: dict[str, Any]) -> dict[str, Any]:
+    public = dict(lineage)
+    if public.get("leaks"):
+        public["leaks"] = [_general(leak) for leak in public["leaks"]]
+    if public.get("from"):
+        public["from"] = _public_lineage(public["from"])
+    return public
+
+
+def _general(words: str) -> str:
+    """A sentence of a ledger or a leak without its example."""
+    return _EXAMPLE.sub("", words)
+
+
+def notices(run: Run) -> dict[str, str]:
+    """The terms of each data set that the weights have seen, by name, the run's own first."""
+    recipe, step = run.recipe, public_facts(run)["lineage"]
+    found = _notices(list(run.faces["dataset"].unique()), recipe.data.root)
+    if recipe.init.data is not None:
+        found |= _notices([recipe.init.data.source], recipe.init.data.root)
+        step = step.get("from")
+    while step:
+        found |= _notices([step["dataset"]] if "dataset" in step else [], None)
+        step = step.get("from")
+    return found
+
+
+def _notices(names: list[str], root: str | None) -> dict[str, str]:
+    if root is not None and (data_root(root) / MARKER).is_file():
+        return {f"{name} (drawn)": DRAWN for name in names}
+    # Of a table of one's own the column `dataset` may name a file.
+    known = [name if name in SOURCES else "csv" for name in names]
+    return {_OWN if name == "csv" else name: SOURCES[name].NOTICE for name in known}
+
+
+def model_card(run: Run, shown: str, license: str | None) -> str:
+    """The model card of an evaluated run, in Markdown with the Hub's metadata on top.
+
+    Args:
+        run: A finished run.
+        shown: The folder or name on the Hub to be given in the example of use.
+        license: As in `publish`.
+    """
+    facts, recipe = public_facts(run), without_paths(run.recipe)
+    table = run.metrics
+    rows = scores(table[table["split"] == "test"])
+    everyone = [row for row in rows if row.group == "all"]
+    terms = notices(run)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mien"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"table": _table, "plain": _plain}
+    return environment.get_template("card.md").render(
+        front=_front_matter(recipe, license),
+        name=run.name,
+        shown=shown,
+        license=license,
+        recipe=recipe,
+        facts=facts,
+        tasks=recipe.tasks.predicted(),
+        data=", then ".join(reversed(terms)),
+        judged=next(iter(terms)),
+        warnings=_warnings(facts),
+        terms=pd.DataFrame({"data set": list(terms), "terms": list(terms.values())}),
+        lineage=_steps(facts["lineage"]),
+        parts=_parts(run),
+        ledger=facts["ledger"],
+        ledger_words=_ledger_words(run.recipe, facts["ledger"]),
+        entries=pd.DataFrame((facts["ledger"] or {}).get("entries", [])).reindex(columns=["kind", "rows", "reason"]),
+        protocol=protocol(run),
+        protocol_in_full=protocol_in_full(run),
+        result=metrics_table([row for row in everyone if row.metric not in _CALIBRATION]),
+        groups=_by_group(rows),
+        calibration=metrics_table([row for row in everyone if row.metric in _CALIBRATION]).iloc[:, :4],
+        cost=_cost(facts),
+        made_with={name: version for name, version in facts.get("versions", {}).items() if name != "platform"},
+    )
+
+
+def _by_group(rows: list[Score]) -> pd.DataFrame:
+    """A line a group, a column a headline metric; where not all faces of the group count, n says how many do."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.group != "all" and row.metric == "coverage":
+            lines[row.group] = {"group": row.group.replace("=", ": ").replace("_", " "), "faces": f"{row.n:,}"}
+    for row in rows:
+        if row.group != "all" and row.metric in HEADLINES:
+            value = with_interval(row.metric, row.value, row.low, row.high)
+            own = "" if f"{row.n:,}" == lines[row.group]["faces"] else f" (n {row.n:,})"
+            lines[row.group][f"{named(row.metric)} [95% interval]"] = value + own
+    return pd.DataFrame(list(lines.values())).fillna("–")
+
+
+def _front_matter(recipe: Recipe, license: str | None) -> str:
+    """The metadata that the Hub reads."""
+    own = {"license": license} if license else {"license": "other", "license_name": "not-stated"}
+    tasks = recipe.tasks.predicted()
+    tags = ["mien", "onnx", "timm", "faces", *(f"perceived-{task.replace('_', '-')}" for task in tasks)]
+    metrics = ["accuracy"] * (not {"gender", "age_group"}.isdisjoint(tasks)) + ["mae"] * ("age" in tasks)
+    tree = own | {"library_name": "mien", "pipeline_tag": "image-classification", "tags": tags, "metrics": metrics}
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
+def _warnings(facts: dict[str, Any]) -> list[str]:
+    flatters = "; it flatters the scores below."
+    found = [f"Leak, allowed by the recipe: {leak}{flatters}" for leak in facts["leaks"]]
+    step = facts["lineage"]
+    while step:
+        if "run" in step and step.get("leaks") is None:
+            found.append(f"Whether faces that taught {step['run']!r} are in the test part could not be checked.")
+        found += [
+            f"Leak from {step['run']!r}, allowed by the recipe: {leak}{flatters}" for leak in step.get("leaks") or ()
+        ]
+        step = step.get("from")
+    return found
+
+
+def _steps(lineage: dict[str, Any]) -> list[str]:
+    """The lineage in sentences, the last step first."""
+    if "run" not in lineage:
+        weights = lineage["weights"]
+        words = {
+            "none": "random weights",
+            "imagenet": "weights learnt from ImageNet, as timm has them",
+            "package": "weights learnt from ImageNet, as the package registry has them",
+        }
+        return [words.get(weights, f"weights of {weights!r}, of which mien knows no more")]
+    count = (lineage.get("faces") or {}).get("train")
+    faces = "faces" if count is None else f"{count:,} faces"
+    labels = f" (label policy {lineage['labels']})" if lineage.get("labels") else ""
+    learnt = ", ".join(lineage.get("tasks") or ())
+    step = f"run {lineage['run']!r}: {learnt} of {faces} of {lineage['dataset']}{labels}"
+    return [step, *(_steps(lineage["from"]) if lineage.get("from") else [])]
+
+
+def _ledger_words(recipe: Recipe, ledger: dict[str, Any] | None) -> str:
+    """Which faces were taken, and how many."""
+    if recipe.data.faces is not None or ledger is None:
+        return "The faces are those of a table of the publisher's own."
+    policy = recipe.data.labels or next(iter(SOURCES[recipe.data.source].LABELS))
+    means = SOURCES[recipe.data.source].LABELS[policy]
+    counts = f"{ledger['read']:,} rows read, {ledger['kept']:,} kept"
+    return f"Source {recipe.data.source}, label policy {policy!r} ({means}): {counts}."
+
+
+def _parts(run: Run) -> pd.DataFrame:
+    counts = label_counts(run.faces, "split")
+    return counts.loc[[part for part in SPLITS if part in counts.index]].reset_index(names="part")
+
+
+def _cost(facts: dict[str, Any]) -> pd.DataFrame:
+    names = {
+        "parameters": "parameters",
+        "parameters_frozen": "of which frozen",
+        "epochs": "epochs",
+        "images_trained": "images trained on",
+        "seconds_training": "seconds of training",
+        "device": "device",
+    }
+    known = {name: facts[key] for key, name in names.items() if facts.get(key) is not None}
+    values = [f"{value:,.0f}" if isinstance(value, int | float) else value for value in known.values()]
+    return pd.DataFrame({"cost": list(known), "": values})
+
+
+def _table(rows: pd.DataFrame) -> str:
+    """A Markdown table of text."""
+    lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.itertuples(index=False, name=None)]
+    return "\n".join(f"| {' | '.join(_plain(cell).replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+
+def _plain(value: Any) -> str:
+    """Text that cannot be taken for markup."""
+    text = " ".join(str(value).split())
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]&#40;").replace("`", "&#96;")
+
+
+def _upload(folder: Path, repo: Repository, message: str) -> None:
+    from huggingface_hub import HfApi
+
+    api, name = HfApi(), f"{PREFIX}{repo.name}"
+    try:
+        api.create_repo(repo.name, exist_ok=True)
+        others = sorted(set(api.list_repo_files(repo.name)) - {*FILES, ".gitattributes"})
+        if not others:
+            api.upload_folder(repo_id=repo.name, folder_path=folder, commit_message=message)
+    except Exception as error:  # the client's own classes, and those of what it asks the network with
+        advice = "valid without network: a folder, to be published again later"
+        raise unreachable(name, error, advice) from error
+    if others:
+        raise MienError(
+            f"{name!r} holds other files, for instance {others[0]!r}; valid: a new name, or that of an earlier "
+            "publication"
+        )
