@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from mien.recipe import Recipe, RecipeError, load_recipe, recipe_names
+from mien.recipe import Recipe, RecipeError, first_stage, load_recipe, recipe_names
 
 
 def mistake(*changes, recipe=None):
@@ -97,3 +97,43 @@ def test_unknown_names_files_and_yaml(tmp_path):
         (tmp_path / "broken.yaml").write_text(text)
         with pytest.raises(RecipeError, match=words):
             load_recipe(tmp_path / "broken.yaml")
+
+
+def test_a_recipe_may_start_from_another(tmp_path):
+    (tmp_path / "low.yaml").write_text("tasks: [gender]\nmodel: {image_size: 64, hidden: [8]}\noptim: {lr: 0.1}\n")
+    (tmp_path / "high.yaml").write_text("base: low.yaml\ntasks: {age: {}}\nmodel: {hidden: []}\n")
+    recipe = load_recipe(tmp_path / "high.yaml", ["optim.lr=0.2"])
+    assert recipe.name == "high" and recipe.model.image_size == 64 and recipe.model.hidden == ()
+    assert list(recipe.tasks.named()) == ["gender", "age"] and recipe.optim.lr == 0.2
+    (tmp_path / "high.yaml").write_text("base: low.yaml\ntasks: [age]\n")
+    assert list(load_recipe(tmp_path / "high.yaml").tasks.named()) == ["age"]
+    assert load_recipe({"base": "demo-gender"}).model.backbone == "test_resnet"
+
+
+def test_a_base_that_leads_back_or_nowhere_is_an_error(tmp_path):
+    (tmp_path / "one.yaml").write_text("base: two.yaml\n")
+    (tmp_path / "two.yaml").write_text("base: one.yaml\n")
+    assert "its own base" in mistake(recipe=tmp_path / "one.yaml")
+    (tmp_path / "two.yaml").write_text("base: demo-gendre\n")
+    assert "'demo-gendre'" in mistake(recipe=tmp_path / "one.yaml")
+
+
+def test_a_first_stage_takes_from_the_second_what_it_has_not_of_its_own():
+    stage = {"data": {"source": "celeba"}, "split": {"method": "partition"}, "tasks": ["gender"]}
+    recipe = load_recipe({"tasks": ["age"], "optim": {"lr": 0.3}, "init": {"weights": "none", **stage}})
+    first = first_stage(recipe)
+    assert first.data.source == "celeba" and first.split.method == "partition" and first.optim.lr == 0.3
+    assert list(first.tasks.named()) == ["gender"] and first.init.weights == "none" and first.init.data is None
+    assert first_stage(load_recipe({})) is None
+
+
+def test_settings_of_a_first_stage_need_its_data():
+    assert "needs init.data" in mistake("init.tasks=[gender]")
+    assert "first stage" in mistake("init.data.source=celeba", "init.trainer={epochs: 1}", "init.optim={warmup: 2.0}")
+
+
+def test_further_columns_are_no_columns_of_the_spine():
+    gender = {"tasks": ["gender"]}
+    assert list(load_recipe(gender, ["tasks.columns={race: {}}"]).tasks.named()) == ["gender", "race"]
+    assert "'subject'" in mistake("tasks.columns={subject: {}}", recipe=gender)
+    assert "no task" in mistake("tasks={columns: {race: {}}}")

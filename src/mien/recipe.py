@@ -86,6 +86,8 @@ class _Task(_Settings):
 class Column(_Task):
     """A categorical column that only helps to train the body: it is never predicted."""
 
+    class_weights: bool = Field(False, description="weigh classes by their inverse frequency in the training part")
+
 
 class Gender(_Task):
     """Perceived gender: one logit."""

@@ -92,7 +92,11 @@ def test_two_steps_move_what_is_not_frozen_and_nothing_else(name):
     before = {key: value.clone() for key, value in net.state_dict().items()}
     optimizer = make_optimizer(net, recipe.optim)
     images = torch.randint(0, 256, (2, 3, recipe.model.image_size, recipe.model.image_size), dtype=torch.uint8)
-    targets = {"gender": torch.tensor([0.0, 1.0]), "age_group": torch.tensor([2.0, 6.0]), "age": torch.tensor([9.0, 50])}
+    targets = {
+        "gender": torch.tensor([0.0, 1.0]),
+        "age_group": torch.tensor([2.0, 6.0]),
+        "age": torch.tensor([9.0, 50]),
+    }
     for _ in range(2):
         optimizer.zero_grad()
         logits = net(images)

@@ -136,13 +136,10 @@ class FaceTraining(pl.LightningModule):
         }
 
     def _learning_loss(self, losses: dict[str, Tensor]) -> Tensor:
-        terms = [self._weights[task] * loss for task, loss in losses.items()]
-        if self.log_variance:
-            terms = [
-                torch.exp(-value) * term + value / 2
-                for term, value in zip(terms, self.log_variance.values(), strict=True)
-            ]
-        total = torch.stack(terms).sum()
+        terms = {task: self._weights[task] * loss for task, loss in losses.items()}
+        for task, value in self.log_variance.items():
+            terms[task] = torch.exp(-value) * terms[task] + value / 2
+        total = torch.stack(list(terms.values())).sum()
         l2 = self.recipe.model.l2
         return total + l2 * self.net.squared_weights() if l2 else total
 
