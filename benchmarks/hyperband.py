@@ -3,7 +3,7 @@
     MIEN_SHARED_DATA=FOLDER python benchmarks/hyperband.py curves [--configurations 60] [--jobs 1]
     MIEN_SHARED_DATA=FOLDER python benchmarks/hyperband.py noise
     python benchmarks/hyperband.py replay [--seeds 30]
-    MIEN_SHARED_DATA=FOLDER python benchmarks/hyperband.py live [--seed 0]
+    MIEN_SHARED_DATA=FOLDER python benchmarks/hyperband.py live [--seed 0] [--trials N]
 
 - `curves` trains random configurations of `hyperband.yaml` and `hyperband_space.yaml` to full length and keeps their
   learning curves in `hyperband_curves.csv`; what is there already is not trained again.
@@ -87,10 +87,10 @@ def curve(number: int, changes: list[str], work: Path, seed: int = 0) -> list[di
     return [
         {
             "configuration": number,
-            **chosen,
+            **{key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in chosen.items()},
             "epoch": int(row["epoch"]),
-            "val_loss": row["val_loss"],
-            "val_gender_accuracy": row["val_gender_accuracy"],
+            "val_loss": round(row["val_loss"], 6),
+            "val_gender_accuracy": round(row["val_gender_accuracy"], 6),
             "seconds": round(wall / len(log), 3),
         }
         for row in log.to_dict("records")
@@ -308,7 +308,8 @@ def live(options) -> None:
     """One search by `mien tune` on the same task, beside the random search that is stored."""
     from mien.training.tune import tune
 
-    run = tune(RECIPE, SPACE, options.work / f"live-{options.seed}", changes=subset(options.work), seed=options.seed)
+    changes, out = subset(options.work), options.work / f"live-{options.seed}"
+    run = tune(RECIPE, SPACE, out, changes=changes, seed=options.seed, trials=options.trials)
     ledger = pd.read_csv(run.folder.parent / "ledger.csv").iloc[-1]
     stored = Stored()
     whole = len(stored.settings) * stored.epochs
@@ -332,6 +333,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, help="of live; default: one round of Hyperband as published")
     parser.add_argument("--work", type=Path, default=Path("runs/hyperband"))
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

@@ -171,13 +171,16 @@ def study(
     out: Annotated[Path | None, typer.Option(help="Folder of the study; default: studies/<study>.")] = None,
     jobs: Annotated[int, typer.Option(help="How many runs to train at the same time.")] = 1,
     quick: Annotated[bool, typer.Option(help="The variant on drawn faces: minutes, to check machinery.")] = False,
-    plan: Annotated[bool, typer.Option(help="Only list the runs, what is missing and about how long it takes.")] = False,
+    plan: Annotated[
+        bool, typer.Option(help="List the runs, what is missing and about how long it takes.")
+    ] = False,
 ) -> None:
     """Train and compare what a study asks for; the same command goes on with what is not finished."""
     from mien.errors import MissingExtra
 
     try:
-        from mien.training.cells import run_study, show_plan, show_study
+        from mien.training.cells import run_study
+        from mien.training.plan import show_plan
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mien"):
             raise
@@ -186,11 +189,13 @@ def study(
         show_plan(study, set or (), out, jobs, quick)
         return
     try:
-        folder = run_study(study, set or (), out, jobs, quick)
+        results = run_study(study, set or (), out, jobs, quick)
     except KeyboardInterrupt:
         print("mien: interrupted; the same command goes on where it was", file=sys.stderr)
         raise typer.Exit(130) from None
-    show_study(folder)
+    failed = sum(found.status == "failed" for found in results.cells)
+    if failed:
+        raise MienError(f"{failed} of {len(results.cells)} runs failed, see above; the same command tries them again")
 
 
 @app.command(epilog="Example: mien studies")

@@ -6,14 +6,13 @@ A study file says only what varies. Each combination of levels, fold and seed is
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mien.errors import MienError, choices
@@ -54,6 +53,7 @@ class Study(_Strict):
     folds: tuple[int, ...] = Field((), description="each sets split.test_fold; none: the recipe's own split")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="each sets trainer.seed")
     compare: tuple[str, ...] = Field((), description="axes whose levels are compared in pairs, all else equal")
+    reference: dict[str, str] = Field({}, description="axis to compare -> the level that the others are compared with")
     metrics: tuple[str, ...] = Field(("gender_accuracy",), min_length=1)
     alpha: float = Field(0.05, gt=0, lt=0.5, description="bound of the p values, after Holm's correction")
     demonstration: bool = Field(False, description="on drawn faces: it checks machinery and says nothing about people")
@@ -80,6 +80,11 @@ class Study(_Strict):
                 raise ValueError(f"compare: {choices('axis', axis, self.axes)}")
             if len(self.axes[axis]) < 2:
                 raise ValueError(f"compare: axis {axis!r} has one level; valid: axes with two and more")
+        for axis, level in self.reference.items():
+            if axis not in self.compare:
+                raise ValueError(f"reference: {choices('axis to compare', axis, self.compare)}")
+            if level not in self.axes[axis]:
+                raise ValueError(f"reference: {choices(f'level of {axis!r}', level, self.axes[axis])}")
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ValueError(f"metrics: {choices('metric', metric, METRICS)}")
@@ -345,8 +350,15 @@ def metrics_of(recipe: Recipe) -> list[str]:
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """What a run computes, by dotted key; not where and how."""
-    table = pd.json_normalize(recipe.model_dump(mode="json"))
-    return {str(key): table[key].iloc[0] for key in table.columns if key not in _PLACE}
+    return {key: value for key, value in _flat(recipe.model_dump(mode="json")) if key not in _PLACE}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def check_folder(folder: StudyFolder, cells: Iterable[Cell]) -> None:

@@ -12,7 +12,7 @@ from mien.recipe import Recipe
 from mien.report import NAMES, named, number, with_interval
 from mien.study import Cell, Study, StudyFolder
 from mien.study_progress import duration
-from mien.study_results import Combination, Results, collect
+from mien.study_results import Combination, Results, collect, records
 from mien.table import atomic_path, write_table
 
 _SHOWN_CURVES = ("train_loss", "val_loss", "val_gender_accuracy", "val_age_group_exact", "val_age_mae")
@@ -49,14 +49,16 @@ def shown_table(study: Study, results: Results) -> pd.DataFrame:
             metric = row["metric"]
             line[f"{named(metric)}, test"] = with_interval(metric, row["value"], row["low"], row["high"])
             spread = [_spread(metric, row, what) for what in ("folds", "seeds")]
-            if any(spread):
-                line[f"{named(metric)}: spread"] = "; ".join(filter(None, spread))
+            line[f"{named(metric)}: spread"] = "; ".join(filter(None, spread))
         counted = [row for row in rows if row["n"]]
         line["faces"] = " / ".join(dict.fromkeys(f"{row['n']:,}" for row in counted))
-        line["subjects"] = " / ".join(dict.fromkeys(f"{row['subjects']:,}" for row in counted))
+        line["subjects"] = " / ".join(
+            dict.fromkeys(f"{row['subjects']:,}" if row["subjects"] else "not known" for row in counted)
+        )
         line["runs"] = f"{rows[0]['runs_finished']} of {rows[0]['runs']}"
         lines.append(line)
-    return pd.DataFrame(lines).fillna("")
+    table = pd.DataFrame(lines)
+    return table[[column for column in table.columns if (table[column] != "").any()]]
 
 
 def protocol(study: Study, recipes: Sequence[Recipe]) -> str:
@@ -78,7 +80,7 @@ def protocol(study: Study, recipes: Sequence[Recipe]) -> str:
 
 def _rows(results: Results, combination: Combination) -> list[dict[str, Any]]:
     mine = np.logical_and.reduce([results.table[axis] == level for axis, level in combination.levels.items()])
-    return results.table[mine].to_dict("records")
+    return records(results.table[mine])
 
 
 def _spread(metric: str, row: dict[str, Any], what: str) -> str:
@@ -95,8 +97,9 @@ def _method(study: Study) -> str:
     )
     return (
         "A value is over the test predictions of all folds together, each face once; with several seeds it is the mean "
-        "of theirs. Intervals are 95%, from a bootstrap that resamples whole subjects: they cover the choice of faces, "
-        f"not of training runs. {seeds} A spread is a standard deviation and no interval."
+        "of theirs. Intervals are 95%, from a bootstrap that resamples whole subjects, or faces whose subject is not "
+        f"known: they cover the choice of faces, not of training runs. {seeds} A spread is a standard deviation and no "
+        "interval."
     )
 
 
@@ -170,8 +173,8 @@ def _forests(study: Study, results: Results) -> list[Picture]:
         rows = results.table[(results.table["metric"] == metric) & (results.table["n"] > 0)]
         if rows.empty:
             continue
-        axes = [axis for axis in study.axes if rows[axis].nunique() > 1] or list(study.axes)
-        labels = [", ".join(row[axis] for axis in axes) for row in rows.to_dict("records")]
+        axes = [axis for axis in study.axes if len(set(rows[axis])) > 1] or list(study.axes)
+        labels = [", ".join(row[axis] for axis in axes) for row in records(rows)]
         numbers = rows[["value", "low", "high"]] * (100 if NAMES.get(metric, ("", ""))[1] == "%" else 1)
         numbers = numbers.assign(label=labels, baseline=np.nan)
         name = named(metric, unit=False)
@@ -195,7 +198,7 @@ def _compared(study: Study, results: Results) -> list[Section]:
             "faces": row["n"],
             "verdict": row["verdict"],
         }
-        for row in results.comparisons.to_dict("records")
+        for row in records(results.comparisons)
     ]
     text = [
         f"Differences are paired on the faces that both were tested on. A difference is called one where its p value, "

@@ -136,6 +136,11 @@ def collect(study: Study, folder: StudyFolder, cells: Iterable[Cell]) -> Results
     )
 
 
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dictionaries."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
 def runs_table(study: Study, cells: Sequence[Found]) -> pd.DataFrame:
     """A row for each cell: levels, fold, seed, status, the settings that vary, cost and headline metrics."""
     given = [settings(found.cell.recipe) for found in cells]
@@ -157,19 +162,25 @@ def runs_table(study: Study, cells: Sequence[Found]) -> pd.DataFrame:
 def combinations_table(study: Study, combinations: Sequence[Combination]) -> pd.DataFrame:
     """A row for each combination and metric, over pooled test predictions, as numbers.
 
-    `value low high n subjects` are those of the mean over seeds, with its interval over faces; `folds_sd` and
-    `seeds_sd` are the standard deviations of the value over folds and over seeds, which is no interval.
+    `value low high n` and `subjects` (0 where they are not known) are those of the mean over seeds, with its interval
+    over faces; `folds_sd` and `seeds_sd` are the standard deviations of the value over folds and over seeds, which is
+    no interval.
     """
     rows = []
     for combination, metric in itertools.product(combinations, study.metrics):
         tables = combination.judged(metric)
         row: dict[str, Any] = {**combination.levels, "metric": metric}
         mean = metrics.mean_over_runs(tables, metric) if tables else metrics.Mean(np.nan, np.nan, np.nan, 0, 0)
-        row |= mean._asdict() | _spreads(combination, metric, tables)
+        row |= mean._asdict() | {"subjects": _subjects(tables)} | _spreads(combination, metric, tables)
         row |= {"runs_finished": len(combination.finished), "runs": len(combination.cells)}
         seconds = [found.run.info.get("seconds_training") or 0.0 for found in combination.finished]
         rows.append(row | {"seconds": sum(seconds) if seconds else np.nan})
     return pd.DataFrame(rows)
+
+
+def _subjects(tables: Sequence[pd.DataFrame]) -> int:
+    """How many subjects there are; 0 where they are not known, so that each face stands for itself."""
+    return int(tables[0]["subject"].nunique()) if tables else 0
 
 
 def _spreads(combination: Combination, metric: str, tables: Sequence[pd.DataFrame]) -> dict[str, Any]:
@@ -190,7 +201,7 @@ def _spreads(combination: Combination, metric: str, tables: Sequence[pd.DataFram
 
 
 def compare(study: Study, combinations: Sequence[Combination]) -> pd.DataFrame:
-    """A row for each pair of levels of an axis to compare, all else equal, and each metric.
+    """A row for each pair of levels of an axis to compare (or with its reference), all else equal, and each metric.
 
     Differences are paired on the faces that both were tested on, with seeds averaged; `p_holm` is corrected by Holm's
     method (1979) over all rows that could be compared, and `verdict` follows from it.
@@ -198,6 +209,9 @@ def compare(study: Study, combinations: Sequence[Combination]) -> pd.DataFrame:
     rows = []
     for axis, metric in itertools.product(study.compare, study.metrics):
         for one, other in itertools.combinations(combinations, 2):
+            reference = study.reference.get(axis)
+            if reference not in (None, one.levels[axis], other.levels[axis]):
+                continue
             if all((one.levels[key] != other.levels[key]) == (key == axis) for key in one.levels):
                 row = _compared(axis, one, other, metric)
                 if row is not None:
@@ -207,7 +221,7 @@ def compare(study: Study, combinations: Sequence[Combination]) -> pd.DataFrame:
     table["p_holm"] = holm(table["p"].to_numpy(dtype=float))
     table["verdict"] = np.where(table["p_holm"] < study.alpha, "different", "not distinguishable")
     table.loc[table["p"].isna(), "verdict"] = "not comparable"
-    words = [_in_words(row, asked) for row in table.to_dict("records")]
+    words = [_in_words(row, asked) for row in records(table)]
     return table.assign(**{"in words": words}).astype({"in words": "object"})
 
 
@@ -236,7 +250,8 @@ def _compared(axis: str, one: Combination, other: Combination, metric: str) -> d
         metrics.paired_difference(a[first[seed]], b[second[seed]], metric, n_boot=2).value
         for seed in (sorted(seeds) if len(seeds) > 1 else ())
     ]
-    return row | found._asdict() | {"seeds_sd": float(np.std(each, ddof=1)) if each else np.nan}
+    row |= found._asdict() | {"subjects": _subjects(a)}
+    return row | {"seeds_sd": float(np.std(each, ddof=1)) if each else np.nan}
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -255,7 +270,8 @@ def _in_words(row: Mapping[str, Any], asked: int) -> str:
     if row["verdict"] == "not comparable":
         return f"{where}{row['first']} and {row['second']} are not comparable in {name}: they share no test faces"
     folds = [f"{row['folds']} folds"] if row["folds"] else []
-    parts = [f"n {row['n']:,} faces", f"{row['subjects']:,} subjects", *folds, _count(row["seeds"], "seed")]
+    subjects = f"{row['subjects']:,} subjects" if row["subjects"] else "subjects not known"
+    parts = [f"n {row['n']:,} faces", subjects, *folds, _count(row["seeds"], "seed")]
     test = f"p {_p(row['p_holm'])} after Holm's correction of {_count(asked, 'comparison')}"
     facts = f"{', '.join(parts)}; {test}"
     unit = "points" if NAMES.get(row["metric"], ("", ""))[1] == "%" else NAMES.get(row["metric"], ("", ""))[1]
@@ -308,7 +324,7 @@ def _score_alarms(scores: pd.DataFrame) -> dict[str, str]:
     """Test scores that are no better than a constant, better than validation, or far below training."""
     found = {}
     for metric in ("gender_accuracy", "age_group_exact", "age_mae"):
-        rows = {row["split"]: row for row in scores[scores["metric"] == metric].to_dict("records")}
+        rows = {row["split"]: row for row in records(scores[scores["metric"] == metric])}
         test = rows.get("test")
         if test is None or not test["n"]:
             continue

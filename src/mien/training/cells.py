@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mien.console import progress
+from mien.console import console, progress, show
 from mien.draw import draw_faces
 from mien.errors import MienError, choices
 from mien.recipe import Recipe, first_stage
@@ -28,6 +28,8 @@ from mien.study import (
     sources,
 )
 from mien.study_progress import StudyProgress
+from mien.study_report import shown_table, write_results
+from mien.study_results import Results
 from mien.table import atomic_path
 from mien.workers import Tell, Workers
 
@@ -58,7 +60,7 @@ def run_study(
     out: str | Path | None = None,
     jobs: int = 1,
     quick: bool = False,
-) -> StudyFolder:
+) -> Results:
     """Runs the cells of a study that are not finished, and writes its table and report.
 
     What was interrupted goes on; what failed is tried again; what is finished is never trained again.
@@ -70,6 +72,9 @@ def run_study(
         jobs: How many cells to run at the same time.
         quick: The study's variant on drawn faces, which checks machinery.
 
+    Returns:
+        What was found, as in the files of the study's folder (`StudyFolder`).
+
     Raises:
         MienError: The study or a recipe is wrong, data are missing, or `out` holds another study; nothing has been
             trained then. A cell that fails is no error: it is recorded, and the others go on.
@@ -80,25 +85,30 @@ def run_study(
     folder = StudyFolder(Path(out) if out is not None else Path("studies") / asked.name)
     cells = make_cells(asked, changes, folder.faces.resolve() if asked.demonstration else None)
     check_folder(folder, cells)
-    (folder.folder / "cells").mkdir(parents=True, exist_ok=True)
     left = [cell for cell in cells if not folder.run(cell).finished]
-    try:
-        if left:
-            with _alone(folder.folder):
+    if not asked.demonstration:
+        check_roots(left)
+    (folder.folder / "cells").mkdir(parents=True, exist_ok=True)
+    with _alone(folder.folder):
+        try:
+            if left:
                 if asked.demonstration:
                     _draw(folder.faces, sources(cells))
-                check_roots(left)
                 _run(folder, cells, left, jobs)
-    finally:
-        _write_results(asked, folder, cells)
-    return folder
+        finally:
+            results = write_results(asked, folder, cells)
+            _show(asked, folder, results)
+    return results
 
 
-def _write_results(study: Study, folder: StudyFolder, cells: list[Cell]) -> None:
-    if any(folder.run(cell).finished for cell in cells):
-        from mien.study_report import write_results
-
-        write_results(study, folder, cells)
+def _show(study: Study, folder: StudyFolder, results: Results) -> None:
+    show(shown_table(study, results), title=f"{study.name}, test parts [95% interval over faces]")
+    for sentence in [*results.comparisons["in words"], *(f"alarm: {alarm}" for alarm in results.alarms)]:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    for found in results.cells:
+        if found.status == "failed":
+            console.print(f"failed: {found.cell.slug}: {found.reason}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"report: {folder.folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -129,8 +139,7 @@ def _run(folder: StudyFolder, cells: list[Cell], left: list[Cell], jobs: int) ->
     waiting = make_jobs(folder, left)
     failed: dict[str, str] = {}
     unfinished = {job.name for job in waiting}
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    workers = Workers(jobs, work, {"OMP_NUM_THREADS": str(threads)})
+    workers = Workers(jobs, work, {"OMP_NUM_THREADS": str(threads_for(jobs))})
     by_slug = {cell.slug: cell for cell in left}
     done = len(cells) - len(left)
     with StudyProgress(waiting, len(cells), done, jobs) as shown:
@@ -157,6 +166,11 @@ def _run(folder: StudyFolder, cells: list[Cell], left: list[Cell], jobs: int) ->
                         shown.failed(event.job, event.value)
         finally:
             workers.close()
+
+
+def threads_for(jobs: int) -> int:
+    """The threads of each of so many jobs at a time; a variable OMP_NUM_THREADS of the user's goes before."""
+    return max(1, (os.cpu_count() or 1) // jobs)
 
 
 def _ready(waiting: list[Job], unfinished: set[str], free: int) -> list[Job]:

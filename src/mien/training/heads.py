@@ -121,7 +121,8 @@ class ColumnHead(_ClassHead):
 
     def target(self, faces: pd.DataFrame) -> Tensor:
         """The code of each class."""
-        return _codes(_as_text(faces[self.column]).astype(pd.CategoricalDtype(list(self.names))))
+        text = _as_text(faces[self.column])
+        return _codes(text.where(text.isin(self.names)).astype(pd.CategoricalDtype(list(self.names))))
 
     def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
         index = target.long()

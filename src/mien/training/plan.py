@@ -5,27 +5,29 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
+from torch.utils.flop_counter import FlopCounterMode
 
+from mien.console import console, show
 from mien.datasets import read_faces
 from mien.errors import MienError
 from mien.recipe import Init, Recipe
 from mien.study import Study, StudyFolder, check_folder, load_study, make_cells, missing_roots
 from mien.study_progress import duration
-from mien.training.backbones import missing_weights
-from mien.training.cells import Job, make_jobs
-from mien.training.heads import Head
-from mien.training.model import FaceNet, make_optimizer
+from mien.training.cells import Job, make_jobs, threads_for
+from mien.training.model import FaceNet
 
 PUBLISHED = {"adience": 17_492, "celeba": 202_599, "utkface": 23_705, "fairface": 97_698}
 """Faces of each data set as published (Adience: with a gender), where the data are not at hand."""
 
 _CELEBA_TRAIN = 162_770
-_SECONDS = 25.0
+_SECONDS = 20.0
 """Spent on measuring, in all."""
 
 
@@ -42,6 +44,13 @@ class Plan:
     runs: pd.DataFrame
     missing: Sequence[str]
     time: str
+
+
+class Speed(NamedTuple):
+    """Images a second that training takes in; measured, or estimated from the network's operations."""
+
+    images: float
+    measured: bool
 
 
 def make_plan(
@@ -72,16 +81,19 @@ def make_plan(
     left = [cell for cell in cells if not folder.run(cell).finished]
     todo = make_jobs(folder, left)
     names = {cell.slug: ", ".join(cell.combination) for cell in left}
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    if "OMP_NUM_THREADS" not in os.environ:  # as the workers of a study do
+        torch.set_num_threads(threads_for(jobs))
     speeds, faces = _speeds([job.recipe for job in todo]), _Faces(asked.demonstration)
-    groups: dict[str, list[Job]] = {}
+    groups: dict[tuple[str, str], list[Job]] = {}
     for job in todo:
-        groups.setdefault(names.get(job.name, f"first stage on {job.recipe.data.source}"), []).append(job)
-    rows = [_row(name, own, speeds, faces) for name, own in groups.items()]
+        name = names.get(job.name, f"first stage on {job.recipe.data.source}")
+        groups.setdefault((name, _kind(job.recipe)), []).append(job)
+    rows = [_row(name, own, speeds, faces) for (name, _), own in groups.items()]
     missing = [] if asked.demonstration else missing_roots(left)
     missing += missing_weights([job.recipe for job in todo])
     done = len(cells) - len(left)
-    return Plan(pd.DataFrame(rows).drop(columns="seconds"), missing, _time(rows, jobs, len(cells), done))
+    shown = pd.DataFrame([{key: value for key, value in row.items() if key != "seconds"} for row in rows])
+    return Plan(shown, missing, _time(rows, jobs, len(cells), done))
 
 
 def _time(rows: Sequence[dict[str, Any]], jobs: int, cells: int, done: int) -> str:
@@ -97,22 +109,23 @@ def _time(rows: Sequence[dict[str, Any]], jobs: int, cells: int, done: int) -> s
     )
     return (
         f"{start} About {duration(seconds)} of training on this machine ({os.cpu_count()} cores, {jobs} at a "
-        f"time){part}; decoding, validation and evaluation come on top.{gpu}"
+        f"time){part}; decoding, validation and evaluation come on top. A speed that is “not measured”, for want of "
+        f"time, follows from the network's operations and the speed of the others.{gpu}"
     )
 
 
-def _row(name: str, jobs: Sequence[Job], speeds: Mapping[str, float], faces: "_Faces") -> dict[str, Any]:
+def _row(name: str, jobs: Sequence[Job], speeds: Mapping[str, Speed], faces: "_Faces") -> dict[str, Any]:
     recipes = [job.recipe for job in jobs]
-    speed, count = speeds.get(_kind(recipes[0])), faces.training(recipes[0])
+    speed, count = speeds[_kind(recipes[0])], faces.training(recipes[0])
     images = None if count is None else sum(count * recipe.trainer.epochs for recipe in recipes)
-    seconds = None if images is None or speed is None else images / speed
+    seconds = None if images is None else images / speed.images
     model = recipes[0].model
     return {
         "runs": f"{len(jobs)} x {name}",
         "network": f"{model.backbone}, {model.image_size} px",
         "epochs": recipes[0].trainer.epochs,
         "training faces": "not known without its data" if count is None else f"about {count:,}",
-        "images/s here": "not measured: out of time" if speed is None else f"{speed:.1f}",
+        "images/s here": f"{speed.images:.2g}" + ("" if speed.measured else ", not measured"),
         "in all": "not known" if seconds is None else duration(seconds),
         "seconds": seconds,
     }
@@ -159,47 +172,92 @@ def _kind(recipe: Recipe) -> str:
     return repr((model.backbone, model.image_size, model.freeze, model.hidden, settings.batch_size, settings.precision))
 
 
-def _speeds(recipes: Iterable[Recipe]) -> dict[str, float]:
-    """Images a second of each kind of training; those for which the time does not last are left out."""
+def _speeds(recipes: Iterable[Recipe]) -> dict[str, Speed]:
+    """The speed of each kind of training: measured as far as the time lasts, from the quickest network on."""
     end = time.monotonic() + _SECONDS
     kinds = {_kind(recipe): recipe for recipe in recipes}
-    speeds = {}
-    # Small networks first: a large one must not take the time of all the others.
-    for number, (kind, recipe) in enumerate(sorted(kinds.items(), key=lambda item: item[1].model.image_size)):
-        if number and time.monotonic() > end:
-            break
-        speeds[kind] = measure(recipe, max(end - time.monotonic(), 1.0) / (len(kinds) - number))
+    work = {kind: operations(recipe) for kind, recipe in kinds.items()}
+    speeds: dict[str, Speed] = {}
+    rate = np.nan
+    for number, kind in enumerate(sorted(kinds, key=lambda kind: work[kind])):
+        left = end - time.monotonic()
+        # Warming up and measuring take six images, and making a network as long again.
+        if number and 12 * work[kind] / rate > left:
+            speeds[kind] = Speed(rate / work[kind], measured=False)
+        else:
+            speeds[kind] = Speed(measure(kinds[kind], left / (len(kinds) - number)), measured=True)
+            rate = speeds[kind].images * work[kind]
     return speeds
 
 
+def operations(recipe: Recipe) -> float:
+    """Returns the floating-point operations of a forward pass of one image, computed without making the network."""
+    side = recipe.model.image_size
+    with torch.device("meta"), torch.no_grad():
+        net = _network(recipe)
+        with FlopCounterMode(display=False) as counter:
+            net(torch.zeros(2, 3, side, side, dtype=torch.uint8))  # batch normalisation takes no single image
+    return max(counter.get_total_flops() / 2, 1.0)
+
+
+def _network(recipe: Recipe) -> FaceNet:
+    """The recipe's network with random weights."""
+    alone = recipe.model_copy(update={"init": Init(weights="none")})
+    return FaceNet(alone, {name: ["a", "b"] for name in recipe.tasks.columns})
+
+
 def measure(recipe: Recipe, seconds: float) -> float:
-    """Returns the images a second that training takes in, from a few steps on made-up pixels with random weights.
+    """Returns the images a second of forward and backward passes on made-up pixels with random weights.
 
     Args:
         recipe: Says the network, what is frozen and the size of a batch.
-        seconds: About how long to measure.
+        seconds: About how long to measure; the batch grows to the recipe's size as far as this allows.
     """
-    alone = recipe.model_copy(update={"init": Init(weights="none")})
-    net = FaceNet(alone, {name: ["a", "b"] for name in recipe.tasks.columns})
-    optimizer = make_optimizer(net, recipe.optim)
-    begin = time.monotonic()
-    few = _step(net, 2)
-    updating = _timed(optimizer.step)
-    size = 2
-    # A larger batch is quicker for each image; as large as the time allows.
-    while size < recipe.trainer.batch_size and time.monotonic() - begin + 3 * few < seconds:
+    net = _network(recipe)
+    size, begin, speed, took = 2, time.monotonic(), 0.0, 0.0
+    _pass(net, recipe, size)  # the first one is slow: memory is taken, and kernels are chosen
+    while not speed or (size < recipe.trainer.batch_size and 3 * took < begin + seconds - time.monotonic()):
         size = min(2 * size, recipe.trainer.batch_size)
-        few = _step(net, size)
-    return recipe.trainer.batch_size / (few / size * recipe.trainer.batch_size + updating)
+        took = _pass(net, recipe, size)
+        speed = max(speed, size / took)
+    return speed
 
 
-def _step(net: FaceNet, size: int) -> float:
-    """Seconds of a forward and a backward pass."""
-    side = net.recipe_size if hasattr(net, "recipe_size") else 0
-    raise NotImplementedError(side)
-
-
-def _timed(what: Any) -> float:
+def _pass(net: FaceNet, recipe: Recipe, size: int) -> float:
+    """Seconds of a forward and a backward pass of so many images."""
+    side = recipe.model.image_size
+    images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
     begin = time.monotonic()
-    what()
+    torch.stack([logits.sum() for logits in net(images).values()]).sum().backward()
     return time.monotonic() - begin
+
+
+def missing_weights(recipes: Iterable[Recipe]) -> list[str]:
+    """A sentence for each pretrained network whose weights are not on this machine yet."""
+    names = {recipe.model.backbone for recipe in recipes if recipe.init.weights == "imagenet"}
+    missing = []
+    for name in sorted(names):
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        if config is None or not config.has_weights:
+            missing.append(f"weights of {name}: timm has none")
+            continue
+        hub = str(config.hf_hub_id or "timm/")
+        source = hub + name if hub.endswith("/") else hub
+        if not any(isinstance(try_to_load_from_cache(source, file), str) for file in _WEIGHT_FILES):
+            missing.append(f"weights of {name} (ImageNet) are downloaded when they are first needed")
+    return missing
+
+
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def show_plan(
+    study: str | Path, changes: Iterable[str] = (), out: str | Path | None = None, jobs: int = 1, quick: bool = False
+) -> None:
+    """Prints the plan of a study (see `make_plan`)."""
+    plan = make_plan(study, changes, out, jobs, quick)
+    if len(plan.runs):
+        show(plan.runs)
+    for sentence in plan.missing:
+        console.print(f"missing: {sentence}", highlight=False, markup=False, soft_wrap=True)
+    console.print(plan.time, highlight=False, soft_wrap=True)
