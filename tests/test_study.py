@@ -74,7 +74,7 @@ def make_run(folder, recipe, right=0.8, seed=0, status="finished"):
         part = faces[faces["split"] == split]
         joined = join(part, predictions[predictions["face"].isin(part["face"])])
         scored.append(
-            score(joined, train_faces=faces[faces["split"] == "train"], n_boot=50).assign(run="x", split=split)
+            score(joined, train_faces=faces[faces["split"] == "train"], n_boot=50, by=()).assign(run="x", split=split)
         )
     write_table(pd.concat(scored), run.metrics_file)
     log = {"epoch": [1, 2], "train_loss": [0.7, 0.5], "val_loss": [0.6, 0.6], "images": [9, 9], "seconds": [1, 1]}
@@ -451,6 +451,9 @@ class TestAlarms:
     def test_training_far_above_test(self):
         assert "learns its training faces by heart" in str(self.alarms(quiet(train=0.99, val=0.86, test=0.86)))
         assert self.alarms(quiet(train=0.94, val=0.86, test=0.86)) == {}  # beyond chance, but not far
+        errors = quiet(train=3.0, val=5.9, test=6.0).assign(metric="age_mae")
+        assert "mean absolute error of age of training faces, 3.00" in self.alarms(errors)["overfitting age_mae"]
+        assert self.alarms(quiet(train=5.0, val=5.9, test=6.0).assign(metric="age_mae")) == {}
 
     def test_leaks_odd_pixels_and_augmented_tests(self):
         found = self.alarms(info={"leaks": ["9 test images show a subject of the train part"], "input": INPUT})

@@ -171,9 +171,7 @@ def study(
     out: Annotated[Path | None, typer.Option(help="Folder of the study; default: studies/<study>.")] = None,
     jobs: Annotated[int, typer.Option(help="How many runs to train at the same time.")] = 1,
     quick: Annotated[bool, typer.Option(help="The variant on drawn faces: minutes, to check machinery.")] = False,
-    plan: Annotated[
-        bool, typer.Option(help="List the runs, what is missing and about how long it takes.")
-    ] = False,
+    plan: Annotated[bool, typer.Option(help="List the runs, what is missing and about how long it takes.")] = False,
 ) -> None:
     """Train and compare what a study asks for; the same command goes on with what is not finished."""
     from mien.errors import MissingExtra

@@ -322,7 +322,9 @@ _Loader.add_implicit_resolver(
 def recipe_names() -> dict[str, str]:
     """The recipes that ship with mien: name -> the first line of its header."""
     folder = resources.files("mien") / "recipes"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: Path(file.name).stem)
+    files = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: Path(file.name).stem
+    )
     return {file.name.removesuffix(".yaml"): file.read_text("utf-8").split("\n")[0].strip("# ") for file in files}
 
 
@@ -351,9 +353,7 @@ def load_recipe(recipe: "str | Path | Recipe | Mapping[str, Any]", changes: Iter
         raise RecipeError(f"recipe {name!r}:\n{lines}") from None
 
 
-def _read(
-    recipe: "str | Path | Recipe | Mapping[str, Any]", above: tuple[str, ...] = ()
-) -> tuple[str, dict[str, Any]]:
+def _read(recipe: "str | Path | Recipe | Mapping[str, Any]", above: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
     if isinstance(recipe, Recipe):
         return recipe.name, recipe.model_dump(mode="json", exclude_none=True)
     if isinstance(recipe, Mapping):

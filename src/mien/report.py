@@ -200,7 +200,7 @@ def protocol_in_full(run: "_Results | Run") -> str:
         "subjects": f"the parts are balanced in gender and age group, {together} (seed {split.seed})",
         "random": f"single images at random, so that a subject may be in several parts (seed {split.seed})",
         "subject_folds": f"the faces were dealt into {split.folds} folds, balanced in gender and age group, so that "
-        f"{together} (seed {split.seed}); fold {split.test_fold} is the test part, the validation part is of the others",
+        f"{together} (seed {split.seed}); fold {split.test_fold} is the test part, validation comes from the others",
         "random_folds": f"single images were dealt into {split.folds} folds at random, so that a subject may be in "
         f"several parts (seed {split.seed}); fold {split.test_fold} is the test part",
     }

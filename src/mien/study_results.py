@@ -21,6 +21,9 @@ from mien.table import SPLITS
 GAP = 0.10
 """A score of the training part this far above that of the test part is worth a warning."""
 
+_SMALLER = 0.25
+"""And so is an error that is smaller by this share."""
+
 _Z = 1.959964
 
 
@@ -343,11 +346,13 @@ def _score_alarms(scores: pd.DataFrame) -> dict[str, str]:
                 f"{shown['val']}, by more than chance: are the two parts alike?"
             )
         if train is not None and _beyond_chance(sign * (train["value"] - test["value"]), test, train):
-            gap = abs(train["value"] - test["value"])
-            if METRICS[metric].scale != "share" or gap > GAP:
+            large = sign * (train["value"] - test["value"]) > GAP
+            if METRICS[metric].scale == "error":
+                large = train["value"] < (1 - _SMALLER) * test["value"]
+            if large:
                 found[f"overfitting {metric}"] = (
-                    f"{name} of training faces, {shown['train']}, is far above that of the test part, {shown['test']}: "
-                    "the network learns its training faces by heart"
+                    f"{name} of training faces, {shown['train']}, is far better than that of the test part, "
+                    f"{shown['test']}: the network learns its training faces by heart"
                 )
     return found
 
