@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from mien.report import compare_runs as compare_runs
     from mien.run import open_run as open_run
     from mien.table import read_faces_table as read_faces_table
+    from mien.training.cells import run_study as run_study
     from mien.training.fit import train as train
     from mien.training.publish import publish as publish
+    from mien.training.tune import tune as tune
 
 __version__ = "0.1.0"
 
@@ -38,7 +40,9 @@ _HOMES = {
     "read_faces": "mien.datasets",
     "read_faces_table": "mien.table",
     "recipe_names": "mien.recipe",
+    "run_study": "mien.training.cells",
     "train": "mien.training.fit",
+    "tune": "mien.training.tune",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])
