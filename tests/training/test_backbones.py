@@ -132,3 +132,8 @@ def test_any_normalisation_gives_what_it_says():
         assert torch.allclose((white.float() - net.mean) / net.std, torch.tensor(expected))
     net = FaceNet(recipe("model.normalize=imagenet"))
     assert torch.allclose(((white.float() - net.mean) / net.std)[0, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))
+
+
+def test_an_unknown_network_is_named_with_those_that_resemble_it():
+    with pytest.raises(MienError, match=r"model\.backbone: .*'resnet5o'.*resnet50"):
+        FaceNet(recipe("model.backbone=resnet5o"))

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
@@ -93,22 +92,28 @@ def test_operations_are_those_of_the_layers():
     assert operations(recipe) == pytest.approx(2 * 1.8e9, rel=0.03)
 
 
+KILLED = """
+import os, signal
+from mien.cli import main
+from mien.study_progress import StudyProgress
+StudyProgress.told = lambda self, name, row: os.kill(os.getpid(), signal.SIGKILL) if name.startswith("other") else None
+main()
+"""
+
+
 def test_a_study_that_is_killed_goes_on_and_trains_nothing_twice(roots, tmp_path):
-    study = STUDY | {"axes": {"start": {"random": {}, "other": {"set": ["optim.lr=0.01"]}}}, "seeds": [0]}
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(study))
-    command = [sys.executable, "-c", "from mien.cli import main; main()", "study", "small.yaml", "--set", roots[0]]
-    command += ["--out", "out"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    study = STUDY | {"axes": {"start": {"random": {}, "other": {"set": ["trainer.epochs=2"]}}}, "seeds": [0]}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    options = {"cwd": tmp_path, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "capture_output": True, "text": True}
+    arguments = ["study", "small.yaml", "--set", roots[0], "--out", "out"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], **options)
+    assert killed.returncode == -signal.SIGKILL
     folder = StudyFolder(tmp_path / "out")
-    cells = make_cells(load_study(study))
-    parent = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-    while not folder.run(cells[0]).finished:
-        assert parent.poll() is None
-        time.sleep(0.1)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    first = folder.run(cells[0]).weights_file.stat().st_mtime_ns
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert "2 cells, 1 of them finished before" in done.stdout
-    assert all(folder.run(cell).finished for cell in cells)
-    assert folder.run(cells[0]).weights_file.stat().st_mtime_ns == first
+    first, second = (folder.run(cell) for cell in make_cells(load_study(study)))
+    assert first.finished and second.faces_file.exists() and not second.finished
+    before = first.weights_file.stat().st_mtime_ns
+    done = subprocess.run([sys.executable, "-c", "from mien.cli import main; main()", *arguments], **options)
+    assert done.returncode == 0 and "2 cells, 1 of them finished before" in done.stdout
+    assert second.finished and len(second.log) == 2
+    assert first.weights_file.stat().st_mtime_ns == before
+    assert "going on with" in (folder.folder / "cells" / "other_fold-0_seed-0.log").read_text()

@@ -22,8 +22,6 @@ def make_backbone(model: Model, init: Init) -> nn.Module:
     Raises:
         MienError: The name is unknown to timm, or the first weights are not to be had or do not fit.
     """
-    if model.backbone.partition(".")[0] not in timm.list_models():
-        raise MienError(f"model.backbone: {choices('timm network', model.backbone, _likely(model.backbone))}")
     options: dict[str, Any] = {"num_classes": 0}
     if _config(model.backbone).fixed_input_size:
         options["img_size"] = model.image_size
@@ -149,8 +147,10 @@ def freeze(backbone: nn.Module, what: str | tuple[str, ...]) -> list[nn.Module]:
 
 
 def _config(name: str) -> timm.models.PretrainedCfg:
+    if name.partition(".")[0] not in timm.list_models():
+        raise MienError(f"model.backbone: {choices('timm network', name, _likely(name))}")
     config = timm.get_pretrained_cfg(name)
-    assert config is not None  # make_backbone has checked the name
+    assert config is not None  # a network without weights has one too
     return config
 
 
