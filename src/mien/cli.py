@@ -3,12 +3,14 @@
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mien.errors import MienError
+from mien.errors import MienError, MissingExtra
 
 app = typer.Typer(
     name="mien",
@@ -106,14 +108,9 @@ def train(
 ) -> None:
     """Train, export and evaluate one model; the same command goes on with an interrupted run."""
     from mien.console import show_metrics
-    from mien.errors import MissingExtra
 
-    try:
+    with _needs_training("training"):
         from mien.training.fit import train as run_recipe
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("mien"):
-            raise
-        raise MissingExtra("training", "train") from error
     try:
         run = run_recipe(recipe, set or (), out)
     except KeyboardInterrupt:
@@ -146,14 +143,9 @@ def tune(
     interrupted search, and several processes may run it at the same time.
     """
     from mien.console import show_metrics
-    from mien.errors import MissingExtra
 
-    try:
+    with _needs_training("a search"):
         from mien.training.tune import tune as search
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("mien"):
-            raise
-        raise MissingExtra("a search", "train") from error
     folder = out if out is not None else Path("runs") / f"tune-{Path(recipe).stem}"
     options: dict[str, Any] = {"trials": trials, "storage": storage, "sampler": sampler}
     try:
@@ -174,15 +166,9 @@ def study(
     plan: Annotated[bool, typer.Option(help="List the runs, what is missing and about how long it takes.")] = False,
 ) -> None:
     """Train and compare what a study asks for; the same command goes on with what is not finished."""
-    from mien.errors import MissingExtra
-
-    try:
+    with _needs_training("training"):
         from mien.training.cells import run_study
         from mien.training.plan import show_plan
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("mien"):
-            raise
-        raise MissingExtra("training", "train") from error
     if plan:
         show_plan(study, set or (), out, jobs, quick)
         return
@@ -280,14 +266,9 @@ def preview(
 ) -> None:
     """Show what the network is really fed: a batch after each augmentation, its labels and its range of pixels."""
     from mien.console import console
-    from mien.errors import MissingExtra
 
-    try:
+    with _needs_training("a preview"):
         from mien.training.preview import preview as draw
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("mien"):
-            raise
-        raise MissingExtra("a preview", "train") from error
     for warning in draw(recipe, out, set or ()):
         console.print(warning, style="yellow", highlight=False, soft_wrap=True)
     console.print(f"preview: {out}", highlight=False)
@@ -301,17 +282,23 @@ def publish(
 ) -> None:
     """Share a run: weights, ONNX file, recipe, metrics and a model card, but no faces and no predictions."""
     from mien.console import console
-    from mien.errors import MissingExtra
 
-    try:
+    with _needs_training("publishing"):
         from mien.training.publish import publish as share
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("mien"):
-            raise
-        raise MissingExtra("publishing", "train") from error
     for warning in share(run, dest, license):
         console.print(warning, style="yellow", highlight=False, soft_wrap=True)
     console.print(f"published: {dest} (read README.md, the model card, before you share it)", highlight=False)
+
+
+@contextmanager
+def _needs_training(what: str) -> Iterator[None]:
+    """Names the extra that is not installed where an import fails inside."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mien"):
+            raise
+        raise MissingExtra(what, "train") from error
 
 
 def _pairs(items: list[str]) -> dict[str, str]:

@@ -141,10 +141,12 @@ class Run:
             if self.finished:
                 raise MienError(f"run {str(self.folder)!r} is finished; give another --out, or remove the folder")
             return True
-        # A recipe without faces is an attempt that failed before anything was made: it stands in nobody's way.
+        # A recipe without faces is an attempt that failed before anything was made, or ended in its first stage, which
+        # has a folder of its own: it stands in nobody's way.
         if self.folder.exists() and {file.name for file in self.folder.iterdir()} - {
             "recipe.yaml",
             "run.json",
+            "first",
         }:
             raise MienError(f"folder {str(self.folder)!r} holds other files and no run; give another --out")
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -93,6 +93,31 @@ def test_another_input_or_an_absent_run_is_refused(two_stages, drawn, tmp_path):
         train(SMALL, [*again, "split.test_fold=1"], tmp_path / "leak")
 
 
+def test_a_leak_from_an_earlier_run_stops_the_second_attempt_too(drawn, tmp_path):
+    first = train(SMALL, [f"data.root={drawn}"], tmp_path / "first")
+    again = [f"data.root={drawn}", f"init.weights={first.folder}", "split.test_fold=1"]
+    for _ in range(2):
+        with pytest.raises(LeakError, match="train"):
+            train(SMALL, again, tmp_path / "leak")
+
+
+def test_a_run_goes_on_after_an_interruption_in_its_first_stage(two_stages, tmp_path, monkeypatch):
+    from mien.training.callbacks import Log
+
+    class Killed(BaseException):
+        pass
+
+    def stop(self, trainer, *rest):
+        if trainer.global_step == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Log, "on_train_batch_start", stop)
+        train(two_stages, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "faces.parquet").exists() and (tmp_path / "run" / "first").is_dir()
+    assert train(two_stages, out=tmp_path / "run").finished
+
+
 def test_heads_are_kept_where_they_are_asked_for(drawn, tmp_path):
     first = train(SMALL, [f"data.root={drawn}", "tasks=[gender]"], tmp_path / "first")
     recipe = load_recipe(SMALL)

@@ -69,7 +69,8 @@ def train(
     console.print(f"{'going on with' if resumed else 'run'} {run.folder}", highlight=False)
     start = _first_stage(run, settings, stages)
     faces = run.faces if resumed else prepare_faces(run, settings, root)
-    if not resumed:
+    # Also of a run that is taken up: its first attempt may have ended at this very check.
+    if "lineage" not in run.info:
         run.note(lineage=_lineage(settings, start, faces))
     pixels, unreadable = open_pixels(settings, faces, root)
     if not run.weights_file.exists() and not _fit(run, _starting(settings, start), faces, pixels, unreadable, on_epoch):
