@@ -168,6 +168,7 @@ class Augment(_Settings):
     saturation: Share = Field(0.0, ge=0, le=1)
     gray: Share = Field(0.0, ge=0, le=1, description="probability of a grey image")
     blur: Share = Field(0.0, ge=0, le=1, description="probability of a blurred image")
+    jpeg: Share = Field(0.0, ge=0, le=1, description="probability of the traces of JPEG at a quality of 15 to 75")
     randaugment: RandAugment | None = None
     erase: Share = Field(0.0, ge=0, le=1, description="probability of an erased rectangle")
     mixup: float = Field(0.0, ge=0, le=10, description="alpha of MixUp (Zhang et al. 2018); 0: none")

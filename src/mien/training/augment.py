@@ -28,6 +28,8 @@ def augmentation_steps(settings: Augment, size: int) -> list[tuple[str, v2.Trans
     if settings.blur:
         kernel = max(3, size // 32 * 2 + 1)
         steps.append(("blur", v2.RandomApply([v2.GaussianBlur(kernel, (0.1, size / 64))], settings.blur)))
+    if settings.jpeg:
+        steps.append(("JPEG", v2.RandomApply([v2.JPEG((15, 75))], settings.jpeg)))
     if settings.randaugment is not None:
         asked = settings.randaugment
         steps.append(("RandAugment", v2.RandAugment(asked.layers, asked.magnitude)))
