@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from mien import datasets
 from mien.datasets import adience, utkface
 from mien.errors import MienError
-from mien.table import AGE_GROUPS, FACES_COLUMNS, age_to_group, check_faces, read_faces_table, write_table
+from mien.labels import AGE_GROUPS
+from mien.table import FACES_COLUMNS, age_to_group, check_faces, read_faces_table, write_table
 
 ATTRIBUTES = ["Bald", "Male", "Smiling"]
 

@@ -12,7 +12,8 @@ from mien import figures
 from mien.datasets import read_faces
 from mien.eda import explore, inspect_images, tabulate
 from mien.errors import MienError
-from mien.table import AGE_GROUPS, check_faces
+from mien.labels import AGE_GROUPS
+from mien.table import check_faces
 
 HOSTILE = "<script>alert(1)</script>"
 

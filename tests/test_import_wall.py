@@ -12,11 +12,12 @@ TORCH = {"torch", "torchvision", "timm", "pytorch_lightning", "safetensors", "on
 OWN = {
     "errors": set(),
     "ledger": set(),
-    "table": {"errors"},
+    "labels": set(),
+    "table": {"errors", "labels"},
     "recipe": {"errors"},
     "images": {"errors"},
-    "metrics": {"errors", "table"},
-    "splits": {"errors", "table"},
+    "metrics": {"errors", "labels", "table"},
+    "splits": {"errors", "labels", "table"},
 }
 
 

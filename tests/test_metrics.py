@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from mien import metrics
 from mien.errors import MienError
+from mien.labels import AGE_GROUPS
 from mien.metrics import METRICS, join, paired_difference, score
-from mien.table import AGE_GROUPS
 
 PROBABILITIES = [f"p_{group}" for group in AGE_GROUPS]
 

@@ -13,11 +13,12 @@ import pytest
 
 from mien import figures, metrics
 from mien.errors import MienError
+from mien.labels import AGE_GROUPS
 from mien.page import Picture, Section, Table, write_report
 from mien.recipe import load_recipe
 from mien.report import compare_runs, metrics_table, number, run_report, scores, verdict, with_interval
 from mien.run import Run
-from mien.table import AGE_GROUPS, age_to_group, check_faces, write_table
+from mien.table import age_to_group, check_faces, write_table
 
 HOSTILE = "<script>alert(1)</script>"
 

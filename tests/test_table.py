@@ -4,16 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mien.table import (
-    AGE_GROUPS,
-    FACES_COLUMNS,
-    TableError,
-    age_to_group,
-    check_faces,
-    read_faces_table,
-    read_table,
-    write_table,
-)
+from mien.labels import AGE_GROUPS
+from mien.table import FACES_COLUMNS, TableError, age_to_group, check_faces, read_faces_table, read_table, write_table
 
 BOUNDS = [(0, 2), (4, 6), (8, 13), (15, 20), (25, 32), (38, 43), (48, 53), (60, 1000)]
 

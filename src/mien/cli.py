@@ -290,6 +290,44 @@ def publish(
     console.print(f"published: {dest} (read README.md, the model card, before you share it)", highlight=False)
 
 
+@app.command(epilog="Example: mien predict holiday.jpg --draw boxes")
+def predict(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images, folders (recursively), patterns, a CSV or Parquet with a path column, - for a list."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="A .csv, .parquet or .jsonl file; default: the screen.")] = None,
+    crops: Annotated[bool, typer.Option("--crops", help="Each image already is a face: none is looked for.")] = False,
+    draw: Annotated[Path | None, typer.Option(help="Folder for the images with boxes and labels.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A run, a model file or hub:OWNER/NAME; default: the model that ships.")
+    ] = None,
+    detector: Annotated[str, typer.Option(help="dlib, centerface, or yunet:FILE.")] = "dlib",
+    runtime: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: one a core.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+) -> None:
+    """Predict perceived gender and age of each face in photographs; nobody is identified.
+
+    The labels are those that people gave to pictures, not what anyone is. The weights that ship with mien were trained
+    on UTKFace and are for non-commercial research only, apart from the licence of the code (see MODEL_CARD.md).
+
+    Exit status: 0 when every image could be read, 2 when some could not; they are rows with their reason.
+    """
+    from mien.photographs import READ, predict_files
+    from mien.predict import Predictor
+
+    try:
+        statuses = predict_files(Predictor(model, threads, detector, runtime), paths, out, crops, draw, overwrite)
+    except KeyboardInterrupt:
+        print("mien: interrupted; nothing was written" if out else "mien: interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if any(status not in READ for status in statuses):
+        raise typer.Exit(2)
+
+
 @contextmanager
 def _needs_training(what: str) -> Iterator[None]:
     """Names the extra that is not installed where an import fails inside."""

@@ -15,10 +15,11 @@ from mien import figures, images, splits
 from mien.datasets import data_root
 from mien.duplicates import fingerprints, groups, near_duplicates
 from mien.errors import MienError
+from mien.labels import AGE_GROUPS, GENDERS
 from mien.page import Face, Pair, Picture, Section, Sheet, Table, write_report
 from mien.pixels import Progress, boxes, cache_folder
 from mien.report import binned, label_counts, ledger_table
-from mien.table import AGE_GROUPS, FACES_COLUMNS, GENDERS, check_faces, write_table
+from mien.table import FACES_COLUMNS, check_faces, write_table
 
 REPORT = "eda.html"
 

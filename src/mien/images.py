@@ -39,11 +39,15 @@ class ImageError(MienError):
         return ImageError, (self.reason, str(self).partition(": ")[2])
 
 
-def load(source: str | Path | bytes, min_size: int | None = None) -> np.ndarray:
+Source = str | Path | bytes | np.ndarray | Image.Image
+"""An image: a path, the bytes of an image file, pixels uint8 (h, w, 3) or (h, w), or Pillow's image."""
+
+
+def load(source: Source, min_size: int | None = None) -> np.ndarray:
     """Decodes a whole image.
 
     Args:
-        source: A path, or the bytes of an image file.
+        source: A path, the bytes of an image file, or an image that is decoded already.
         min_size: If given, the decoder may reduce the image as long as its shorter side keeps this many pixels.
 
     Returns:
@@ -58,11 +62,11 @@ def load(source: str | Path | bytes, min_size: int | None = None) -> np.ndarray:
         return np.asarray(_upright_rgb(image))
 
 
-def load_face(source: str | Path | bytes, size: int, box: Box | None = None, margin: float = 0.0) -> np.ndarray:
+def load_face(source: Source, size: int, box: Box | None = None, margin: float = 0.0) -> np.ndarray:
     """Decodes one face as the square that a network sees.
 
     Args:
-        source: A path, or the bytes of an image file.
+        source: A path, the bytes of an image file, or an image that is decoded already.
         size: Side of the square in pixels.
         box: The face in the upright image; None: the image is the face.
         margin: See `square`.
@@ -121,8 +125,12 @@ def cut(image: Image.Image | np.ndarray, where: tuple[float, float, float], size
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=edges))
 
 
-def _open(source: str | Path | bytes) -> Image.Image:
+def _open(source: Source) -> Image.Image:
     """Reads the header, and refuses what cannot or should not be decoded."""
+    if isinstance(source, np.ndarray):
+        return _big_enough(_from_pixels(source), "pixels")
+    if isinstance(source, Image.Image):
+        return _big_enough(source.copy(), "image")  # the caller's stays open
     if isinstance(source, bytes):
         name, size = f"{len(source)} bytes", len(source)
     else:
@@ -145,6 +153,21 @@ def _open(source: str | Path | bytes) -> Image.Image:
         raise ImageError("not an image", f"{name}; read are {', '.join(FORMATS)}") from error
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError) as error:
         raise ImageError("unreadable", f"{name}: {error}") from error
+    return _big_enough(image, name)
+
+
+def _from_pixels(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise ImageError(
+            "not an image",
+            f"pixels are {pixels.dtype} {pixels.shape}; valid: uint8 (height, width, 3) or (height, width)",
+        )
+    if 0 in pixels.shape:
+        raise ImageError("empty", f"pixels of shape {pixels.shape}")
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _big_enough(image: Image.Image, name: str) -> Image.Image:
     if min(image.size) < MIN_SIDE:
         image.close()
         raise ImageError("too small", f"{name}: {image.width}x{image.height} pixels, at least {MIN_SIDE} a side")

@@ -32,7 +32,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from mien.errors import MienError, choices
-from mien.table import AGE_GROUPS, FACES_COLUMNS, GENDERS, age_to_group, check_faces
+from mien.labels import AGE_GROUPS, GENDERS
+from mien.table import FACES_COLUMNS, age_to_group, check_faces
 
 UNSURE = "unsure"
 """The answer of a model that gives no gender; it counts as wrong and is reported as a share of its own."""

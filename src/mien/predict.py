@@ -1,65 +1,136 @@
-"""Prediction with an ONNX file that mien wrote: it knows its own size, crop, outputs and labels. No torch."""
+"""Prediction with an ONNX file that mien wrote: it knows its own size, crop, outputs and labels. No torch.
+
+pandas is imported where a table is asked for, and the detector where a photograph is: one crop needs neither.
+"""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import resources
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import onnxruntime
-import pandas as pd
 
-from mien.errors import MienError
+from mien import images
+from mien.errors import MienError, MissingExtra, choices
 from mien.hub import model_file
-from mien.images import ImageError
-from mien.pixels import Files, Pixels, Progress
-from mien.table import AGE_GROUPS, age_to_group
+from mien.labels import AGE_GROUPS, age_group_codes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mien.pixels import Pixels, Progress
+
+SHIPPED = "mien-lite0.onnx"
+"""The model that ships with the package, in `weights/`; see MODEL_CARD.md."""
+
+RUNTIMES = ("onnxruntime", "openvino")
+
+Row = dict[str, Any]
+"""One face (or one image without a prediction) of the predictions table."""
 
 _BATCH = 64
+_HEAD = ("file", "face_index", "x", "y", "w", "h", "detector_score", "status")
+_ANSWERS = ("p_female", "gender", "age", "age_low", "age_high", "age_group")
+
+
+class _Cut(NamedTuple):
+    """A face on its way: the row as far as it is known, and its pixels."""
+
+    row: Row
+    pixels: np.ndarray | None
 
 
 class Predictor:
-    """Predicts with one model file.
+    """Predicts with one model file; safe to use from several threads.
 
     Args:
-        model: An `.onnx` file written by mien, the folder of a run or of a published model, or `hub:OWNER/NAME`.
-        threads: Threads of the runtime; None: one a core.
+        model: An `.onnx` file written by mien, the folder of a run or of a published model, or `hub:OWNER/NAME`;
+            None: the model that ships with mien.
+        threads: Threads of the runtime and of decoding; None: one a core.
+        detector: What finds faces in photographs; see `detect.make_detector`.
+        runtime: onnxruntime, or openvino (an extra).
 
     Raises:
         MienError: There is no such file, it is no ONNX file, or not mien's.
     """
 
-    def __init__(self, model: str | Path, threads: int | None = None) -> None:
-        path = model_file(model, ".onnx")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's classes share no base
-            raise MienError(f"model {str(model)!r} is not a usable ONNX file: {error}") from error
-        text = self._session.get_modelmeta().custom_metadata_map.get("mien")
-        if text is None:
-            raise MienError(f"model {str(model)!r} is not mien's: its metadata has no entry 'mien'")
-        self.metadata: dict[str, Any] = json.loads(text)
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        threads: int | None = None,
+        detector: str = "dlib",
+        runtime: str = "onnxruntime",
+    ) -> None:
+        if runtime not in RUNTIMES:
+            raise MienError(choices("runtime", runtime, RUNTIMES))
+        path = shipped_model() if model is None else model_file(model, ".onnx")
+        self.name = str(model) if model is not None else path.stem
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self._session = _open_session(path, self.name, self.threads)
+        self.metadata = _metadata(self._session, self.name)
         self.size: int = self.metadata["image_size"]
         self.margin: float = self.metadata["margin"]
         self._outputs = [output.name for output in self._session.get_outputs()]
+        if runtime == "openvino":
+            self._session = _OpenVino(path, self.threads)
+        self._detector_name = detector
+        self._detector: Any = None
 
-    def predict_pixels(self, images: np.ndarray) -> pd.DataFrame:
-        """Columns of the predictions table for faces that are cut already, uint8 (n, size, size, 3)."""
+    @property
+    def columns(self) -> list[str]:
+        """The columns of its predictions table."""
+        rest = [name for name in self._outputs if name not in _ANSWERS]
+        return [*_HEAD, *(name for name in _ANSWERS if name in self._answered()), *rest, "quality"]
+
+    def predict(self, images: "images.Source | Iterable[images.Source]", crops: bool = False) -> "pd.DataFrame":
+        """The predictions table of one image or many.
+
+        Args:
+            images: Paths, bytes of image files, Pillow images, or uint8 arrays (h, w, 3), one or several.
+            crops: Each image already is a face; otherwise faces are looked for.
+
+        Returns:
+            One row a face; an image that cannot be read, or shows no face, is one row whose `status` says so.
+        """
+        import pandas as pd
+
+        rows = list(self.stream(_several(images), crops=crops))
+        return pd.DataFrame(rows, columns=self.columns)
+
+    def stream(self, sources: "Iterable[images.Source]", crops: bool = False) -> Iterator[Row]:
+        """The rows of `predict` one after the other, in the order of the images, in constant memory.
+
+        The next images are decoded while the network looks at the faces of the last ones.
+        """
+        if not crops:
+            self._load_detector()
+        with ThreadPoolExecutor(self.threads) as pool:
+            numbered = enumerate(sources)
+
+            def begin() -> list[Future[list[_Cut]]]:
+                return [pool.submit(self._cuts, n, source, crops) for n, source in islice(numbered, _BATCH)]
+
+            ahead = begin()
+            while ahead:
+                current, ahead = ahead, begin()
+                yield from self._finish([cut for future in current for cut in future.result()])
+
+    def predict_pixels(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns (n,) of the predictions table for faces that are cut already, uint8 (n, size, size, 3)."""
         values = self._session.run(self._outputs, {"images": images})
-        return self._answers(pd.DataFrame(dict(zip(self._outputs, values, strict=True))))
+        return self._with_words(dict(zip(self._outputs, values, strict=True)))
 
     def predict_faces(
         self,
-        faces: pd.DataFrame,
+        faces: "pd.DataFrame",
         root: str | Path,
-        progress: Progress | None = None,
-        pixels: Pixels | None = None,
-    ) -> pd.DataFrame:
+        progress: "Progress | None" = None,
+        pixels: "Pixels | None" = None,
+    ) -> "pd.DataFrame":
         """The predictions table of a faces table: one row a face, in its order.
 
         Args:
@@ -71,11 +142,15 @@ class Predictor:
         Returns:
             `status` is "ok", or the reason why the face could not be read.
         """
+        import pandas as pd
+
+        from mien.pixels import Files
+
         source = pixels if pixels is not None else Files(faces, root, self.size, self.margin)
         parts = []
         done = 0
-        for statuses, images in _decoded(source):
-            answers = self.predict_pixels(images) if len(images) else pd.DataFrame()
+        for statuses, batch in _decoded(source, self.threads):
+            answers = pd.DataFrame(self.predict_pixels(batch) if len(batch) else {})
             answers.index = np.flatnonzero([status == "ok" for status in statuses])
             parts.append(answers.reindex(range(len(statuses))).assign(status=statuses))
             done += len(statuses)
@@ -84,34 +159,140 @@ class Predictor:
         rows = pd.concat(parts, ignore_index=True)
         head = pd.DataFrame({"file": faces["path"].to_numpy(), "face_index": 0, "face": faces["face"].to_numpy()})
         boxes = faces[["x", "y", "w", "h"]].reset_index(drop=True)
-        first = [
-            "status",
-            *(c for c in ("p_female", "gender", "age", "age_low", "age_high", "age_group") if c in rows),
-        ]
+        first = ["status", *(column for column in _ANSWERS if column in rows)]
         rest = [column for column in rows.columns if column not in first]
         return pd.concat([head, boxes, rows[first + rest]], axis=1)
 
-    def _answers(self, columns: pd.DataFrame) -> pd.DataFrame:
-        """Adds what follows from the probabilities: `gender` and `age_group`."""
+    def _load_detector(self) -> None:
+        if self._detector is None:
+            from mien.detect import make_detector
+
+            self._detector = make_detector(self._detector_name)
+
+    def _cuts(self, number: int, source: images.Source, crops: bool) -> list[_Cut]:
+        """The faces of one image."""
+        row: Row = {"file": str(source) if isinstance(source, (str, Path)) else str(number)}
+        try:
+            if crops:
+                from mien.quality import notes
+
+                face = images.load_face(source, self.size)
+                return [_Cut(row | {"face_index": 0, "quality": notes(face, None, self.size, self.size, False)}, face)]
+            return self._found(row, images.load(source)) or [_Cut(row | {"status": "no face"}, None)]
+        except images.ImageError as error:
+            return [_Cut(row | {"status": error.reason}, None)]
+
+    def _found(self, row: Row, image: np.ndarray) -> list[_Cut]:
+        from mien.quality import notes
+
+        height, width = image.shape[:2]
+        cuts = []
+        for index, found in enumerate(self._detector(image)):
+            face = images.cut(image, images.square(width, height, found.box, self.margin), self.size)
+            place = dict(zip("xywh", (round(float(edge), 1) for edge in found.box), strict=True))
+            about = {"face_index": index, **place, "detector_score": round(float(found.score), 3)}
+            cuts.append(_Cut(row | about | {"quality": notes(face, found.box, width, height, found.turned)}, face))
+        return cuts
+
+    def _finish(self, cuts: list[_Cut]) -> Iterator[Row]:
+        faces = [cut.pixels for cut in cuts if cut.pixels is not None]
+        answers: Iterator[Row] = iter(())
+        if faces:
+            batches = (np.stack(faces[start : start + _BATCH]) for start in range(0, len(faces), _BATCH))
+            answers = (row for batch in batches for row in _rows(self.predict_pixels(batch)))
+        for cut in cuts:
+            yield cut.row if cut.pixels is None else cut.row | {"status": "ok"} | next(answers)
+
+    def _answered(self) -> list[str]:
+        words = [word for word, needed in (("gender", "p_female"), ("age_group", "p_0-2")) if needed in self._outputs]
+        return [*self._outputs, *words]
+
+    def _with_words(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds what follows from the numbers: `gender` and `age_group`."""
         if "p_female" in columns:
-            columns["gender"] = np.where(columns["p_female"] >= 0.5, "female", "male")
-        groups = [f"p_{group}" for group in AGE_GROUPS]
+            female = columns["p_female"]
+            gender = np.where(female >= 0.5, "female", "male").astype(object)
+            gender[np.maximum(female, 1 - female) < self.metadata.get("unsure_below", 0.5)] = "unsure"
+            columns["gender"] = gender
         if "age_group" in self.metadata["tasks"]:
-            best = columns[groups].to_numpy().argmax(axis=1)
+            best = np.stack([columns[f"p_{group}"] for group in AGE_GROUPS]).argmax(axis=0)
             columns["age_group"] = np.array(AGE_GROUPS, dtype=object)[best]
         elif "age" in columns:
-            columns["age_group"] = age_to_group(columns["age"]).astype(object)
+            columns["age_group"] = np.array(AGE_GROUPS, dtype=object)[age_group_codes(columns["age"])]
         return columns
 
 
-def _decoded(pixels: Pixels) -> Iterator[tuple[list[str], np.ndarray]]:
+def shipped_model() -> Path:
+    """The file of the model that ships with mien."""
+    return Path(str(resources.files("mien") / "weights" / SHIPPED))
+
+
+def _open_session(path: Path, name: str, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's classes share no base
+        raise MienError(f"model {name!r} is not a usable ONNX file: {error}") from error
+
+
+def _metadata(session: Any, name: str) -> dict[str, Any]:
+    text = session.get_modelmeta().custom_metadata_map.get("mien")
+    if text is None:
+        raise MienError(f"model {name!r} is not mien's: its metadata has no entry 'mien'")
+    try:
+        metadata = json.loads(text)
+    except ValueError as error:
+        raise MienError(f"model {name!r}: its metadata entry 'mien' is no JSON: {error}") from None
+    absent = [key for key in ("image_size", "margin", "tasks") if key not in metadata]
+    if absent:
+        raise MienError(f"model {name!r}: its metadata entry 'mien' has no {', '.join(absent)}")
+    return metadata
+
+
+class _OpenVino:
+    """The same file in OpenVINO, in full precision (its default would be bfloat16 where the processor has it)."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise MissingExtra("the runtime 'openvino'", "openvino") from None
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        self._model = openvino.Core().compile_model(path, "CPU", options)
+
+    def run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        # A request of its own for each call: several threads may ask at once.
+        answers = self._model.create_infer_request().infer(inputs)
+        return [np.array(answers[name]) for name in outputs]
+
+
+def _several(given: Any) -> Iterable[images.Source]:
+    """The images, where one may be given alone."""
+    alone = isinstance(given, (str, Path, bytes)) or not hasattr(given, "__iter__")  # Pillow's images have none
+    return [given] if alone or (isinstance(given, np.ndarray) and given.ndim <= 3) else given
+
+
+def _rows(columns: dict[str, np.ndarray]) -> Iterator[Row]:
+    """Rows of Python's own numbers, rounded to what they mean: ages to 0.01 years, probabilities to 0.0001."""
+    lists = [
+        column.tolist() if column.dtype == object else column.astype(float).round(2 if "age" in name else 4).tolist()
+        for name, column in columns.items()
+    ]
+    return (dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True))
+
+
+def _decoded(pixels: "Pixels", threads: int) -> Iterator[tuple[list[str], np.ndarray]]:
     """Batches of statuses (n,) and of the images (those that are ok) while the next batch is being decoded."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
 
         def read(index: int) -> tuple[str, np.ndarray | None]:
             try:
                 return "ok", pixels[index]
-            except ImageError as error:
+            except images.ImageError as error:
                 return error.reason, None
 
         def begin(start: int) -> list[Future[tuple[str, np.ndarray | None]]]:
@@ -121,8 +302,8 @@ def _decoded(pixels: Pixels) -> Iterator[tuple[list[str], np.ndarray]]:
         for start in range(0, len(pixels), _BATCH):
             current, ahead = ahead, begin(start + _BATCH)
             results = [future.result() for future in current]
-            images = [image for _, image in results if image is not None]
+            faces = [image for _, image in results if image is not None]
             yield (
                 [status for status, _ in results],
-                np.stack(images) if images else np.empty((0, pixels.size, pixels.size, 3), np.uint8),
+                np.stack(faces) if faces else np.empty((0, pixels.size, pixels.size, 3), np.uint8),
             )

@@ -11,10 +11,11 @@ import pandas as pd
 
 from mien import figures, metrics
 from mien.errors import MienError
+from mien.labels import AGE_GROUPS, GENDERS
 from mien.page import Picture, Section, Table, write_report
 from mien.recipe import Recipe
 from mien.run import Run
-from mien.table import AGE_GROUPS, FACES_COLUMNS, GENDERS, SPLITS, read_table
+from mien.table import FACES_COLUMNS, SPLITS, read_table
 
 NAMES = {
     "coverage": ("faces with a prediction", "%"),

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from mien.errors import MienError, choices
-from mien.table import AGE_GROUPS, FACES_COLUMNS, SPLITS
+from mien.labels import AGE_GROUPS
+from mien.table import FACES_COLUMNS, SPLITS
 
 TRAIN, VAL, TEST = range(len(SPLITS))
 

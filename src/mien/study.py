@@ -16,10 +16,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mien.errors import MienError, choices
+from mien.labels import AGE_GROUPS
 from mien.metrics import METRICS
 from mien.recipe import STAGE, Recipe, first_stage, load_recipe, read_yaml
 from mien.run import Run
-from mien.table import AGE_GROUPS
 
 FOLDED = ("folds", "subject_folds", "random_folds")
 """The split methods that have folds."""

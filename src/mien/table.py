@@ -10,20 +10,12 @@ import numpy as np
 import pandas as pd
 
 from mien.errors import MienError, MissingExtra
-
-GENDERS = ("female", "male")
-"""Perceived binary gender, as the data sets label it."""
-
-AGE_GROUPS = ("0-2", "4-6", "8-13", "15-20", "25-32", "38-43", "48-53", "60+")
-"""Adience's age groups, youngest first."""
+from mien.labels import AGE_GROUPS, GENDERS, age_group_codes
 
 SPLITS = ("train", "val", "test")
 
 OLDEST = 130.0
 """Ages above this are taken for errors."""
-
-# An age between two groups belongs to the nearer one, a tie to the younger.
-_BETWEEN_GROUPS = np.array([3.0, 7.0, 14.0, 22.5, 35.0, 45.5, 56.5])
 
 _GENDER = pd.CategoricalDtype(list(GENDERS))
 _AGE_GROUP = pd.CategoricalDtype(list(AGE_GROUPS), ordered=True)
@@ -57,9 +49,7 @@ def age_to_group(age: "Sequence[float] | np.ndarray | pd.Series[float]") -> pd.C
 
     An age between two groups goes to the nearer one, a tie to the younger.
     """
-    years = np.asarray(age, dtype=float)
-    codes = np.where(np.isnan(years), -1, np.searchsorted(_BETWEEN_GROUPS, years, side="left"))
-    return pd.Categorical.from_codes(codes, dtype=_AGE_GROUP)
+    return pd.Categorical.from_codes(age_group_codes(age), dtype=_AGE_GROUP)
 
 
 def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
+from mien.labels import AGE_GROUPS
 from mien.recipe import PREDICTED, Age, AgeGroup, Gender, Model, Tasks
-from mien.table import AGE_GROUPS, FACES_COLUMNS, check_faces
+from mien.table import FACES_COLUMNS, check_faces
 from mien.training.heads import HEADS, AgeGroupHead, AgeHead, GenderHead, make_heads
 
 FACES = check_faces(

@@ -12,8 +12,9 @@ import pandas as pd
 
 from mien.datasets import _files
 from mien.errors import MienError, choices
+from mien.labels import AGE_GROUPS
 from mien.ledger import Ledger
-from mien.table import AGE_GROUPS, FACES_COLUMNS, read_table
+from mien.table import FACES_COLUMNS, read_table
 
 NOTICE = "A data set of the publisher's own: its terms are not known to mien; ask the publisher."
 """The terms of the data in a sentence, which the card of a published model repeats."""

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien.errors import MienError, choices
+from mien.labels import AGE_GROUPS, GENDERS
 from mien.recipe import Age, Model, Tasks
-from mien.table import AGE_GROUPS, FACES_COLUMNS, GENDERS, age_to_group
+from mien.table import FACES_COLUMNS, age_to_group
 
 
 def mlp(features: int, hidden: Sequence[int], model: Model) -> tuple[nn.Sequential, int]:

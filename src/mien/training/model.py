@@ -9,8 +9,8 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from mien.labels import AGE_GROUPS
 from mien.recipe import Optim, Recipe
-from mien.table import AGE_GROUPS
 from mien.training.backbones import count_features, freeze, load_heads, make_backbone, normalization
 from mien.training.heads import Head, make_heads, mlp
 

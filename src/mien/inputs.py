@@ -1,0 +1,74 @@
+"""What a user names on the command line, as the list of image files that is meant."""
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mien.errors import MienError
+
+ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+"""Files with these endings are taken from folders, whatever the case; a file named alone may have any."""
+
+TABLES = (".csv", ".parquet")
+
+_COLUMNS = ("path", "file")
+
+
+def image_files(paths: Iterable[str]) -> list[str]:
+    """The image files that arguments stand for, in their order, each once.
+
+    Args:
+        paths: Files, folders (taken recursively, sorted, links to folders not followed), patterns with `*`, tables
+            (`.csv`, `.parquet`) with a column `path` or `file` relative to their own folder, and `-` for a list on
+            standard input, one path a line.
+
+    Raises:
+        MienError: A folder or pattern holds no image, a folder cannot be read, a table has no such column. A file
+            that does not exist is no error here: it becomes a row of the table that says so.
+    """
+    return list(dict.fromkeys(file for path in paths for file in _one(path)))
+
+
+def _one(path: str) -> Iterator[str]:
+    if path == "-":
+        yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+    elif Path(path).is_dir():
+        yield from _folder(path)
+    elif Path(path).suffix.lower() in TABLES and Path(path).is_file():
+        yield from _table(Path(path))
+    elif glob.has_magic(path) and not Path(path).exists():
+        found = sorted(glob.glob(str(Path(path).expanduser()), recursive=True))  # noqa: PTH207 - may be absolute
+        if not found:
+            raise MienError(f"pattern {path!r} matches no file")
+        for file in found:
+            yield from _folder(file) if Path(file).is_dir() else [file]
+    else:
+        yield path
+
+
+def _folder(folder: str) -> Iterator[str]:
+    def stop(error: OSError) -> None:
+        raise MienError(f"folder {str(error.filename)!r} cannot be read: {error.strerror}")
+
+    found = False
+    for here, folders, files in os.walk(folder, onerror=stop):
+        folders.sort()
+        for name in sorted(files):
+            if name.lower().endswith(ENDINGS) and not name.startswith("."):
+                found = True
+                yield str(Path(here) / name)
+    if not found:
+        raise MienError(f"folder {folder!r} holds no images; taken are files that end in {', '.join(ENDINGS)}")
+
+
+def _table(path: Path) -> Iterator[str]:
+    from mien.table import read_table
+
+    table = read_table(path)
+    named = [column for column in _COLUMNS if column in table.columns]
+    if not named:
+        columns = ", ".join(map(str, table.columns))
+        raise MienError(f"table {str(path)!r} has no column {' or '.join(map(repr, _COLUMNS))}; it has: {columns}")
+    yield from (str(path.parent / str(file)) for file in table[named[0]].dropna())

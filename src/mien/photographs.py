@@ -1,0 +1,134 @@
+"""From what a user names to predictions on the screen, in a file and on drawings; what `mien predict` does."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from mien import annotate, images
+from mien.errors import MienError
+from mien.inputs import image_files
+from mien.outputs import RowsFile, check_output
+from mien.predict import Predictor, Row
+
+READ = ("ok", "no face")
+"""Statuses of images that could be read."""
+
+SHOWN = 40
+"""So many rows at most go to the screen where no file is asked for."""
+
+_SCREEN = ("file", "face", "gender", "p_female", "age", "80% interval", "age_group", "status", "quality")
+
+
+def predict_files(
+    predictor: Predictor,
+    paths: Sequence[str],
+    out: Path | None = None,
+    crops: bool = False,
+    draw: Path | None = None,
+    overwrite: bool = False,
+) -> Counter[str]:
+    """Predicts for images, and shows, writes and draws the answers.
+
+    Args:
+        predictor: With the model and the detector to use.
+        paths: See `inputs.image_files`.
+        out: A `.csv`, `.parquet` or `.jsonl` file; None: the first rows go to the screen.
+        crops: Each image already is a face.
+        draw: A folder for the images with boxes and labels.
+        overwrite: Replace `out` if it exists.
+
+    Returns:
+        How many images have each status.
+    """
+    if out is not None:
+        check_output(out, overwrite)
+    if draw is not None and draw.exists() and not draw.is_dir():
+        raise MienError(f"--draw {str(draw)!r} is a file; valid: a folder")
+    files = image_files(paths)
+    statuses: Counter[str] = Counter()
+    shown: list[Row] = []
+    drawn: set[str] = set()
+    with ExitStack() as stack:
+        write = stack.enter_context(RowsFile(out, predictor.columns)) if out is not None else None
+        tell = stack.enter_context(_progress(len(files)))
+        rows = predictor.stream(files, crops=crops)
+        for done, (file, group) in enumerate(groupby(rows, key=lambda row: row["file"]), 1):
+            found = list(group)
+            statuses[found[0]["status"]] += 1
+            for row in found:
+                if write is not None:
+                    write(row)
+            if len(shown) < SHOWN:
+                shown += found
+            if draw is not None and found[0]["status"] == "ok":
+                _draw(draw, file, found, drawn)
+            tell(done, len(files))
+    if out is None:
+        print("\n".join(_lines(shown[:SHOWN])))
+    print(_summary(statuses, out, draw, len(shown) > SHOWN or (out is None and sum(statuses.values()) > SHOWN)))
+    return statuses
+
+
+@contextmanager
+def _progress(count: int) -> Iterator[Any]:
+    if count <= 64:  # done before a bar could be read, and a single image should not wait for its drawing
+        with nullcontext():
+            yield lambda done, total: None
+        return
+    from mien.console import progress
+
+    with progress("predicting") as tell:
+        yield tell
+
+
+def _draw(folder: Path, file: str, rows: list[Row], taken: set[str]) -> None:
+    from mien.table import atomic_path
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(annotate.annotated_path(folder, file, taken)) as part:
+        annotate.draw_boxes(images.load(file), rows).save(part)
+
+
+def _lines(rows: Iterable[Row]) -> Iterator[str]:
+    """A table for the screen; rich would take longer to import than one image takes to predict."""
+    cells = [_SCREEN, *(tuple(_cells(row)) for row in rows)]
+    filled = [any(line[place] for line in cells[1:]) for place in range(len(_SCREEN))]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(_SCREEN))]
+    for line in cells:
+        shown = (cell.ljust(width) for cell, width, there in zip(line, widths, filled, strict=True) if there)
+        yield "  ".join(shown).rstrip()
+
+
+def _cells(row: Row) -> Iterator[str]:
+    has_age = row.get("age") is not None
+    yield _printable(row["file"])
+    yield "" if row.get("face_index") is None else str(row["face_index"])
+    yield row.get("gender") or ""
+    yield f"{row['p_female']:.2f}" if "p_female" in row else ""
+    yield f"{row['age']:.1f}" if has_age else ""
+    yield f"{row['age_low']:.0f} to {row['age_high']:.0f}" if has_age else ""
+    yield row.get("age_group") or ""
+    yield row["status"]
+    yield row.get("quality") or ""
+
+
+def _printable(text: str) -> str:
+    """A file's name may hold line breaks, or bytes that are no text in the terminal's encoding."""
+    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return plain.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8")
+
+
+def _summary(statuses: Counter[str], out: Path | None, draw: Path | None, more: bool) -> str:
+    counts = ", ".join(f"{status} {count:,}" for status, count in statuses.most_common())
+    parts = [f"{sum(statuses.values()):,} images: {counts}"]
+    if out is not None:
+        parts.append(f"table: {out}")
+    elif more:
+        parts.append(f"only the first {SHOWN} rows are shown; --out FILE.csv writes all")
+    if draw is not None:
+        parts.append(f"drawings: {draw}")
+    return "\n".join(parts)
