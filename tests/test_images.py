@@ -36,6 +36,22 @@ def test_path_and_bytes_are_the_same(astronaut, tmp_path):
     assert np.array_equal(images.load(tmp_path / "a b.jpg"), images.load(content))
 
 
+def test_decoded_images_are_taken_as_they_are(astronaut):
+    assert np.array_equal(images.load(astronaut), astronaut)
+    assert np.array_equal(images.load(astronaut[:, ::-1]), astronaut[:, ::-1])
+    grey = astronaut[:, :, 0]
+    assert np.array_equal(images.load(grey), np.stack([grey] * 3, axis=2))
+    picture = Image.fromarray(astronaut)
+    assert np.array_equal(images.load_face(picture, 64), images.load_face(astronaut, 64))
+    assert np.array_equal(images.load(picture), astronaut), "the caller's image stays open"
+
+
+@pytest.mark.parametrize("bad", [np.zeros((9, 9, 3)), np.zeros((9, 9, 4), np.uint8), np.zeros(9, np.uint8)])
+def test_arrays_that_are_no_image_are_refused_with_their_shape(bad):
+    with pytest.raises(ImageError, match="not an image: pixels are .* valid: uint8"):
+        images.load(bad)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_comes_out_upright(astronaut, orientation):
     turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 1, 7: 3, 8: 3}

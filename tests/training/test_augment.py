@@ -89,9 +89,9 @@ def test_a_mixed_batch_depends_on_seed_epoch_and_faces_alone():
 def test_steps_are_those_that_are_asked_for_in_their_order():
     nothing = Augment(flip=0.0)
     assert isinstance(make_augmentation(nothing, 32), v2.Identity)
-    everything = Augment(rotate=5, gray=0.1, blur=0.1, erase=0.1, brightness=0.1, randaugment=RandAugment())
+    everything = Augment(rotate=5, gray=0.1, blur=0.1, jpeg=0.1, erase=0.1, brightness=0.1, randaugment=RandAugment())
     names = [name for name, _ in augmentation_steps(everything, 32)]
-    assert names == ["flip", "affine", "colour", "gray", "blur", "RandAugment", "erase"]
+    assert names == ["flip", "affine", "colour", "gray", "blur", "JPEG", "RandAugment", "erase"]
     out = make_augmentation(everything, 32)(torch.zeros(3, 32, 32, dtype=torch.uint8))
     assert out.shape == (3, 32, 32) and out.dtype == torch.uint8
 

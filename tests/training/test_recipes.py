@@ -36,6 +36,11 @@ CONTRACT = {
     "utkface-lite0": (LITE + dense(1280, 1) + dense(1280, 101), 0, SIGNED, {"gender": (1, 1280), "age": (101, 1280)}),
     "utkface-small": (LITE + dense(1280, 1) + dense(1280, 101), 0, SIGNED, {"gender": (1, 1280), "age": (101, 1280)}),
 }
+RACES = {"race": ("asian", "black", "indian", "other", "white")}  # UTKFace's five, learnt for the body alone
+MIEN = {"gender": (1, 1280), "age": (101, 1280), "race": (5, 1280)}
+LITE2 = 4_811_072
+for name, body in (("mien-lite0", LITE), ("mien-lite2", LITE2), ("mien-lite2-160", LITE2)):
+    CONTRACT[name] = (body + dense(1280, 1) + dense(1280, 101) + dense(1280, 5), 0, SIGNED, MIEN)
 for name, (body, features, frozen, own_body, own_range) in NETWORKS.items():
     reported = (body + dense(features, 1024, 512, 1), frozen, UNIT, ONE)
     good = (own_body + dense(features, 1), 0, own_range, {"gender": (1, features)})
@@ -64,7 +69,7 @@ def test_size_input_and_heads(name):
     parameters, frozen, (low, high), heads = CONTRACT[name]
     recipe = offline(name)
     with torch.device("meta"):  # shapes without memory
-        net = FaceNet(recipe)
+        net = FaceNet(recipe, RACES)
     assert sum(value.numel() for value in net.parameters()) == parameters
     assert sum(value.numel() for value in net.parameters() if not value.requires_grad) == frozen
     found = input_range(recipe.model)
@@ -86,9 +91,9 @@ def distinct():
 @pytest.mark.parametrize("name", distinct())
 def test_two_steps_move_what_is_not_frozen_and_nothing_else(name):
     # Small images: what moves does not depend on their size.
-    recipe = offline(name, 32 if name.startswith(("demo", "utkface")) else 96)
+    recipe = offline(name, 32 if name.startswith(("demo", "utkface", "mien")) else 96)
     torch.manual_seed(0)
-    net = FaceNet(recipe).train()
+    net = FaceNet(recipe, RACES).train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     optimizer = make_optimizer(net, recipe.optim)
     images = torch.randint(0, 256, (2, 3, recipe.model.image_size, recipe.model.image_size), dtype=torch.uint8)
@@ -96,6 +101,7 @@ def test_two_steps_move_what_is_not_frozen_and_nothing_else(name):
         "gender": torch.tensor([0.0, 1.0]),
         "age_group": torch.tensor([2.0, 6.0]),
         "age": torch.tensor([9.0, 50]),
+        "race": torch.tensor([0.0, 4.0]),
     }
     for _ in range(2):
         optimizer.zero_grad()

@@ -1,0 +1,434 @@
+"""Writes the model card of the model that ships: from a run's faces and predictions, or those of a file made from it.
+
+    python benchmarks/model_card.py RUN [--model FILE] [--peers benchmarks/peers.md] [--out MODEL_CARD.md]
+
+Scores are of the run's test part. The threshold of `unsure` is chosen on the validation part, and printed. With
+`--model` that file predicts both parts anew: give the one that ships, which may be stored or calibrated otherwise than
+the run's own. The robustness table predicts the test part under every condition of `mien.robustness`.
+"""
+
+import argparse
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mien import Predictor, metrics, robustness
+from mien.console import progress
+from mien.datasets import data_root
+from mien.hub import model_file
+from mien.report import Score, metrics_table, named, protocol, protocol_in_full, scores, with_interval
+from mien.run import Run, open_run
+from mien.table import atomic_path
+from mien.training import publish
+
+SMALL = 50
+"""Groups of fewer faces are marked as uncertain."""
+
+UNSURE = 0.05
+"""The share of unsure answers for which the threshold is chosen."""
+
+AGE_BANDS = {
+    "0 to 2": (0, 3),
+    "3 to 12": (3, 13),
+    "13 to 17": (13, 18),
+    "under 18": (0, 18),
+    "18 and over": (18, np.inf),
+    "over 70": (71, np.inf),
+}
+"""Years of age from and below which a band of the true age reaches; bands overlap."""
+
+SINGLE = {"gender": "gender", "age_group": "age group", "race": "race code"}
+"""Columns to group by, and what they are called."""
+
+INTERVALS = (
+    "Brackets hold 95% intervals, from a bootstrap that resamples whole subjects (faces where subjects are not known)."
+)
+
+NOTICE = (
+    "**Licence of the weights.** They learnt from UTKFace, whose images are for non-commercial research: use these "
+    "weights for non-commercial research only. The Apache-2.0 licence of mien's code does not cover them."
+)
+
+USES = """\
+Intended: research on such classifiers; audits; statistics over many pictures whose errors, below, are taken into
+account; a start for training on data of one's own (under the terms of the weights).
+
+Unsuitable, whatever the score:
+
+- any decision about a person: access, hiring, pricing, policing, medicine, proof of age;
+- finding out who somebody is, or following them: the model identifies nobody;
+- telling anyone's gender identity, sex, or age as a fact;
+- children's pictures where an error matters: see their rows below;
+- commercial use: see the licence."""
+
+LIMITS = """\
+- Gender is what the data set's labels say: binary, and perceived by annotators or by a program from a picture. Who is
+  neither gets one of the two labels or `unsure`.
+- The labels err: among exact duplicates in UTKFace, about 8% of the pairs disagree about gender, so that no score can
+  reach 100%, and children, where perception itself is least reliable, score lowest.
+- Race codes are the data set's five, and coarse; they were used to measure, and are never predicted.
+- UTKFace was collected on the web and has no subjects: near-duplicates were kept in one part, but two different
+  pictures of one person may be in two parts.
+- Scores are of aligned, upright crops of this data set. Other cameras, poses, hats, masks and light fare worse: the
+  robustness table shows how much for some of them, and a detector's crop has a cost of its own (docs/detection.md).
+- Ages are medians of a predicted distribution: extreme ages are pulled towards the middle."""
+
+
+class Judged(NamedTuple):
+    """What the card is made of.
+
+    Attributes:
+        run: The run.
+        model: The file whose answers these are.
+        predictor: That file, opened.
+        faces: All faces of the run.
+        parts: For "val" and "test", `metrics.join` of faces and predictions with the likelier gender for "unsure".
+    """
+
+    run: Run
+    model: Path
+    predictor: Predictor
+    faces: pd.DataFrame
+    parts: dict[str, pd.DataFrame]
+
+
+def main() -> None:
+    """Writes the card and prints the threshold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="the folder of a finished run")
+    parser.add_argument("--model", type=Path, help="the file that ships; default: the run's, with its predictions")
+    parser.add_argument("--peers", type=Path, help="what benchmarks/peers.py wrote for the same run")
+    parser.add_argument("--out", type=Path, default=Path("MODEL_CARD.md"))
+    parser.add_argument("--limit", type=int, help="so many faces for the robustness table, for trials")
+    options = parser.parse_args()
+    judged = judge(open_run(options.run), options.model)
+    command = f"python benchmarks/model_card.py {options.run}" + (f" --model {options.model}" if options.model else "")
+    card = "\n\n".join(sections(judged, options.peers, options.limit, command)) + "\n"
+    with atomic_path(options.out) as part:
+        part.write_text(card, "utf-8")
+    print(f"card: {options.out}; unsure_below {threshold(judged.parts['val'], UNSURE):.4f} for {UNSURE:.0%} unsure")
+
+
+def judge(run: Run, model: Path | None = None) -> Judged:
+    """Predictions of the validation and test part: the run's own, or those of a file."""
+    faces = run.faces
+    file = run.model_file if model is None else model_file(model, ".onnx")
+    predictor = Predictor(file)
+    stored = run.predictions if model is None else None
+    parts = {}
+    for split in ("val", "test"):
+        part = faces[faces["split"] == split].reset_index(drop=True)
+        if stored is not None:
+            answers = stored[stored["face"].isin(part["face"])]
+        else:
+            with progress(f"predicting the {split} part") as tell:
+                answers = predictor.predict_faces(part, data_root(run.recipe.data.root or "."), tell)
+        parts[split] = metrics.join(part, robustness.likelier(answers))
+    return Judged(run, file, predictor, faces, parts)
+
+
+def sections(judged: Judged, peers: Path | None, limit: int | None, command: str) -> Iterator[str]:
+    """The card's parts, in their order."""
+    run, test = judged.run, judged.parts["test"]
+    table = scored(test, judged.faces[judged.faces["split"] == "train"])
+    yield from _lead(judged, table)
+    yield "## Uses"
+    yield USES
+    yield "## Limits"
+    yield LIMITS
+    yield _weakest(table)
+    yield "## Data and protocol"
+    yield from _data(judged)
+    yield "## Scores"
+    yield (
+        f"Test part of {run.recipe.data.source}, n {len(test):,}; protocol: {protocol(run)}. {INTERVALS} Gender here "
+        "is the likelier label, also where the answer would be `unsure`. A verdict compares with the constant answer "
+        "that the training part suggests, on the same faces."
+    )
+    yield markdown(metrics_table([row for row in _rows(table, "all") if row.metric not in publish._CALIBRATION]))
+    if peers is not None:
+        yield quoted(peers)
+    yield from _groups(table)
+    yield "## Calibration"
+    yield from _calibration(judged, table)
+    yield "## Unsure"
+    yield from _unsure(judged)
+    yield "## Robustness"
+    yield from _robustness(judged, limit)
+    yield "## Making"
+    yield from _making(judged, command)
+
+
+def scored(joined: pd.DataFrame, train: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The metrics table of a part: all faces, single groups, bands of age, and the crossings of two columns."""
+    known = {column: metrics._TRUTHS.get(column, column) for column in SINGLE}
+    known = {column: truth for column, truth in known.items() if truth in joined.columns}
+    rows = joined.copy()
+    for one, other in combinations(known, 2):
+        rows[f"{one} x {other}"] = _crossed(rows[known[one]], rows[known[other]])
+    crossings = [f"{one} x {other}" for one, other in combinations(known, 2)]
+    tables = [metrics.score(rows, [*known, *crossings], train)]
+    for band, (young, old) in AGE_BANDS.items():
+        members = rows[(rows["true_age"] >= young) & (rows["true_age"] < old)]
+        if len(members):
+            tables.append(metrics.score(members, (), train).assign(group=f"age={band}"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _crossed(one: pd.Series, other: pd.Series) -> pd.Categorical:
+    """Both labels in one, ordered by the first, then the second; missing where either is."""
+    both = [
+        labels.cat.categories if hasattr(labels, "cat") else sorted(labels.dropna().unique()) for labels in (one, other)
+    ]
+    names = [f"{first}, {second}" for first in both[0] for second in both[1]]
+    words = one.astype("object") + ", " + other.astype("object")
+    return pd.Categorical(words.where(one.notna() & other.notna(), None), categories=names)
+
+
+def threshold(joined: pd.DataFrame, share: float) -> float:
+    """The certainty of gender below which `share` of the answers lie; to be chosen on the validation part."""
+    certainty = metrics.certainty(joined, "gender")["certainty"]
+    return float(np.quantile(certainty, share))
+
+
+def some(faces: pd.DataFrame, limit: int | None) -> pd.DataFrame:
+    """So many faces drawn at random, the same each time; all where there is no limit, or fewer."""
+    if limit is not None and limit < len(faces):
+        faces = faces.sample(limit, random_state=0).sort_index()
+    return faces.reset_index(drop=True)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A Markdown table, numbers of faces with their thousands marked."""
+    return publish._table(table.map(lambda cell: f"{cell:,}" if isinstance(cell, int) else cell))
+
+
+def quoted(peers: Path) -> str:
+    """The comparison with another package, as benchmarks/peers.py wrote it."""
+    text = peers.read_text("utf-8")
+    _, heading, rest = text.partition("## Scores\n")
+    if not heading:
+        raise SystemExit(f"--peers {str(peers)!r} has no section 'Scores'; benchmarks/peers.py writes it")
+    return "### Beside another package\n" + rest.partition("\n## ")[0].rstrip() + f"\n\nMore in {peers}."
+
+
+def _rows(table: pd.DataFrame, *kinds: str) -> list[Score]:
+    """The scores of "all", or of the groups that a column makes."""
+    return scores(table[table["group"].str.partition("=")[0].isin(kinds)])
+
+
+def _headline(table: pd.DataFrame, metric: str) -> str:
+    (row,) = [row for row in _rows(table, "all") if row.metric == metric]
+    unit = {"age_mae": "years"}.get(metric, "%")
+    return f"{named(metric, unit=False)} {with_interval(metric, row.value, row.low, row.high, unit)}"
+
+
+def _lead(judged: Judged, table: pd.DataFrame) -> Iterator[str]:
+    recipe = judged.run.recipe
+    yield f"# Model card: {judged.run.name}"
+    size = judged.model.stat().st_size / 1e6
+    yield (
+        f"Perceived gender and age from a picture of one face. `{recipe.model.backbone}`, {judged.predictor.size}x"
+        f"{judged.predictor.size} pixels, {size:.1f} MB as `{judged.model.name}`."
+    )
+    figures = "; ".join(
+        _headline(table, metric) for metric in ("gender_accuracy", "age_mae", "age_group_exact", "age_group_one_off")
+    )
+    n = len(judged.parts["test"])
+    yield f"On {n:,} faces of {recipe.data.source} kept for testing ({protocol(judged.run)}): {figures}. {INTERVALS}"
+    yield NOTICE
+
+
+def _weakest(table: pd.DataFrame) -> str:
+    """Where the interval of gender accuracy lies below that of all faces together, in a sentence."""
+    (every,) = [row for row in _rows(table, "all") if row.metric == "gender_accuracy"]
+    weak = [
+        f"{_plain_group(row.group)} {with_interval(row.metric, row.value, row.low, row.high)}, n {row.n:,}"
+        for row in sorted(_rows(table, *SINGLE, "age"), key=lambda row: row.value)
+        if row.metric == "gender_accuracy" and row.n >= SMALL and row.high < every.value
+    ]
+    listed = "; ".join(weak) if weak else "none"
+    return (
+        f"Groups whose 95% interval of gender accuracy lies below the score of all faces ({every.value:.1%}): {listed}."
+    )
+
+
+def _plain_group(group: str) -> str:
+    column, _, value = group.partition("=")
+    return f"{SINGLE.get(column, column)} {value}"
+
+
+def _data(judged: Judged) -> Iterator[str]:
+    run = judged.run
+    facts = publish.public_facts(run)
+    yield publish._ledger_words(run.recipe, facts["ledger"]) + " Faces in each part:"
+    yield markdown(publish._parts(run))
+    leaks = " ".join(publish._warnings(facts)) or "No leak between the parts was found."
+    yield (
+        f"Protocol: {protocol_in_full(run)}. {leaks} Weights, calibration and "
+        "the threshold of `unsure` were chosen without the test part."
+    )
+    steps = publish._steps(facts["lineage"])
+    yield "What the weights had seen before, last step first:"
+    yield "\n".join(f"{place}. {step}" for place, step in enumerate(steps, 1))
+
+
+def _groups(table: pd.DataFrame) -> Iterator[str]:
+    """Headline scores by group, single and crossed."""
+    headings = {
+        "By gender": ["gender"],
+        "By age": ["age_group", "age"],
+        "By race code": ["race"],
+        "Gender and race code": ["gender x race"],
+        "Gender and age group": ["gender x age_group"],
+        "Age group and race code": ["age_group x race"],
+    }
+    yield (
+        f"Groups below are those of the labels. A group of fewer than {SMALL} faces is marked with †: its numbers are "
+        "uncertain, read the interval only. Age groups are Adience's; a true age between two belongs to the nearer."
+    )
+    for heading, kinds in headings.items():
+        rows = _rows(table, *kinds)
+        if rows:
+            yield f"### {heading}"
+            yield markdown(_marked(publish._by_group(rows)))
+
+
+def _marked(groups: pd.DataFrame) -> pd.DataFrame:
+    """Small groups get a mark, and each its name without the column's."""
+    small = groups["faces"].str.replace(",", "").astype(int) < SMALL
+    names = groups["group"].str.partition(": ")
+    words = names[2].where(names[0] != "age", "years " + names[2])
+    return groups.assign(group=words.where(~small, words + " †"))
+
+
+def _calibration(judged: Judged, table: pd.DataFrame) -> Iterator[str]:
+    yield (
+        "How far the stated probabilities are from the share that is right (expected calibration error, 0 is perfect), "
+        "and how often the true age lies inside of the stated 80% interval (80% is perfect)."
+    )
+    yield markdown(
+        metrics_table([row for row in _rows(table, "all") if row.metric in publish._CALIBRATION]).iloc[:, :3]
+    )
+    inside = [row for row in _rows(table, "gender", "race", "age_group") if row.metric == "age_interval_coverage"]
+    if inside:
+        yield "Share of true ages inside of the 80% interval, by group:"
+        yield markdown(
+            pd.DataFrame(
+                {
+                    "group": [_plain_group(row.group) + (" †" if row.n < SMALL else "") for row in inside],
+                    "faces": [row.n for row in inside],
+                    "inside, %": [with_interval(row.metric, row.value, row.low, row.high) for row in inside],
+                }
+            )
+        )
+    stated = metrics.certainty(judged.parts["test"], "gender")
+    bins = metrics.reliability(stated["certainty"], stated["correct"])
+    bins = bins[bins["n"] > 0]
+    yield f"Gender: certainty of the likelier label, and the share of it that is right (n {len(stated):,}):"
+    yield markdown(
+        pd.DataFrame(
+            {
+                "certainty": [
+                    f"{max(low, 0.5):.2f} to {high:.2f}" for low, high in zip(bins.bin_low, bins.bin_high, strict=True)
+                ],
+                "faces": list(bins["n"]),
+                "mean certainty, %": [f"{value:.1%}"[:-1] for value in bins["p"]],
+                "right, %": [
+                    with_interval("gender_accuracy", *row)
+                    for row in zip(bins.observed, bins.low, bins.high, strict=True)
+                ],
+            }
+        )
+    )
+
+
+def _unsure(judged: Judged) -> Iterator[str]:
+    """The trade of the threshold: chosen on validation, confirmed on test."""
+    shipped = judged.predictor.metadata.get("unsure_below")
+    validation = len(judged.parts["val"])
+    yield (
+        f"A gender whose certainty is below a threshold is answered `unsure`. Thresholds were chosen on the validation "
+        f"part (n {validation:,}) for a share of unsure answers; what they do was then measured on the test part."
+    )
+    lines = [
+        _trade(judged, f"{share:.0%}", threshold(judged.parts["val"], share))
+        for share in (0.01, 0.02, UNSURE, 0.1, 0.2)
+    ]
+    if shipped is not None:
+        lines.append(_trade(judged, "the one in the file", shipped))
+    yield markdown(pd.DataFrame(lines))
+    if shipped is None:
+        yield "The file itself has no threshold: it always answers the likelier label."
+
+
+def _trade(judged: Judged, wanted: str, below: float) -> dict[str, Any]:
+    line: dict[str, Any] = {"wanted": wanted, "threshold": f"{below:.4f}"}
+    for split, part in (("validation", judged.parts["val"]), ("test", judged.parts["test"])):
+        labelled = part[part["true_gender"].notna() & part["p_female"].notna()]
+        certain = np.maximum(labelled["p_female"], 1 - labelled["p_female"]) >= below
+        said = labelled["gender"].where(certain, metrics.UNSURE)
+        unsure = metrics.mean_over_runs([labelled.assign(gender=said)], "gender_unsure")
+        rest = metrics.mean_over_runs([labelled[certain]], "gender_accuracy")
+        line[f"unsure on {split}, %"] = with_interval("gender_unsure", *unsure[:3])
+        line[f"accuracy of the rest on {split}, %"] = with_interval("gender_accuracy", *rest[:3]) + f", n {rest.n:,}"
+    return line
+
+
+def _robustness(judged: Judged, limit: int | None) -> Iterator[str]:
+    run = judged.run
+    test = some(judged.faces[judged.faces["split"] == "test"], limit)
+    with progress("robustness", "faces") as tell:
+        table = robustness.scores(judged.predictor, test, data_root(run.recipe.data.root or "."), progress=tell)
+    yield (
+        f"The same {len(test):,} test faces made worse before they are resized (see `mien.robustness`), and the paired "
+        "difference to the faces as they are, in points or years. Beyond the picture its edge is repeated, as "
+        "prediction does."
+    )
+    yield markdown(conditions_table(table))
+
+
+def conditions_table(table: pd.DataFrame) -> pd.DataFrame:
+    """What `robustness.scores` gives as text, a line a condition."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in table.itertuples():
+        line = lines.setdefault(row.condition, {"condition": row.condition})
+        line[named(row.metric)] = with_interval(row.metric, row.value, row.low, row.high)
+        if row.metric in ("gender_accuracy", "age_mae"):
+            ends = (row.difference, row.difference_low, row.difference_high)
+            line[f"{named(row.metric, unit=False)}, difference"] = signed(row.metric, *ends)
+    return pd.DataFrame(list(lines.values()))
+
+
+def signed(metric: str, value: float, low: float, high: float) -> str:
+    """A difference with its interval and signs, in points or years."""
+    if np.isnan(value):
+        return "–"
+    scale = 1.0 if metric == "age_mae" else 100.0
+    digits = 2 if metric == "age_mae" else 1
+    return f"{value * scale:+.{digits}f} [{low * scale:+.{digits}f}, {high * scale:+.{digits}f}]"
+
+
+def _making(judged: Judged, command: str) -> Iterator[str]:
+    run = judged.run
+    versions = {name: version for name, version in run.info.get("versions", {}).items() if name != "platform"}
+    told = [
+        key
+        for key in ("calibration", "quantized", "half", "mirror", "unsure_below")
+        if key in judged.predictor.metadata
+    ]
+    yield (
+        f"Recipe `{run.recipe.name}`: every setting is in the file's own metadata (`mien.Predictor(FILE).metadata`"
+        + (f", with {', '.join(told)}" if told else "")
+        + f"). Made with {', '.join(f'{name} {version}' for name, version in versions.items())}."
+    )
+    yield markdown(publish._cost(publish.public_facts(run)))
+    yield f"This card: `{command}`."
+
+
+if __name__ == "__main__":
+    main()

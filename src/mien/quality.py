@@ -1,0 +1,52 @@
+"""What is wrong with the picture of a face: notes that go with a prediction."""
+
+import numpy as np
+from PIL import Image
+
+from mien.images import Box
+
+SMALL = 40.0
+"""A face whose box has a shorter side than this, in pixels, is small."""
+
+BEYOND = 0.1
+"""A face of which a larger share of the box lies beyond the image is cut off."""
+
+SHARPNESS = 30.0
+"""A face whose Laplacian has less variance than this, in a picture of 128 pixels, is blurred."""
+
+_SIDE = 128
+
+
+def notes(face: np.ndarray, box: Box | None, width: int, height: int, turned: bool) -> str:
+    """Words for what is wrong, joined by "; ", or nothing.
+
+    Args:
+        face: As the network sees it, uint8 (size, size, 3).
+        box: In the image; None: the image is the face.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        turned: Whether the detector says that the face looks to a side.
+    """
+    _, _, w, h = box if box is not None else (0, 0, width, height)
+    found = {
+        "small": min(w, h) < SMALL,
+        "blurred": sharpness(face) < SHARPNESS,
+        "cut off": box is not None and _beyond(box, width, height) > BEYOND,
+        "turned away": turned,
+    }
+    return "; ".join(word for word, true in found.items() if true)
+
+
+def sharpness(face: np.ndarray) -> float:
+    """The variance of the Laplacian of a face, uint8 (size, size, 3), in grey and at a fixed size."""
+    grey = Image.fromarray(face).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+    values = np.asarray(grey, dtype=np.float32)
+    inner = values[1:-1, 1:-1]
+    around = values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]
+    return float((around - 4 * inner).var())
+
+
+def _beyond(box: Box, width: int, height: int) -> float:
+    x, y, w, h = box
+    inside = max(0.0, min(x + w, width) - max(x, 0.0)) * max(0.0, min(y + h, height) - max(y, 0.0))
+    return 1 - inside / (w * h)
