@@ -23,6 +23,7 @@ from mien.recipe import load_recipe, without_paths
 from mien.report import compare_runs
 from mien.run import Run, open_run
 from mien.table import write_table
+from mien.training import publish as publishing
 from mien.training.fit import train
 from mien.training.publish import model_card, notices, public_facts, publish
 
@@ -288,7 +289,7 @@ def test_nothing_is_left_of_a_publication_that_failed(run, tmp_path, monkeypatch
     def fail(*rest):
         raise OSError("disk full")
 
-    monkeypatch.setattr("mien.training.publish.model_card", fail)
+    monkeypatch.setattr(publishing, "model_card", fail)
     with pytest.raises(OSError, match="disk full"):
         publish(run, str(tmp_path / "new" / "model"))
     assert not list((tmp_path / "new").iterdir())
