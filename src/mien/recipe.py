@@ -246,6 +246,17 @@ STAGE = ("data", "split", "tasks", "augment", "optim", "trainer")
 """The sections that a first stage may have of its own."""
 
 
+class Teach(_Settings):
+    """Earlier runs as teachers: their averaged answers about the training faces are learnt beside the labels.
+
+    Knowledge distillation (Hinton, Vinyals and Dean 2015), from answers that are asked for once, about each face as it
+    is and its mirror image.
+    """
+
+    runs: tuple[FilePath, ...] = Field(min_length=1, description="folders of runs that predict the same tasks")
+    share: Share = Field(0.7, gt=0, le=1, description="of the teachers' answers in the loss; the rest is the labels'")
+
+
 class Recipe(_Settings):
     """One training run."""
 
@@ -255,6 +266,7 @@ class Recipe(_Settings):
     model: Model = Model()
     init: Init = Init()
     tasks: Tasks = Tasks(gender=Gender())
+    teach: Teach | None = None
     augment: Augment = Augment()
     optim: Optim = Optim()
     trainer: Trainer = Trainer()
@@ -273,6 +285,8 @@ class Recipe(_Settings):
             raise ValueError(
                 f"model.freeze is {self.model.freeze!r} and init.weights 'none': random weights would stay"
             )
+        if self.teach is not None and (self.augment.mixup or self.augment.cutmix):
+            raise ValueError("teach with augment.mixup or augment.cutmix: teachers are asked about whole faces")
         try:
             first_stage(self)
         except ValidationError as error:
@@ -293,7 +307,11 @@ def without_paths(recipe: Recipe) -> Recipe:
         "data": start.data and start.data.model_copy(update=where),
     }
     data = recipe.data.model_copy(update=where)
-    return recipe.model_copy(update={"data": data, "init": start.model_copy(update=own)})
+    teach = recipe.teach
+    if teach is not None:
+        names = tuple(run if run.startswith("hub:") else Path(run).name for run in teach.runs)
+        teach = teach.model_copy(update={"runs": names})
+    return recipe.model_copy(update={"data": data, "init": start.model_copy(update=own), "teach": teach})
 
 
 def first_stage(recipe: Recipe) -> Recipe | None:

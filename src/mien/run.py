@@ -40,7 +40,7 @@ class Run:
     | predictions.parquet, metrics.csv | of the validation and test part |
     | report.html | all of it to look at |
     | run.json | status, cost, leaks, versions |
-    | resume.ckpt | only while training is not finished |
+    | resume.ckpt, teachers.safetensors | only while training is not finished |
 
     A published model (`mien publish`) is read as a run, and has neither faces nor predictions nor a log.
     """
@@ -58,6 +58,7 @@ class Run:
         self.report_file = self.folder / "report.html"
         self.info_file = self.folder / "run.json"
         self.resume_file = self.folder / "resume.ckpt"
+        self.teachers_file = self.folder / "teachers.safetensors"
 
     @property
     def name(self) -> str:

@@ -84,6 +84,18 @@ def test_interrupted_runs_end_in_the_same_weights(recipe, tmp_path, changes):
     assert not (broken / "resume.ckpt").exists()
 
 
+def test_the_best_epoch_is_not_forgotten_when_a_run_is_stopped_right_after_it(recipe, tmp_path):
+    def stop(row):
+        raise Killed
+
+    recipe = load_recipe(recipe, ["tasks=[gender, age]", "augment={}", "model.dropout=0"])
+    whole = train(recipe, out=tmp_path / "whole")
+    assert whole.log["val_loss"].idxmin() == 0, "the recipe must get worse after the first epoch"
+    with pytest.raises(Killed):
+        train(recipe, out=tmp_path / "broken", on_epoch=stop)
+    assert same_weights(whole, train(recipe, out=tmp_path / "broken"))
+
+
 def test_the_same_seed_gives_the_same_run_and_another_another(recipe, tmp_path):
     one, other = (train(recipe, ["trainer.epochs=1"], tmp_path / name) for name in ("one", "other"))
     different = train(recipe, ["trainer.epochs=1", "trainer.seed=1"], tmp_path / "different")

@@ -39,7 +39,7 @@ CONTRACT = {
 RACES = {"race": ("asian", "black", "indian", "other", "white")}  # UTKFace's five, learnt for the body alone
 MIEN = {"gender": (1, 1280), "age": (101, 1280), "race": (5, 1280)}
 LITE2 = 4_811_072
-for name, body in (("mien-lite0", LITE), ("mien-lite2", LITE2), ("mien-lite2-160", LITE2)):
+for name, body in (("mien-lite0", LITE), ("mien-lite2", LITE2), ("mien-lite2-160", LITE2), ("mien-1", LITE2)):
     CONTRACT[name] = (body + dense(1280, 1) + dense(1280, 101) + dense(1280, 5), 0, SIGNED, MIEN)
 for name, (body, features, frozen, own_body, own_range) in NETWORKS.items():
     reported = (body + dense(features, 1024, 512, 1), frozen, UNIT, ONE)

@@ -1,6 +1,6 @@
 """Batches of faces: deterministic whatever the number of workers, and resumable in the middle of an epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
@@ -34,12 +34,14 @@ class FaceSamples(Dataset[dict[str, Any]]):
         augmentation: v2.Transform | None,
         seed: int,
         mixing: Augment | None = None,
+        taught: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._pixels = pixels
         self._targets = targets
         self._augmentation = augmentation
         self._seed = seed
         self._mixing = mixing
+        self._taught = taught
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -67,12 +69,17 @@ class FaceSamples(Dataset[dict[str, Any]]):
         if self._mixing is not None and len(good) > 1:
             with seeded(self._seed, good[0]["epoch"], good[0]["index"], len(self)):
                 images, mixed["partner"], mixed["share"] = mix(images, self._mixing)
-        return mixed | {
-            "images": images,
-            "targets": {task: target[index] for task, target in self._targets.items()},
-            "index": index,
-            "unreadable": [(s["index"], s["unreadable"]) for s in samples if "unreadable" in s],
-        }
+        taught = {"taught": {task: answer[index] for task, answer in self._taught.items()}} if self._taught else {}
+        return (
+            mixed
+            | taught
+            | {
+                "images": images,
+                "targets": {task: target[index] for task, target in self._targets.items()},
+                "index": index,
+                "unreadable": [(s["index"], s["unreadable"]) for s in samples if "unreadable" in s],
+            }
+        )
 
 
 @contextmanager
@@ -160,13 +167,20 @@ class ResumableLoader(DataLoader[Batch]):
 class FaceData(pl.LightningDataModule):
     """Loaders of the training and the validation part."""
 
-    def __init__(self, faces: pd.DataFrame, pixels: Pixels, targets: dict[str, Tensor], recipe: Recipe) -> None:
+    def __init__(
+        self,
+        faces: pd.DataFrame,
+        pixels: Pixels,
+        targets: dict[str, Tensor],
+        recipe: Recipe,
+        taught: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self._split = faces["split"].to_numpy()
         self._recipe = recipe
         augmentation = make_augmentation(recipe.augment, recipe.model.image_size)
         mixing = recipe.augment if recipe.augment.mixup or recipe.augment.cutmix else None
-        self._train = FaceSamples(pixels, targets, augmentation, recipe.trainer.seed, mixing)
+        self._train = FaceSamples(pixels, targets, augmentation, recipe.trainer.seed, mixing, taught)
         judged = augmentation if recipe.augment.judged else None
         self._val = FaceSamples(pixels, targets, judged, recipe.trainer.seed)
 

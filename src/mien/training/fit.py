@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mien import splits
 from mien.console import console, progress
@@ -36,6 +37,7 @@ from mien.training.export import export
 from mien.training.heads import column_classes, label_column
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
+from mien.training.teachers import open_teachers, teachers_answers
 
 
 def train(
@@ -73,13 +75,16 @@ def train(
     if "lineage" not in run.info:
         run.note(lineage=_lineage(settings, start, faces))
     pixels, unreadable = open_pixels(settings, faces, root)
-    if not run.weights_file.exists() and not _fit(run, _starting(settings, start), faces, pixels, unreadable, on_epoch):
-        raise SystemExit(0)  # one of several processes; the first one does the rest
+    if not run.weights_file.exists():
+        answers = teachers_answers(run, settings, faces, root)
+        if not _fit(run, _starting(settings, start), faces, pixels, unreadable, answers, on_epoch):
+            raise SystemExit(0)  # one of several processes; the first one does the rest
     if judge:
         _export(run, settings, faces, pixels)
         evaluate(run, pixels=_as_judged(pixels, settings))
     run.note(status="finished")
     run.resume_file.unlink(missing_ok=True)
+    run.teachers_file.unlink(missing_ok=True)
     return run
 
 
@@ -114,7 +119,7 @@ def _starting(recipe: Recipe, start: Run | None) -> Recipe:
 
 
 def _lineage(recipe: Recipe, start: Run | None, faces: pd.DataFrame) -> dict[str, Any]:
-    """What the weights have seen before this run: data, tasks and weights of each earlier one.
+    """What the weights and the teachers have seen before this run: data, tasks and weights of each earlier one.
 
     Raises:
         LeakError: Faces of the test part taught an earlier run, and the recipe does not allow it.
@@ -123,21 +128,30 @@ def _lineage(recipe: Recipe, start: Run | None, faces: pd.DataFrame) -> dict[str
     if start is None and source not in WORDS:
         start = Run(local_folder(source))
     if start is None or not start.info:
-        return {"weights": without_paths(recipe).init.weights}
-    before = start.recipe
+        lineage: dict[str, Any] = {"weights": without_paths(recipe).init.weights}
+    else:
+        lineage = _earlier(start, recipe, faces)
+    if recipe.teach is not None:
+        lineage["teachers"] = [_earlier(teacher, recipe, faces) for teacher in open_teachers(recipe)]
+    return lineage
+
+
+def _earlier(run: Run, recipe: Recipe, faces: pd.DataFrame) -> dict[str, Any]:
+    """What an earlier run has seen; the faces that it learnt from may not be among those that judge this one."""
+    before = run.recipe
     # A published model does not hold its faces: that nothing could be compared is what its lineage then says.
-    seen = faces.head(0) if start.published else start.faces[start.faces["split"] == "train"]
+    seen = faces.head(0) if run.published else run.faces[run.faces["split"] == "train"]
     leaks = splits.between(seen, faces[faces["split"] == "test"])
     if leaks and not recipe.split.allow_leaks:
         raise splits.LeakError(leaks)
     return {
-        "run": start.name,
+        "run": run.name,
         "dataset": before.data.source,
         "labels": before.data.labels,
         "tasks": list(before.tasks.named()),
-        "faces": start.info.get("faces"),
-        "leaks": None if start.published else [str(leak) for leak in leaks],
-        "from": start.info.get("lineage"),
+        "faces": run.info.get("faces"),
+        "leaks": None if run.published else [str(leak) for leak in leaks],
+        "from": run.info.get("lineage"),
     }
 
 
@@ -223,6 +237,7 @@ def _fit(
     faces: pd.DataFrame,
     pixels: Pixels,
     unreadable: dict[int, str],
+    taught: dict[str, Tensor] | None = None,
     on_epoch: Callable[[dict[str, float]], object] | None = None,
 ) -> bool:
     """Trains, and writes weights and log; returns whether this is the process that does so."""
@@ -242,7 +257,7 @@ def _fit(
     targets = {task: head.target(faces) for task, head in net.heads.items()}
     module = FaceTraining(net, recipe)
     module.unreadable.update(unreadable)
-    best = ModelCheckpoint(run.folder, "best", "val_loss", save_weights_only=True, enable_version_counter=False)
+    best = _best(run)
     trainer = _trainer(run, recipe, best, int(recipe.data.max_unreadable * len(faces)), on_epoch)
     begin = time.monotonic()
     with warnings.catch_warnings():
@@ -250,7 +265,7 @@ def _fit(
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
         resume = run.resume_file if run.resume_file.exists() else None
-        data = FaceData(usable, pixels, targets, recipe)
+        data = FaceData(usable, pixels, targets, recipe, taught)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of an interruption
@@ -270,6 +285,22 @@ def _fit(
     if best.best_model_path:
         Path(best.best_model_path).unlink(missing_ok=True)
     return True
+
+
+def _best(run: Run) -> ModelCheckpoint:
+    """Keeps the weights of the best epoch.
+
+    Lightning calls it after all other callbacks: at the end of an epoch it would come after `Resume`, whose checkpoint
+    would not know the epoch that was just chosen. So it saves at the end of validation.
+    """
+    return ModelCheckpoint(
+        run.folder,
+        "best",
+        "val_loss",
+        save_weights_only=True,
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,
+    )
 
 
 def make_net(recipe: Recipe, faces: pd.DataFrame) -> FaceNet:

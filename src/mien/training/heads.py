@@ -81,6 +81,14 @@ class Head(nn.Module):
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """Columns of the predictions table, each (n,)."""
 
+    def probability(self, logits: Tensor) -> Tensor:
+        """What a teacher says (n, units): a probability of each logit's answer."""
+        return logits.softmax(1)
+
+    def taught_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """The mean loss against the `probability` (n, units) that teachers gave."""
+        return F.cross_entropy(logits.float(), taught)
+
 
 def _codes(column: pd.Series) -> Tensor:
     codes = column.cat.codes.to_numpy().astype(np.float32)
@@ -147,6 +155,14 @@ class GenderHead(_ClassHead):
         loss = F.binary_cross_entropy_with_logits(logits[:, 0], female, reduction="none")
         return loss * self.class_weight[target.long()]
 
+    def probability(self, logits: Tensor) -> Tensor:
+        """Of female (n, 1)."""
+        return torch.sigmoid(logits)
+
+    def taught_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """The mean binary cross entropy."""
+        return F.binary_cross_entropy_with_logits(logits.float(), taught)
+
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """`p_female`."""
         return {"p_female": torch.sigmoid(logits[:, 0])}
@@ -167,8 +183,15 @@ class AgeGroupHead(_ClassHead):
         index = target.long()
         loss = F.cross_entropy(logits, index, reduction="none")
         if self.settings.loss == "ordinal":
-            loss = loss + _ranked_probability_score(logits.softmax(1), index)
+            loss = loss + _ranked_probability_score(logits.softmax(1), F.one_hot(index, self.classes).float())
         return loss * self.class_weight[index]
+
+    def taught_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """The mean of the same loss as of labels."""
+        loss = super().taught_loss(logits, taught)
+        if self.settings.loss == "ordinal":
+            loss = loss + _ranked_probability_score(logits.float().softmax(1), taught).mean()
+        return loss
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """`p_<age group>` for each group."""
@@ -205,7 +228,15 @@ class AgeHead(Head):
         spread = -0.5 * ((self.years - target[:, None]) / self.settings.sigma) ** 2
         loss = F.cross_entropy(logits, spread.softmax(1), reduction="none")
         if self.settings.crps:
-            score = _ranked_probability_score(logits.softmax(1), target.round().long())
+            score = _ranked_probability_score(logits.softmax(1), F.one_hot(target.round().long(), self.units).float())
+            loss = loss + self.settings.crps * score / 10
+        return loss
+
+    def taught_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """The mean of the same loss as of labels."""
+        loss = super().taught_loss(logits, taught)
+        if self.settings.crps:
+            score = _ranked_probability_score(logits.float().softmax(1), taught).mean()
             loss = loss + self.settings.crps * score / 10
         return loss
 
@@ -230,10 +261,9 @@ class AgeHead(Head):
         return (part.sum(1) - 0.5).clamp(0, self.units - 1)
 
 
-def _ranked_probability_score(probability: Tensor, index: Tensor) -> Tensor:
-    """The squared differences (n,) of cumulated probabilities (n, k) and the step at the true class (n,)."""
-    steps = torch.arange(probability.shape[1], device=index.device) >= index[:, None]
-    return ((probability.cumsum(1) - steps.float()) ** 2).sum(1)
+def _ranked_probability_score(probability: Tensor, truth: Tensor) -> Tensor:
+    """The squared differences (n,) of cumulated probabilities (n, k) and those of the truth (n, k)."""
+    return ((probability.cumsum(1) - truth.cumsum(1)) ** 2).sum(1)
 
 
 HEADS: dict[str, type[Head]] = {"gender": GenderHead, "age": AgeHead, "age_group": AgeGroupHead}

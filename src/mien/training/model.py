@@ -79,7 +79,8 @@ class FaceTraining(pl.LightningModule):
     """Trains a `FaceNet`.
 
     A batch is a dictionary: `images` uint8 (n, 3, size, size), `targets` of each task (n,), `index` (n,) of the
-    faces, and `unreadable`, the (index, reason) of faces that should have been in it.
+    faces, and `unreadable`, the (index, reason) of faces that should have been in it; where there are teachers, also
+    `taught`, their answers (n, units) for each task.
     """
 
     def __init__(self, net: FaceNet, recipe: Recipe) -> None:
@@ -125,7 +126,8 @@ class FaceTraining(pl.LightningModule):
         """Each task's loss; of mixed images, that of both labels, weighed by their shares."""
         targets = batch["targets"]
         if "partner" not in batch:
-            return {task: head.loss(logits[task], targets[task]) for task, head in self.net.heads.items()}
+            losses = {task: head.loss(logits[task], targets[task]) for task, head in self.net.heads.items()}
+            return losses | self._taught_losses(logits, losses, batch.get("taught", {}))
         own = torch.full_like(batch["partner"], 1, dtype=torch.float) * batch["share"]
         weight = torch.cat([own, 1 - own])
         return {
@@ -133,6 +135,16 @@ class FaceTraining(pl.LightningModule):
                 torch.cat([logits[task]] * 2), torch.cat([targets[task], targets[task][batch["partner"]]]), weight
             )
             for task, head in self.net.heads.items()
+        }
+
+    def _taught_losses(
+        self, logits: dict[str, Tensor], losses: dict[str, Tensor], taught: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The losses of the tasks that have teachers, whose share replaces as much of the labels'."""
+        share = self.recipe.teach.share if self.recipe.teach else 0.0
+        return {
+            task: (1 - share) * losses[task] + share * self.net.heads[task].taught_loss(logits[task], answers)
+            for task, answers in taught.items()
         }
 
     def _learning_loss(self, losses: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,117 @@
+"""Earlier runs as teachers: what they say about the training faces, asked for once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mien.console import progress
+from mien.errors import MienError
+from mien.images import ImageError
+from mien.pixels import Files
+from mien.recipe import Init, Recipe
+from mien.run import Run, open_run
+from mien.table import atomic_path
+from mien.training.memory import keep_freed_memory
+from mien.training.model import FaceNet
+
+_BATCH = 64
+
+
+def open_teachers(recipe: Recipe) -> list[Run]:
+    """The recipe's teachers.
+
+    Raises:
+        MienError: One is no finished run, or does not predict the recipe's tasks as the recipe has them.
+    """
+    if recipe.teach is None:
+        return []
+    runs = [open_run(source) for source in recipe.teach.runs]
+    wanted = recipe.tasks.predicted()
+    for run in runs:
+        tasks = run.recipe.tasks
+        absent = [task for task in wanted if task not in tasks.predicted()]
+        if absent:
+            raise MienError(
+                f"teach.runs: {str(run.folder)!r} predicts {', '.join(tasks.predicted())}; "
+                f"valid: a run that predicts all of {', '.join(wanted)}"
+            )
+        if recipe.tasks.age and tasks.age and recipe.tasks.age.oldest != tasks.age.oldest:
+            raise MienError(
+                f"teach.runs: {str(run.folder)!r} has tasks.age.oldest {tasks.age.oldest}; "
+                f"valid: {recipe.tasks.age.oldest}, as this recipe"
+            )
+    return runs
+
+
+def teachers_answers(run: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path) -> dict[str, Tensor]:
+    """The averaged probabilities (n, units) of each task for the training faces; NaN for others and unreadable ones.
+
+    They are kept in the run's folder while it trains, so that a run that is taken up has the same.
+    """
+    teachers = open_teachers(recipe)
+    if not teachers:
+        return {}
+    if not run.teachers_file.exists():
+        keep_freed_memory()
+        rows = np.flatnonzero(faces["split"] == "train")
+        each = [_ask(teacher, recipe, faces.iloc[rows], root) for teacher in teachers]
+        answers = {}
+        for task in recipe.tasks.predicted():
+            mean = torch.stack([answer[task] for answer in each]).mean(0)
+            answers[task] = torch.full((len(faces), mean.shape[1]), torch.nan)
+            answers[task][rows] = mean
+        with atomic_path(run.teachers_file) as part:
+            save_file(answers, part)
+    return load_file(run.teachers_file)
+
+
+@torch.inference_mode()
+def _ask(teacher: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path) -> dict[str, Tensor]:
+    """One teacher's probabilities, averaged over each face and its mirror image."""
+    net = _network(teacher)
+    files = Files(faces, root, teacher.recipe.model.image_size, teacher.recipe.model.margin)
+    tasks = list(recipe.tasks.predicted())
+    answers = {task: torch.full((len(faces), net.heads[task].units), torch.nan) for task in tasks}
+    with progress(f"asking {teacher.name}") as tell:
+        for rows, images in _batches(files):
+            images = images.to(net.mean.device)
+            both = [net(side) for side in (images, images.flip(3))]
+            for task in tasks:
+                head = net.heads[task]
+                answers[task][rows] = sum(head.probability(logits[task].float()).cpu() for logits in both) / 2
+            tell(rows[-1] + 1, len(files))
+    return answers
+
+
+def _network(run: Run) -> FaceNet:
+    """A run's network in inference mode, without the heads that never predict."""
+    recipe = run.recipe
+    settings = recipe.model_copy(
+        update={
+            "init": Init(weights="none"),
+            "model": recipe.model.model_copy(update={"freeze": "none"}),
+            "tasks": recipe.tasks.model_copy(update={"columns": {}}),
+        }
+    )
+    net = FaceNet(settings)
+    stored = load_file(run.weights_file)
+    net.load_state_dict({name: stored[name] for name in net.state_dict()})
+    return net.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _batches(files: Files) -> Iterator[tuple[list[int], Tensor]]:
+    """Rows, and their uint8 images (n, 3, size, size), of the faces that can be read."""
+    for start in range(0, len(files), _BATCH):
+        read = {}
+        for row in range(start, min(start + _BATCH, len(files))):
+            try:
+                read[row] = files[row]
+            except ImageError:
+                continue  # neither will training have it, which says so and counts it
+        if read:
+            yield list(read), torch.from_numpy(np.stack(list(read.values()))).permute(0, 3, 1, 2)
