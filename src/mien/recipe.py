@@ -94,6 +94,9 @@ class Gender(_Task):
 
     class_weights: bool = Field(False, description="weigh classes by their inverse frequency in the training part")
     label_smoothing: Share = Field(0.0, ge=0, lt=1)
+    unsure: Share = Field(
+        0.0, ge=0, lt=1, description="share of the validation faces, the least certain, whose gender is to be unsure"
+    )
 
 
 class AgeGroup(_Task):

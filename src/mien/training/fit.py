@@ -31,6 +31,7 @@ from mien.run import Run
 from mien.table import atomic_path, read_faces_table, read_table, write_table
 from mien.training.augment import make_augmentation
 from mien.training.backbones import WORDS, input_range
+from mien.training.calibrate import calibrate
 from mien.training.callbacks import AtomicCheckpoints, Log, RandomState, Resume, Tell, UnreadableBound
 from mien.training.data import Augmented, FaceData
 from mien.training.export import export
@@ -80,8 +81,9 @@ def train(
         if not _fit(run, _starting(settings, start), faces, pixels, unreadable, answers, on_epoch):
             raise SystemExit(0)  # one of several processes; the first one does the rest
     if judge:
-        _export(run, settings, faces, pixels)
-        evaluate(run, pixels=_as_judged(pixels, settings))
+        seen = _as_judged(pixels, settings)
+        _export(run, settings, faces, seen)
+        evaluate(run, pixels=seen)
     run.note(status="finished")
     run.resume_file.unlink(missing_ok=True)
     run.teachers_file.unlink(missing_ok=True)
@@ -351,16 +353,32 @@ def _write_weights(run: Run, net: FaceNet, faces: pd.DataFrame, unreadable: dict
         save_file({name: value.contiguous() for name, value in net.state_dict().items()}, part)
 
 
+_EXPORT_BATCH = 64
+
+
 def _export(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels) -> None:
-    """Writes the ONNX file, compared with torch on faces that were not trained on."""
+    """Writes the ONNX file, calibrated on the validation faces and compared with torch on some of them."""
     if run.model_file.exists():
         return
     net = make_net(_without_start(recipe), faces)
     net.load_state_dict(load_file(run.weights_file))
     unreadable = set(read_table(run.unreadable_file)["face"].astype(str))
-    usable = np.flatnonzero((faces["split"] != "train") & ~faces["face"].isin(unreadable))
+    usable = np.flatnonzero((faces["split"] == "val") & ~faces["face"].isin(unreadable))
     sample = np.stack([pixels[int(index)] for index in usable[:16]])
-    export(net.eval(), run.model_file, model_metadata(run, recipe), sample)
+    logits = _logits(net.eval(), pixels, usable)
+    run.note(calibration=calibrate(net, logits, faces.iloc[usable], recipe.tasks))
+    export(net, run.model_file, model_metadata(run, recipe), sample)
+
+
+def _logits(net: FaceNet, pixels: Pixels, rows: np.ndarray) -> dict[str, Tensor]:
+    """What a network in inference mode says about these rows, on the CPU: each task (n, units)."""
+    parts = []
+    with progress("calibrating") as tell, torch.inference_mode():
+        for start in range(0, len(rows), _EXPORT_BATCH):
+            images = np.stack([pixels[int(row)] for row in rows[start : start + _EXPORT_BATCH]])
+            parts.append(net(torch.from_numpy(images).permute(0, 3, 1, 2)))
+            tell(min(start + _EXPORT_BATCH, len(rows)), len(rows))
+    return {task: torch.cat([part[task] for part in parts]) for task in parts[0]}
 
 
 def _without_start(recipe: Recipe) -> Recipe:
@@ -371,12 +389,15 @@ def _without_start(recipe: Recipe) -> Recipe:
 
 def model_metadata(run: Run, recipe: Recipe) -> dict[str, Any]:
     """What the ONNX file says about itself."""
-    return {
+    calibration = run.info["calibration"]
+    unsure_below = calibration.get("gender", {}).get("unsure_below")
+    return ({} if unsure_below is None else {"unsure_below": unsure_below}) | {
         "format": 1,
         "image_size": recipe.model.image_size,
         "margin": recipe.model.margin,
         "tasks": list(recipe.tasks.predicted()),
         "labels": "perceived gender and age, as the data set has them",
+        "calibration": {"part": "val", **calibration},
         "recipe": without_paths(recipe).model_dump(mode="json"),
         "lineage": {
             "dataset": recipe.data.source,

@@ -18,6 +18,9 @@ from mien.labels import AGE_GROUPS, GENDERS
 from mien.recipe import Age, Model, Tasks
 from mien.table import FACES_COLUMNS, age_to_group
 
+LEVELS = (0.1, 0.9)
+"""Where the 80% interval of age begins and ends, before calibration."""
+
 
 def mlp(features: int, hidden: Sequence[int], model: Model) -> tuple[nn.Sequential, int]:
     """Hidden layers (dropout, linear, batch normalisation if asked, ReLU), and how many features they give."""
@@ -38,12 +41,15 @@ class Head(nn.Module):
 
     column: str
     units: int
+    temperature: Tensor
 
     def __init__(self, settings: Any, features: int, model: Model) -> None:
         super().__init__()
         self.settings = settings
         body, features = mlp(features, settings.hidden, model)
         self.layer = nn.Sequential(*body, nn.Dropout(model.dropout), nn.Linear(features, self.units))
+        # What calibration finds belongs to the ONNX file, not to the weights.
+        self.register_buffer("temperature", torch.ones(()), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (n, units) of features (n, f)."""
@@ -76,6 +82,10 @@ class Head(nn.Module):
     @abstractmethod
     def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss (n,) of each face; no target is missing."""
+
+    def proper_score(self, logits: Tensor, target: Tensor) -> Tensor:
+        """What a temperature is judged by (n,): the negative log-likelihood; no target is missing."""
+        return F.cross_entropy(logits, target.long(), reduction="none")
 
     @abstractmethod
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
@@ -163,9 +173,14 @@ class GenderHead(_ClassHead):
         """The mean binary cross entropy."""
         return F.binary_cross_entropy_with_logits(logits.float(), taught)
 
+    def proper_score(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The negative log-likelihood (n,)."""
+        female = (target == GENDERS.index("female")).float()
+        return F.binary_cross_entropy_with_logits(logits[:, 0], female, reduction="none")
+
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """`p_female`."""
-        return {"p_female": torch.sigmoid(logits[:, 0])}
+        return {"p_female": torch.sigmoid(logits[:, 0] / self.temperature)}
 
 
 class AgeGroupHead(_ClassHead):
@@ -195,7 +210,7 @@ class AgeGroupHead(_ClassHead):
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """`p_<age group>` for each group."""
-        probability = logits.softmax(1)
+        probability = (logits / self.temperature).softmax(1)
         return {f"p_{group}": probability[:, code] for code, group in enumerate(AGE_GROUPS)}
 
 
@@ -216,9 +231,13 @@ class AgeHead(Head):
         self.register_buffer("years", torch.tensor(years).float(), persistent=False)
         groups = torch.tensor(age_to_group(years).codes.astype(np.int64))
         self.register_buffer("group", F.one_hot(groups, len(AGE_GROUPS)).float(), persistent=False)
+        for name, level in zip(("low", "high"), LEVELS, strict=True):
+            self.register_buffer(name, torch.full((len(AGE_GROUPS),), level), persistent=False)
 
     years: Tensor
     group: Tensor
+    low: Tensor
+    high: Tensor
 
     def target(self, faces: pd.DataFrame) -> Tensor:
         """Age in years, at most the oldest."""
@@ -242,16 +261,21 @@ class AgeHead(Head):
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
         """`age` (median), `age_low` and `age_high` (80%), and `p_<age group>`, which a head of its own overrides."""
-        probability = logits.softmax(1)
-        columns = {
-            name: self._quantile(probability, share)
-            for name, share in (("age", 0.5), ("age_low", 0.1), ("age_high", 0.9))
-        }
+        probability = (logits / self.temperature).softmax(1)
         groups = probability @ self.group
+        columns = {
+            "age": self._quantile(probability, 0.5),
+            "age_low": self._quantile(probability, (groups @ self.low)[:, None]),
+            "age_high": self._quantile(probability, (groups @ self.high)[:, None]),
+        }
         return columns | {f"p_{group}": groups[:, code] for code, group in enumerate(AGE_GROUPS)}
 
-    def _quantile(self, probability: Tensor, share: float) -> Tensor:
-        """The age (n,) below which `share` of the probability (n, years) lies, linear within a year.
+    def proper_score(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The continuous ranked probability score (n,), in years."""
+        return _ranked_probability_score(logits.softmax(1), F.one_hot(target.round().long(), self.units).float())
+
+    def _quantile(self, probability: Tensor, share: float | Tensor) -> Tensor:
+        """The age (n,) below which `share` (one, or (n, 1)) of the probability (n, years) lies, linear within a year.
 
         Each year holds its probability evenly from half a year before to half a year after it. So it adds a whole
         year where all of it lies below the quantile, a part where the quantile is inside, and nothing above.
