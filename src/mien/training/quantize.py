@@ -164,15 +164,16 @@ def _speed(before: Path, after: Path, images: np.ndarray) -> float:
 
 def _refuse(differences: pd.DataFrame, max_loss: float, max_age_loss: float) -> None:
     years = (differences["metric"] == "age_mae").any()
-    for row in differences.itertuples():
-        if row.metric == "age_group_exact" and years:
+    for row in differences.to_dict("records"):
+        metric = row["metric"]
+        if metric == "age_group_exact" and years:
             continue  # follows from the age, whose error has a bound of its own
-        error = METRICS[row.metric].better == "lower"
-        loss, bound = (row.difference, max_age_loss) if error else (-100 * row.difference, max_loss)
+        error = METRICS[metric].better == "lower"
+        loss, bound = (row["difference"], max_age_loss) if error else (-100 * row["difference"], max_loss)
         if loss > bound:
             unit = "years" if error else "points"
             raise MienError(
-                f"8 bits cost {loss:.2f} {unit} of {row.metric} on {row.n} validation faces; allowed: {bound:g} "
+                f"8 bits cost {loss:.2f} {unit} of {metric} on {row['n']} validation faces; allowed: {bound:g} "
                 f"(--max-{'age-' if error else ''}loss). Nothing was written"
             )
 
