@@ -230,7 +230,7 @@ def export(
     max_age_loss: Annotated[float, typer.Option(help="With --quantize: years of age error that may be lost.")] = 0.1,
 ) -> None:
     """Write a run as one ONNX file, which predicts without torch."""
-    from mien.console import console, show_quantized
+    from mien.console import console
     from mien.run import open_run
     from mien.table import atomic_path
 
@@ -243,6 +243,7 @@ def export(
     if quantize:
         with _needs_training("quantising"):
             from mien.training.quantize import quantize as write_quantized
+            from mien.training.quantize import show_quantized
         show_quantized(write_quantized(opened, out, root, max_loss, max_age_loss))
     else:
         with atomic_path(out) as part:

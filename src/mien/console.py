@@ -4,9 +4,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,9 +13,6 @@ from rich.table import Table
 
 from mien.pixels import Progress as Callback
 from mien.run import Run
-
-if TYPE_CHECKING:
-    from mien.training.quantize import Quantized
 
 console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width of its own
 
@@ -58,24 +54,6 @@ def show_ledger(ledger: dict[str, Any]) -> None:
     console.print(f"{ledger['source']}: {ledger['read']} rows read, {ledger['kept']} kept", highlight=False)
     if ledger["entries"]:
         show(pd.DataFrame(ledger["entries"])[["kind", "rows", "reason", "example"]])
-
-
-def show_quantized(result: "Quantized") -> None:
-    """Prints what 8 bits cost and gain."""
-    rows = result.differences
-    cells = rows[["metric"]].copy()
-    for column in ("before", "after"):
-        cells[column] = rows[column].map("{:.3f}".format)
-    cells["difference [95% interval]"] = [
-        f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in rows.itertuples()
-    ]
-    cells["validation faces"] = rows["n"]
-    show(cells, "8-bit against the run's own file, paired")
-    same = "" if np.isnan(result.agreement) else f"the same gender for {result.agreement:.1%} of the faces; "
-    before, after = result.megabytes
-    console.print(
-        f"{same}{before:.1f} to {after:.1f} MB; {result.speed:.2f} times as fast at one thread", highlight=False
-    )
 
 
 def show_metrics(run: Run, metrics: pd.DataFrame | None = None) -> None:

@@ -59,3 +59,11 @@ def test_the_command_shows_the_cost_and_keeps_what_exists(run, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "gender_accuracy" in shown.output and "times as fast" in shown.output
     assert isinstance(CliRunner().invoke(app, arguments).exception, MienError)
+
+
+def test_openvino_gives_equal_results_in_full_precision(run):
+    pytest.importorskip("openvino")
+    faces = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), dtype=np.uint8)
+    ours = Predictor(run.model_file).predict_pixels(faces)["p_female"]
+    other = Predictor(run.model_file, runtime="openvino").predict_pixels(faces)["p_female"]
+    np.testing.assert_allclose(other, ours, atol=1e-3)
