@@ -226,8 +226,12 @@ def export(
         bool, typer.Option("--quantize", help="8-bit: a quarter of the size, judged on the validation faces.")
     ] = False,
     root: Annotated[Path | None, typer.Option(help="With --quantize: the faces' folder, if it has moved.")] = None,
-    max_loss: Annotated[float, typer.Option(help="With --quantize: points of accuracy that may be lost.")] = 0.5,
-    max_age_loss: Annotated[float, typer.Option(help="With --quantize: years of age error that may be lost.")] = 0.1,
+    max_loss: Annotated[
+        float | None, typer.Option(help="With --quantize: points of accuracy that may be lost; 0.5 unless given.")
+    ] = None,
+    max_age_loss: Annotated[
+        float | None, typer.Option(help="With --quantize: years of age error that may be lost; 0.1 unless given.")
+    ] = None,
 ) -> None:
     """Write a run as one ONNX file, which predicts without torch."""
     from mien.console import console
@@ -238,13 +242,18 @@ def export(
         raise MienError(f"--out {str(out)!r}: must end in .onnx")
     if out.exists():
         raise MienError(f"--out {str(out)!r} exists; give another name, or remove it")
+    limits = {
+        name: value for name, value in (("max_loss", max_loss), ("max_age_loss", max_age_loss)) if value is not None
+    }
+    if not quantize and (root is not None or limits):
+        raise MienError("--root, --max-loss and --max-age-loss belong to --quantize, which was not given")
     opened = open_run(run)
     out.parent.mkdir(parents=True, exist_ok=True)
     if quantize:
         with _needs_training("quantising"):
             from mien.training.quantize import quantize as write_quantized
             from mien.training.quantize import show_quantized
-        show_quantized(write_quantized(opened, out, root, max_loss, max_age_loss))
+        show_quantized(write_quantized(opened, out, root, **limits))
     else:
         with atomic_path(out) as part:
             shutil.copyfile(opened.model_file, part)

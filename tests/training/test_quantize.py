@@ -67,3 +67,9 @@ def test_openvino_gives_equal_results_in_full_precision(run):
     ours = Predictor(run.model_file).predict_pixels(faces)["p_female"]
     other = Predictor(run.model_file, runtime="openvino").predict_pixels(faces)["p_female"]
     np.testing.assert_allclose(other, ours, atol=1e-3)
+
+
+def test_its_options_belong_to_it(run, tmp_path):
+    arguments = ["export", str(run.folder), "--out", str(tmp_path / "whole.onnx"), "--max-loss", "1"]
+    refused = CliRunner().invoke(app, arguments).exception
+    assert isinstance(refused, MienError) and "belong to --quantize" in str(refused)

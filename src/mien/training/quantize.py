@@ -27,7 +27,7 @@ from mien.training.onnxfile import describe, description
 JUDGED = ("gender_accuracy", "age_group_exact", "age_mae")
 """Metrics that a quantised file is compared by, as far as it predicts them."""
 
-_FACES = 512  # whose activations set the ranges; 128 and 256 gave ranges that lost a little more
+_FACES = 512  # whose activations set the ranges
 _BATCH = 16
 _KINDS = {"Conv", "Gemm", "MatMul", "Clip", "Relu", "Add"}
 _ENDS = {"Conv", "LayerNormalization"}  # the last one of these is the end of the body
@@ -72,8 +72,9 @@ def quantize(
     if not len(judges):
         raise MienError(f"run {run.name!r} has no validation faces to judge the 8-bit file by")
     with tempfile.TemporaryDirectory() as scratch, atomic_path(out) as part:
-        _convert(run.model_file, part, _sample(faces, pixels), Path(scratch))
-        result = _judge(run.model_file, part, faces.iloc[judges], Rows(pixels, judges))
+        sample = _sample(faces, pixels)
+        _convert(run.model_file, part, sample, Path(scratch))
+        result = _judge(run.model_file, part, faces.iloc[judges], Rows(pixels, judges), sample[:_BATCH])
         _refuse(result.differences, max_loss, max_age_loss)
         metadata = description(onnx.load(run.model_file))
         _write_description(part, metadata | {"quantized": _summary(result)})
@@ -90,7 +91,7 @@ def show_quantized(result: Quantized) -> None:
         f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in rows.itertuples()
     ]
     cells["validation faces"] = rows["n"]
-    show(cells, "8-bit against the run's own file, paired")
+    show(cells, "8-bit against the run's own file, paired; unsure counts as wrong")
     same = "" if np.isnan(result.agreement) else f"the same gender for {result.agreement:.1%} of the faces; "
     before, after = result.megabytes
     console.print(
@@ -142,7 +143,7 @@ def _convert(source: Path, target: Path, images: np.ndarray, scratch: Path) -> N
     )
 
 
-def _judge(before: Path, after: Path, faces: pd.DataFrame, pixels: Pixels) -> Quantized:
+def _judge(before: Path, after: Path, faces: pd.DataFrame, pixels: Pixels, images: np.ndarray) -> Quantized:
     answers = []
     for path, words in ((before, "predicting"), (after, "predicting with 8 bits")):
         with progress(words) as tell:
@@ -159,7 +160,6 @@ def _judge(before: Path, after: Path, faces: pd.DataFrame, pixels: Pixels) -> Qu
     if not rows:
         raise MienError("the validation faces have no label that a quantised file could be judged by")
     same = float((first["gender"] == second["gender"]).mean()) if "gender" in first else np.nan
-    images = np.stack([pixels[index] for index in range(min(_BATCH, len(pixels)))])
     sizes = before.stat().st_size / 1e6, after.stat().st_size / 1e6
     return Quantized(pd.DataFrame(rows), same, _speed(before, after, images), sizes)
 
