@@ -31,6 +31,12 @@ def face(astronaut):
     return astronaut[0:240, 100:340]
 
 
+def test_a_crop_is_small_by_its_own_pixels(predictor, astronaut):
+    crop = Image.fromarray(astronaut[30:200, 140:310])
+    table = predictor.predict([crop, crop.resize((39, 39)), crop.resize((41, 41))], crops=True)
+    assert list(table["quality"].str.contains("small")) == [False, True, False]
+
+
 def test_the_shipped_model_is_small_and_says_what_it_is(predictor):
     assert shipped_model().stat().st_size <= 8_000_000
     assert predictor.metadata["tasks"] == ["gender", "age"]

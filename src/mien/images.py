@@ -65,6 +65,16 @@ def load(source: Source, min_size: int | None = None) -> np.ndarray:
 def load_face(source: Source, size: int, box: Box | None = None, margin: float = 0.0) -> np.ndarray:
     """Decodes one face as the square that a network sees.
 
+    See `load_face_and_side`.
+    """
+    return load_face_and_side(source, size, box, margin)[0]
+
+
+def load_face_and_side(
+    source: Source, size: int, box: Box | None = None, margin: float = 0.0
+) -> tuple[np.ndarray, float]:
+    """Decodes one face as the square that a network sees, and says how large the square is in the image.
+
     Args:
         source: A path, the bytes of an image file, or an image that is decoded already.
         size: Side of the square in pixels.
@@ -72,7 +82,7 @@ def load_face(source: Source, size: int, box: Box | None = None, margin: float =
         margin: See `square`.
 
     Returns:
-        uint8, (size, size, 3), upright RGB.
+        uint8, (size, size, 3), upright RGB; the side of the square in pixels of the upright image.
 
     Raises:
         ImageError: As `load`.
@@ -85,7 +95,7 @@ def load_face(source: Source, size: int, box: Box | None = None, margin: float =
         _reduce(image, size / side)
         upright = _upright_rgb(image)
     scale = upright.width / width
-    return cut(upright, (left * scale, top * scale, side * scale), size)
+    return cut(upright, (left * scale, top * scale, side * scale), size), side
 
 
 def square(width: float, height: float, box: Box | None = None, margin: float = 0.0) -> tuple[float, float, float]:

@@ -182,8 +182,8 @@ class Predictor:
             if crops:
                 from mien.quality import notes
 
-                face = images.load_face(source, self.size)
-                return [_Cut(row | {"face_index": 0, "quality": notes(face, None, self.size, self.size, False)}, face)]
+                face, side = images.load_face_and_side(source, self.size)
+                return [_Cut(row | {"face_index": 0, "quality": notes(face, None, side, side, False)}, face)]
             return self._found(row, images.load(source)) or [_Cut(row | {"status": "no face"}, None)]
         except images.ImageError as error:
             return [_Cut(row | {"status": error.reason}, None)]
