@@ -22,6 +22,7 @@ import skimage.data
 from PIL import Image
 
 from mien import Predictor, images, metrics, read_faces
+from mien.atomic import atomic_path
 from mien.console import progress
 from mien.detect import Detector, Found, make_detector, overlap
 from mien.errors import MissingExtra
@@ -29,7 +30,6 @@ from mien.quality import BEYOND, SHARPNESS, SMALL, notes
 from mien.report import named, protocol, with_interval
 from mien.robustness import AS_IT_IS, Condition, blurred, face_pixels, likelier, predictions, reduced, window
 from mien.run import Run, open_run
-from mien.table import atomic_path
 from model_card import INTERVALS, markdown, signed, some
 
 DETECTORS = ("dlib", "centerface")

@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from mien import Predictor, metrics, robustness
+from mien.atomic import atomic_path
 from mien.console import progress
 from mien.datasets import data_root
 from mien.hub import model_file
 from mien.report import Score, metrics_table, named, protocol, protocol_in_full, scores, with_interval
 from mien.run import Run, open_run
-from mien.table import atomic_path
 from mien.training import publish
 
 SMALL = 50

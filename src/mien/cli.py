@@ -234,9 +234,9 @@ def export(
     ] = None,
 ) -> None:
     """Write a run as one ONNX file, which predicts without torch."""
+    from mien.atomic import atomic_path
     from mien.console import console
     from mien.run import open_run
-    from mien.table import atomic_path
 
     if out.suffix != ".onnx":
         raise MienError(f"--out {str(out)!r}: must end in .onnx")

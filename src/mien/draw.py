@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mien.atomic import atomic_path
 from mien.errors import MienError, choices
 from mien.portraits import STYLES, Person, Picture, Rng, Style, mouth_gap, portrait, sample_person, sample_picture
-from mien.table import atomic_path
 
 MARKER = "DRAWN_BY_MIEN.json"
 """The file that tells a drawing from a stranger's folder; the label files, written last, complete it."""

@@ -17,9 +17,9 @@ import pandas as pd
 from PIL import Image
 
 from mien import images
+from mien.atomic import atomic_path
 from mien.errors import MienError, MissingExtra
 from mien.pixels import cache_folder
-from mien.table import atomic_path
 
 SIDE = 32
 """Side of a thumbnail in pixels."""

@@ -62,6 +62,16 @@ def load(source: Source, min_size: int | None = None) -> np.ndarray:
         return np.asarray(_upright_rgb(image))
 
 
+def dimensions(source: Source) -> tuple[int, int]:
+    """Width and height in pixels as the header states them; nothing is decoded, nor turned upright.
+
+    Raises:
+        ImageError: As `load`, for what the header shows.
+    """
+    with _open(source) as image:
+        return image.size
+
+
 def load_face(source: Source, size: int, box: Box | None = None, margin: float = 0.0) -> np.ndarray:
     """Decodes one face as the square that a network sees.
 

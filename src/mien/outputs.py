@@ -38,7 +38,7 @@ class RowsFile:
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        from mien.table import atomic_path
+        from mien.atomic import atomic_path
 
         path.parent.mkdir(parents=True, exist_ok=True)
         self._place = atomic_path(path)

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from mien import figures
+from mien.atomic import atomic_path
 from mien.errors import MienError, MissingExtra
-from mien.table import atomic_path
 
 try:
     import jinja2

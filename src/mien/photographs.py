@@ -86,7 +86,7 @@ def _progress(count: int) -> Iterator[Any]:
 
 
 def _draw(folder: Path, file: str, rows: list[Row], taken: set[str]) -> None:
-    from mien.table import atomic_path
+    from mien.atomic import atomic_path
 
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(annotate.annotated_path(folder, file, taken)) as part:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from mien import images
+from mien.atomic import atomic_path
 from mien.errors import MienError
-from mien.table import atomic_path
 
 Progress = Callable[[int, int], None]
 """Told how many of how many are done."""

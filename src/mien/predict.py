@@ -37,8 +37,8 @@ _HEAD = ("file", "face_index", "x", "y", "w", "h", "detector_score", "status")
 _ANSWERS = ("p_female", "gender", "age", "age_low", "age_high", "age_group")
 
 
-class _Cut(NamedTuple):
-    """A face on its way: the row as far as it is known, and its pixels."""
+class Cut(NamedTuple):
+    """A face on its way: the row as far as it is known, and its pixels (none where there is no face)."""
 
     row: Row
     pixels: np.ndarray | None
@@ -112,18 +112,16 @@ class Predictor:
 
         The next images are decoded while the network looks at the faces of the last ones.
         """
-        if not crops:
-            self._load_detector()
         with ThreadPoolExecutor(self.threads) as pool:
             numbered = enumerate(sources)
 
-            def begin() -> list[Future[list[_Cut]]]:
-                return [pool.submit(self._cuts, n, source, crops) for n, source in islice(numbered, _BATCH)]
+            def begin() -> list[Future[list[Cut]]]:
+                return [pool.submit(self.cuts, source, n, crops) for n, source in islice(numbered, _BATCH)]
 
             ahead = begin()
             while ahead:
                 current, ahead = ahead, begin()
-                yield from self._finish([cut for future in current for cut in future.result()])
+                yield from self.answers([cut for future in current for cut in future.result()])
 
     def predict_pixels(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Columns (n,) of the predictions table for faces that are cut already, uint8 (n, size, size, 3)."""
@@ -175,20 +173,21 @@ class Predictor:
 
             self._detector = make_detector(self._detector_name)
 
-    def _cuts(self, number: int, source: images.Source, crops: bool) -> list[_Cut]:
-        """The faces of one image."""
-        row: Row = {"file": str(source) if isinstance(source, (str, Path)) else str(number)}
+    def cuts(self, source: images.Source, name: object = "", crops: bool = False) -> list[Cut]:
+        """The faces of one image, the first half of `stream`; `name` stands for an image that is no path."""
+        row: Row = {"file": str(source) if isinstance(source, (str, Path)) else str(name)}
         try:
             if crops:
                 from mien.quality import notes
 
                 face, side = images.load_face_and_side(source, self.size)
-                return [_Cut(row | {"face_index": 0, "quality": notes(face, None, side, side, False)}, face)]
-            return self._found(row, images.load(source)) or [_Cut(row | {"status": "no face"}, None)]
+                return [Cut(row | {"face_index": 0, "quality": notes(face, None, side, side, False)}, face)]
+            self._load_detector()
+            return self._found(row, images.load(source)) or [Cut(row | {"status": "no face"}, None)]
         except images.ImageError as error:
-            return [_Cut(row | {"status": error.reason}, None)]
+            return [Cut(row | {"status": error.reason}, None)]
 
-    def _found(self, row: Row, image: np.ndarray) -> list[_Cut]:
+    def _found(self, row: Row, image: np.ndarray) -> list[Cut]:
         from mien.quality import notes
 
         height, width = image.shape[:2]
@@ -197,10 +196,11 @@ class Predictor:
             face = images.cut(image, images.square(width, height, found.box, self.margin), self.size)
             place = dict(zip("xywh", (round(float(edge), 1) for edge in found.box), strict=True))
             about = {"face_index": index, **place, "detector_score": round(float(found.score), 3)}
-            cuts.append(_Cut(row | about | {"quality": notes(face, found.box, width, height, found.turned)}, face))
+            cuts.append(Cut(row | about | {"quality": notes(face, found.box, width, height, found.turned)}, face))
         return cuts
 
-    def _finish(self, cuts: list[_Cut]) -> Iterator[Row]:
+    def answers(self, cuts: list[Cut]) -> Iterator[Row]:
+        """The rows of faces, the second half of `stream`: one a cut, in their order."""
         faces = [cut.pixels for cut in cuts if cut.pixels is not None]
         answers: Iterator[Row] = iter(())
         if faces:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from mien.atomic import atomic_path
 from mien.errors import MienError
 from mien.hub import absent, local_folder
 from mien.recipe import Recipe, load_recipe
-from mien.table import atomic_path, read_faces_table, read_table
+from mien.table import read_faces_table, read_table
 
 VERSIONED = (
     "mien",

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from mien import figures
+from mien.atomic import atomic_path
 from mien.page import Picture, Section, Table, write_report
 from mien.recipe import Recipe
 from mien.report import NAMES, named, number, with_interval
 from mien.study import Cell, Study, StudyFolder
 from mien.study_progress import duration
 from mien.study_results import Combination, Results, collect, records
-from mien.table import atomic_path, write_table
+from mien.table import write_table
 
 _SHOWN_CURVES = ("train_loss", "val_loss", "val_gender_accuracy", "val_age_group_exact", "val_age_mae")
 _AT_ONCE = 8  # lines in one chart that can still be told apart

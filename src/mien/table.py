@@ -1,7 +1,5 @@
 """The tables of the spine: their columns, dtypes and checks, and how they are read and written."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mien.atomic import atomic_path
 from mien.errors import MienError, MissingExtra
 from mien.labels import AGE_GROUPS, GENDERS, age_group_codes
 
@@ -163,31 +162,6 @@ def write_table(table: pd.DataFrame, path: str | Path) -> Path:
         else:
             table.to_csv(part, index=False)
     return path
-
-
-class atomic_path:
-    """Context manager: a temporary name beside `path` that replaces `path` when the block ends without error."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
-    def __enter__(self) -> Path:
-        handle, name = tempfile.mkstemp(
-            dir=self.path.parent, prefix=f".{self.path.stem[:40]}.", suffix=self.path.suffix
-        )
-        os.close(handle)
-        self.part = Path(name)
-        return self.part
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        if kind is None:
-            # mkstemp makes private files; give what an ordinary open() would have given.
-            mask = os.umask(0)
-            os.umask(mask)
-            self.part.chmod(0o666 & ~mask)
-            self.part.replace(self.path)
-        else:
-            self.part.unlink(missing_ok=True)
 
 
 def check_ending(path: Path) -> None:

@@ -12,9 +12,10 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mien.atomic import atomic_path
 from mien.console import console
 from mien.errors import MienError
-from mien.table import atomic_path, write_table
+from mien.table import write_table
 
 
 class RandomState(pl.Callback):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mien.atomic import atomic_path
 from mien.console import console, progress, show
 from mien.draw import draw_faces
 from mien.errors import MienError, choices
@@ -30,7 +31,6 @@ from mien.study import (
 from mien.study_progress import StudyProgress
 from mien.study_report import shown_table, write_results
 from mien.study_results import Results
-from mien.table import atomic_path
 from mien.workers import Tell, Workers
 
 # torch is imported in the workers alone, inside `work`: they must set its number of threads first.

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mien import splits
+from mien.atomic import atomic_path
 from mien.console import console, progress
 from mien.datasets import data_root, read_faces
 from mien.duplicates import group_files
@@ -28,7 +29,7 @@ from mien.hub import local_folder
 from mien.pixels import Cache, Files, Pixels, check_readable
 from mien.recipe import Init, Recipe, first_stage, load_recipe, without_paths
 from mien.run import Run
-from mien.table import atomic_path, read_faces_table, read_table, write_table
+from mien.table import read_faces_table, read_table, write_table
 from mien.training.augment import make_augmentation
 from mien.training.backbones import WORDS, input_range
 from mien.training.calibrate import calibrate

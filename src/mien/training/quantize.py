@@ -13,6 +13,7 @@ import pandas as pd
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from mien.atomic import atomic_path
 from mien.console import console, progress, show
 from mien.datasets import data_root
 from mien.errors import MienError
@@ -21,7 +22,6 @@ from mien.metrics import METRICS, join, paired_difference, score
 from mien.pixels import Files, Pixels, Rows
 from mien.predict import Predictor
 from mien.run import Run
-from mien.table import atomic_path
 from mien.training.onnxfile import describe, description
 
 JUDGED = ("gender_accuracy", "age_group_exact", "age_mae")

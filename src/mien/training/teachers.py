@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mien.atomic import atomic_path
 from mien.console import progress
 from mien.errors import MienError
 from mien.images import ImageError
 from mien.pixels import Files
 from mien.recipe import Init, Recipe
 from mien.run import Run, open_run
-from mien.table import atomic_path
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet
 

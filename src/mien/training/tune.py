@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from mien.atomic import atomic_path
 from mien.console import console, show
 from mien.datasets import data_root
 from mien.errors import MienError, choices
@@ -40,7 +41,7 @@ from mien.report import HEADLINES, NAMES, scores, with_interval
 from mien.run import Run
 from mien.space import Scalar, Space, is_whole, read_space
 from mien.space import changes as as_changes
-from mien.table import atomic_path, read_faces_table, write_table
+from mien.table import read_faces_table, write_table
 from mien.training.fit import prepare_faces, train
 from mien.tune_report import write_search_report
 
