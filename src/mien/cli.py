@@ -349,6 +349,34 @@ def predict(
         raise typer.Exit(2)
 
 
+@app.command(epilog="Example: mien serve --port 8000")
+def serve(
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    model: Annotated[
+        str | None, typer.Option(help="A run, a model file or hub:OWNER/NAME; default: the model that ships.")
+    ] = None,
+    detector: Annotated[str, typer.Option(help="dlib, centerface, or yunet:FILE.")] = "dlib",
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: one a core.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="MIEN_API_KEY", help="Requests must bring it; better given as MIEN_API_KEY.")
+    ] = None,
+    max_bytes: Annotated[int, typer.Option(help="Of a request.")] = 32_000_000,
+    max_pixels: Annotated[int, typer.Option(help="Of an image.")] = 40_000_000,
+    max_images: Annotated[int, typer.Option(help="Of a request.")] = 64,
+    max_faces: Annotated[int, typer.Option(help="Of an image.")] = 100,
+    max_seconds: Annotated[float, typer.Option(help="For a request.")] = 60.0,
+    max_waiting: Annotated[int, typer.Option(help="Bytes of all requests held at once.")] = 512_000_000,
+) -> None:
+    """Serve one page and one API over the predictor; photographs stay in memory and are forgotten."""
+    from mien.predict import Predictor
+    from mien.service import run
+    from mien.service.limits import Limits
+
+    limits = Limits(max_bytes, max_pixels, max_images, max_faces, max_seconds, max_waiting)
+    run(Predictor(model, threads, detector), host, port, limits, api_key)
+
+
 @contextmanager
 def _needs_training(what: str) -> Iterator[None]:
     """Names the extra that is not installed where an import fails inside."""

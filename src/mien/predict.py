@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SHIPPED = "mien-1.onnx"
 """The model that ships with the package, in `weights/`; see MODEL_CARD.md."""
 
+SHIPPED_NOTICE = "Its weights are for non-commercial research only, as the faces of UTKFace, which they learnt from."
+
 RUNTIMES = ("onnxruntime", "openvino")
 
 Row = dict[str, Any]
@@ -69,6 +71,7 @@ class Predictor:
             raise MienError(choices("runtime", runtime, RUNTIMES))
         path = shipped_model() if model is None else model_file(model, ".onnx")
         self.name = str(model) if model is not None else path.stem
+        self.shipped = model is None
         self.threads = threads or len(os.sched_getaffinity(0))
         self._session = _open_session(path, self.name, self.threads)
         self.metadata = _metadata(self._session, self.name)

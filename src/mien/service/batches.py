@@ -66,14 +66,18 @@ class Batches:
 
     async def _one(self, upload: Upload, crops: bool) -> Answer:
         loop = asyncio.get_running_loop()
-        cuts = await loop.run_in_executor(self._finders, self.find, upload, crops)
+        cuts = await self.find_faces(upload, crops)
         kept = cuts[: self._limits.faces]
         answered: asyncio.Future[list[Row]] = loop.create_future()
         self._ready.put_nowait((kept, answered))
         return Answer(await answered, len(cuts) - len(kept))
 
-    def find(self, upload: Upload, crops: bool) -> list[Cut]:
-        """The faces of one image, or the one row that says why there are none."""
+    async def find_faces(self, upload: Upload, crops: bool) -> list[Cut]:
+        """The faces of one image, or the one cut without pixels that says why there are none."""
+        found = await asyncio.get_running_loop().run_in_executor(self._finders, self._find, upload, crops)
+        return found or [Cut({"file": upload.name, "status": "no face"}, None)]
+
+    def _find(self, upload: Upload, crops: bool) -> list[Cut]:
         try:
             width, height = images.dimensions(upload.content)
         except images.ImageError as error:

@@ -1,6 +1,6 @@
 """From a request's body to images, which stay in memory and are bytes: never files, paths or addresses."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
 from starlette.datastructures import UploadFile
@@ -83,7 +83,7 @@ class _InMemory(MultiPartParser):
     """Starlette's parser, which writes files to the disk beyond `spool_max_size`: more than a request may have."""
 
 
-async def _body(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+async def _body(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
     size = 0
     try:
         async for chunk in request.stream():

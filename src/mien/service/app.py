@@ -1,0 +1,353 @@
+"""The service: its routes, what each request costs, and how it is refused."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Annotated, Any
+
+import prometheus_client as prometheus
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mien import __version__, images
+from mien.explain import occlusion
+from mien.photographs import READ
+from mien.predict import SHIPPED_NOTICE, Cut, Predictor, Row
+from mien.service.batches import Answer, Batches
+from mien.service.limits import Limits
+from mien.service.schemas import EXAMPLES, Error, Explanation, Model, Prediction
+from mien.service.uploads import FIELD, Refusal, Upload, read_uploads, stated_bytes
+
+LABELS = (
+    "Labels are perceived binary gender and age, as people who labelled photographs saw them. They say nothing about "
+    "who somebody is, and nobody is identified."
+)
+
+_log = logging.getLogger("mien.service")
+
+_PAGE = {
+    "": ("index.html", "text/html"),
+    "page.css": ("page.css", "text/css"),
+    "page.js": ("page.js", "text/javascript"),
+}
+
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "properties": {
+                        FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+                    },
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "image/jpeg": {"schema": {"type": "string", "format": "binary"}},
+            "image/png": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Error, "description": words}
+    for status, words in (
+        (400, "The request cannot be understood"),
+        (401, "The API key is missing or wrong"),
+        (408, "The request did not come in time"),
+        (413, "More bytes, images or pixels than allowed"),
+        (415, "Neither a form nor an image"),
+        (422, "No image could be read, or a parameter is wrong"),
+        (500, "The service failed; nothing of the request is kept"),
+        (503, "Too many requests at once: come again after Retry-After seconds"),
+    )
+}
+
+
+def make_app(predictor: Predictor, limits: Limits | None = None, api_key: str | None = None) -> FastAPI:
+    """The ASGI application.
+
+    Args:
+        predictor: With the model and the detector to use.
+        limits: What a request may ask for.
+        api_key: If given, `/v1` and `/metrics` want it as `Authorization: Bearer KEY`.
+    """
+    limits = limits or Limits()
+    service = _Service(predictor, limits)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.batches.start()
+        service.ready = True
+        yield
+        service.ready = False
+        await service.batches.stop()
+
+    # The pages that FastAPI would show for /docs ask other hosts for their scripts.
+    app = FastAPI(
+        title="mien", version=__version__, description=LABELS, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+
+    def authorized(request: Request) -> None:
+        given = request.headers.get("authorization", "")
+        if api_key is not None and not secrets.compare_digest(given.encode(), f"Bearer {api_key}".encode()):
+            raise Refusal(401, "unauthorized", "this service wants 'Authorization: Bearer KEY' with its API key")
+
+    keyed = [Depends(authorized)]
+    crops_of = Annotated[bool, Query(description="Each image already is a face: none is looked for.")]
+
+    @app.post("/v1/predict", dependencies=keyed, openapi_extra=_BODY, responses={200: EXAMPLES["predict"], **_REFUSALS})
+    async def predict(request: Request, crops: crops_of = False) -> Prediction:
+        """Perceived gender and age of each face in one image or many: one row a face.
+
+        An image without a face, or one that cannot be read, is a row whose `status` says so; where none can be read
+        the answer is 422.
+        """
+        return JSONResponse(await service.answer(request, lambda uploads: service.predict(uploads, crops)))  # type: ignore[return-value]
+
+    @app.post("/v1/explain", dependencies=keyed, openapi_extra=_BODY, responses={200: EXAMPLES["explain"], **_REFUSALS})
+    async def explain(
+        request: Request,
+        crops: crops_of = False,
+        face: Annotated[int, Query(ge=0, le=999, description="Which face: its face_index.")] = 0,
+    ) -> Explanation:
+        """Which regions of one face speak for its answers, by covering them one after the other."""
+        return JSONResponse(await service.answer(request, lambda uploads: service.explain(uploads, crops, face)))  # type: ignore[return-value]
+
+    @app.get("/v1/model", dependencies=keyed, responses={401: _REFUSALS[401]})
+    def model() -> Model:
+        """What answers here: the model, what it learnt from, and the limits of a request."""
+        return Model(**service.about())
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """Says that the process lives."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: _REFUSALS[503]})
+    def readyz() -> dict[str, str]:
+        """Says that requests are taken."""
+        if not service.ready:
+            raise Refusal(503, "not ready", "the service starts or stops", retry_after=1)
+        return {"status": "ready"}
+
+    @app.get("/metrics", dependencies=keyed, response_class=Response, responses={401: _REFUSALS[401]})
+    def metrics() -> Response:
+        """Counts and times in the text format of Prometheus."""
+        return Response(prometheus.generate_latest(service.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
+
+    for path, (name, kind) in _PAGE.items():
+        content = resources.files("mien").joinpath("service", "page", name).read_bytes()
+        app.get(f"/{path}", include_in_schema=False)(_static(content, kind))
+
+    app.exception_handler(Refusal)(_refused)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(HTTPException)(_plain)
+    app.add_middleware(_Outer, service=service)
+    return app
+
+
+class _Service:
+    """What the routes share: the batches, the bytes that wait, and the counts."""
+
+    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        self.predictor = predictor
+        self.limits = limits
+        self.batches = Batches(predictor, limits)
+        self.ready = False
+        self._held = 0
+        self.registry = prometheus.CollectorRegistry()
+        self.requests = prometheus.Counter("mien_requests", "Requests", ["path", "status"], registry=self.registry)
+        self.seconds = prometheus.Histogram("mien_request_seconds", "Seconds", ["path"], registry=self.registry)
+        self._images = prometheus.Counter("mien_images", "Images by their status", ["status"], registry=self.registry)
+        self._faces = prometheus.Counter("mien_faces", "Faces predicted", registry=self.registry)
+        held = prometheus.Gauge("mien_held_bytes", "Bytes of requests in memory", registry=self.registry)
+        held.set_function(lambda: self._held)
+
+    async def answer(self, request: Request, work: Callable[[list[Upload]], Awaitable[Any]]) -> Any:
+        """Reads a request and does the work, within the limits; stops when the client goes away."""
+        held = stated_bytes(request, self.limits)
+        if self._held + held > self.limits.waiting_bytes:
+            raise Refusal(503, "busy", "too many requests at once; come again", retry_after=1)
+        self._held += held
+        end = time.monotonic() + self.limits.seconds
+        try:
+            try:
+                async with asyncio.timeout(self.limits.seconds):
+                    uploads = await read_uploads(request, self.limits)
+            except TimeoutError:
+                words = f"the request was not there after {self.limits.seconds:g} seconds"
+                raise Refusal(408, "slow request", words) from None
+            return await self._finish(request, asyncio.ensure_future(work(uploads)), end)
+        finally:
+            self._held -= held
+
+    async def _finish(self, request: Request, working: "asyncio.Future[Any]", end: float) -> Any:
+        gone = asyncio.ensure_future(request.receive())  # after the body only one message comes: that it is over
+        try:
+            await asyncio.wait({working, gone}, timeout=end - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            if gone.done():
+                raise Refusal(400, "gone", "the client went away")
+            words = f"no answer within {self.limits.seconds:g} seconds; come again, or with fewer images"
+            raise Refusal(503, "too slow", words, retry_after=5)
+        finally:
+            for future in (working, gone):
+                future.cancel()
+
+    async def predict(self, uploads: list[Upload], crops: bool) -> dict[str, Any]:
+        """The answer to /v1/predict."""
+        answers = await self.batches.predict(uploads, crops)
+        self._count(answers)
+        first = [answer.rows[0] for answer in answers]
+        if all(row["status"] not in READ for row in first):
+            reasons = ", ".join(sorted({row["status"] for row in first}))
+            raise Refusal(422, reasons if len(first) == 1 else "no image could be read", _unread(first))
+        rows = [row for answer in answers for row in answer.rows]
+        left_out = sum(answer.left_out for answer in answers)
+        return {"model": self.predictor.name, "rows": rows, "faces_left_out": left_out}
+
+    async def explain(self, uploads: list[Upload], crops: bool, face: int) -> dict[str, Any]:
+        """The answer to /v1/explain."""
+        if len(uploads) > 1:
+            raise Refusal(400, "too many images", f"{len(uploads)} images; one at a time is explained")
+        found = await self.batches.find_faces(uploads[0], crops)
+        there = [cut for cut in found if cut.pixels is not None][: self.limits.faces]
+        if not there:
+            status = found[0].row["status"]
+            raise Refusal(422, status, f"the image has no face to explain: {status}")
+        if face >= len(there):
+            raise Refusal(422, "no such face", f"face={face}; valid: 0 to {len(there) - 1}")
+        maps = await self.batches.run(occlusion, self.predictor, there[face].pixels)
+        left, top, side = await self.batches.run(_place, self.predictor, uploads[0], there[face])
+        return {
+            "face_index": face,
+            "crop": {"x": round(left, 1), "y": round(top, 1), "side": round(side, 1)},
+            "maps": {name: [[round(float(value), 4) for value in row] for row in grid] for name, grid in maps.items()},
+        }
+
+    def about(self) -> dict[str, Any]:
+        """The answer to /v1/model."""
+        metadata = self.predictor.metadata
+        lineage = metadata.get("lineage", {})
+        return {
+            "name": self.predictor.name,
+            "labels": LABELS,
+            "tasks": metadata["tasks"],
+            "columns": self.predictor.columns,
+            "image_size": self.predictor.size,
+            "unsure_below": metadata.get("unsure_below"),
+            "data": {"dataset": lineage.get("dataset"), "faces": lineage.get("faces")},
+            "calibration": metadata.get("calibration"),
+            "notice": SHIPPED_NOTICE if self.predictor.shipped else None,
+            "limits": vars(self.limits),
+            "version": __version__,
+        }
+
+    def _count(self, answers: list[Answer]) -> None:
+        for answer in answers:
+            self._images.labels(answer.rows[0]["status"]).inc()
+            self._faces.inc(sum(row["status"] == "ok" for row in answer.rows))
+
+
+def _place(predictor: Predictor, upload: Upload, cut: Cut) -> tuple[float, float, float]:
+    """The square of the upright image that the network saw."""
+    if "x" in cut.row:
+        x, y, w, h = (cut.row[edge] for edge in "xywh")
+        return images.square(0, 0, (x, y, w, h), predictor.margin)
+    height, width = images.load(upload.content).shape[:2]
+    return images.square(width, height)
+
+
+def _unread(rows: list[Row]) -> str:
+    return "; ".join(f"{row['file']}: {row['status']}" for row in rows[:5]) + (" ..." if len(rows) > 5 else "")
+
+
+def _static(content: bytes, kind: str) -> Callable[[], Response]:
+    def give() -> Response:
+        return Response(content, media_type=kind)
+
+    return give
+
+
+def _error(status: int, reason: str, detail: str, retry_after: int | None = None) -> JSONResponse:
+    headers = {} if retry_after is None else {"retry-after": str(retry_after)}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse({"reason": reason, "detail": detail}, status, headers)
+
+
+def _refused(_: Request, error: Any) -> JSONResponse:
+    return _error(error.status, error.reason, error.detail, error.retry_after)
+
+
+def _invalid(_: Request, error: Any) -> JSONResponse:
+    told = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+    return _error(422, "invalid parameter", "; ".join(told))
+
+
+def _plain(_: Request, error: Any) -> JSONResponse:
+    response = _error(error.status_code, error.detail.lower(), error.detail)
+    response.headers.update(error.headers or {})
+    return response
+
+
+class _Outer:
+    """Around all routes: headers for browsers, counts, and no traceback to the outside."""
+
+    def __init__(self, app: ASGIApp, service: _Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status = time.perf_counter(), 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                extra = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", []), *extra]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except Exception as error:
+            # The message of an error may hold something of an image or its name; its kind and place do not.
+            place = error.__traceback__
+            while place is not None and place.tb_next is not None:
+                place = place.tb_next
+            where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "?"
+            _log.error("%s at %s", type(error).__name__, where)
+            if not status:
+                await _error(500, "failed", "the service failed; nothing of the request is kept")(
+                    scope, receive, answer
+                )
+        finally:
+            route = scope.get("route")
+            path = getattr(route, "path", "other")
+            self._service.requests.labels(path, str(status)).inc()
+            self._service.seconds.labels(path).observe(time.perf_counter() - begin)

@@ -1,0 +1,94 @@
+"""What the service answers, as OpenAPI tells it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FaceRow(BaseModel):
+    """A row of the predictions table; `p_0-2` and the other age groups' probabilities stand beside these columns."""
+
+    model_config = ConfigDict(extra="allow")
+
+    file: str = Field(description="What the client calls the image.")
+    status: str = Field(description="ok, no face, or why the image could not be read.")
+    face_index: int | None = Field(None, description="The face in the image, the surest first.")
+    x: float | None = Field(None, description="Box in the upright image, pixels.")
+    y: float | None = None
+    w: float | None = None
+    h: float | None = None
+    detector_score: float | None = None
+    p_female: float | None = Field(None, ge=0, le=1, description="Calibrated probability of the label female.")
+    gender: str | None = Field(None, description="female, male or unsure.")
+    age: float | None = Field(None, description="Years: the median of the predicted distribution.")
+    age_low: float | None = Field(None, description="Lower end of the 80% interval.")
+    age_high: float | None = None
+    age_group: str | None = None
+    quality: str | None = Field(None, description="Empty, or any of: small, blurred, cut off, turned away.")
+
+
+class Prediction(BaseModel):
+    """The answer to /v1/predict."""
+
+    model: str
+    rows: list[FaceRow]
+    faces_left_out: int = Field(description="Faces beyond the limit of an image.")
+
+
+class Explanation(BaseModel):
+    """The answer to /v1/explain: maps from the upper left, of equal cells of the face's crop."""
+
+    face_index: int
+    crop: dict[str, float] = Field(description="x, y and side, in pixels of the upright image, of what the map covers.")
+    maps: dict[str, list[list[float]]]
+
+
+class Model(BaseModel):
+    """The answer to /v1/model."""
+
+    name: str
+    labels: str
+    tasks: list[str]
+    columns: list[str]
+    image_size: int
+    unsure_below: float | None
+    data: dict[str, Any]
+    calibration: dict[str, Any] | None
+    notice: str | None
+    limits: dict[str, float]
+    version: str
+
+
+class Error(BaseModel):
+    """A request that was refused: a short reason that can be counted, and the words."""
+
+    reason: str
+    detail: str
+
+
+def _example(answer: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {"application/json": {"example": answer}}}
+
+
+_FACE = {"face_index": 0, "x": 182.1, "y": 77.4, "w": 101.6, "h": 101.6, "detector_score": 2.07, "quality": ""}
+_SAYS = {"p_female": 0.74, "gender": "female", "age": 26.7, "age_low": 20.5, "age_high": 36.0, "age_group": "25-32"}
+
+EXAMPLES = {
+    "predict": _example(
+        {
+            "model": "mien-1",
+            "rows": [
+                {"file": "astronaut.png", "status": "ok", **_FACE, **_SAYS},
+                {"file": "notes.txt", "status": "not an image"},
+            ],
+            "faces_left_out": 0,
+        }
+    ),
+    "explain": _example(
+        {
+            "face_index": 0,
+            "crop": {"x": 178.4, "y": 73.2, "side": 110.0},
+            "maps": {"gender": [[0.1, 0.0], [0.4, 0.2]], "age": [[1.0, 0.0], [-0.5, 2.0]]},
+        }
+    ),
+}
