@@ -3,7 +3,7 @@
 
 const at = (id) => document.getElementById(id);
 const AT_ONCE = 3;
-const shown = []; // {file, bitmap, rows}
+const shown = []; // {file, bitmap, rows, figure, body}, in the order in which they were chosen
 let columns = [];
 let stream = null;
 
@@ -40,28 +40,37 @@ async function ask(path, options = {}) {
 }
 
 async function predict(files) {
-  const waiting = [...files];
+  const waiting = [...files].map((file) => {
+    const one = { file, bitmap: null, rows: [], figure: make("figure", { hidden: true }), body: make("tbody") };
+    shown.push(one);
+    at("photographs").append(one.figure);
+    at("rows").append(one.body);
+    return one;
+  });
+  const chosen = [...waiting];
   const total = waiting.length;
+  const crops = at("crops").checked;
   let done = 0;
   const failed = [];
   say(`looking at ${total === 1 ? "one photograph" : `${total} photographs`} …`);
   const work = async () => {
-    for (let file = waiting.shift(); file; file = waiting.shift()) {
+    for (let one = waiting.shift(); one; one = waiting.shift()) {
+      const { file } = one;
       try {
         const body = new FormData();
         body.append("images", file, file.name || "photograph");
-        const answer = await ask(`v1/predict?crops=${at("crops").checked}`, { method: "POST", body });
-        await show(file, answer.rows, at("crops").checked);
+        const answer = await ask(`v1/predict?crops=${crops}`, { method: "POST", body });
+        await show(one, answer.rows, crops);
       } catch (error) {
         failed.push(`${file.name || "photograph"}: ${error.reason || error.message}`);
-        await show(file, [{ file: file.name || "photograph", status: error.reason || error.message }], false);
+        await show(one, [{ file: file.name || "photograph", status: error.reason || error.message }], false);
       }
       done += 1;
       if (done < total) say(`${done} of ${total} photographs`);
     }
   };
   await Promise.all(Array.from({ length: Math.min(AT_ONCE, total) }, work));
-  const faces = shown.slice(-total).flatMap((one) => one.rows).filter((row) => row.status === "ok").length;
+  const faces = chosen.flatMap((one) => one.rows).filter((row) => row.status === "ok").length;
   const words = `${faces} ${faces === 1 ? "face" : "faces"} in ${total} ${total === 1 ? "photograph" : "photographs"}`;
   say(failed.length ? `${words}; not read: ${failed.join(", ")}` : words);
 }
@@ -76,25 +85,26 @@ function label(row) {
   return parts.join(", ");
 }
 
-async function show(file, rows, crops) {
+async function show(one, rows, crops) {
+  const { file, figure } = one;
   let bitmap = null;
   try {
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
   } catch {
     // What the browser cannot show (a TIFF) may have been read all the same: there is a table.
   }
-  const one = { file, bitmap, rows };
-  shown.push(one);
+  Object.assign(one, { bitmap, rows });
   const caption = make("figcaption", {}, rows[0].file);
   if (rows[0].status !== "ok") caption.append(`: ${rows[0].status}`);
-  const figure = make("figure", {}, caption);
+  figure.append(caption);
+  figure.hidden = false;
   if (bitmap) {
     const image = make("img", { src: URL.createObjectURL(file), alt: rows[0].file });
     const picture = make("div", { className: "picture" }, image);
     for (const row of rows.filter((row) => row.status === "ok")) {
       const box = crops ? { x: 0, y: 0, w: bitmap.width, h: bitmap.height } : row;
       const words = label(row);
-      const button = make("button", { className: "box", type: "button" }, make("span", {}, words));
+      const button = make("button", { className: "box", type: "button" }, make("span", {}, words.replace(", ", "\n")));
       button.setAttribute("aria-label", `Face ${row.face_index + 1} of ${row.file}: ${words}. Explain`);
       const [x, y] = [Math.max(0, box.x), Math.max(0, box.y)];
       const [right, low] = [Math.min(bitmap.width, box.x + box.w), Math.min(bitmap.height, box.y + box.h)];
@@ -109,8 +119,7 @@ async function show(file, rows, crops) {
     }
     figure.prepend(picture);
   }
-  at("photographs").append(figure);
-  for (const row of rows) at("rows").append(line(one, row, crops));
+  one.body.append(...rows.map((row) => line(one, row, crops)));
   at("results").hidden = false;
 }
 
@@ -133,13 +142,17 @@ function line(one, row, crops) {
 async function explain(one, row, crops) {
   at("face-title").textContent = `Face ${row.face_index + 1} of ${row.file}`;
   const notes = row.quality ? ` The picture of the face is ${row.quality.replaceAll(";", ",")}.` : "";
-  at("face-words").textContent = `Perceived as: ${label(row)}.${notes}`;
+  const age = row.age === undefined ? "" : ` Age ${row.age.toFixed(1)} years, with a chance of 80% from ${row.age_low.toFixed(0)} to ${row.age_high.toFixed(0)}.`;
+  const gender = row.gender ? `Perceived as ${row.gender}, certainty ${percent(certainty(row))}.` : "";
+  at("face-words").textContent = `${gender}${age}${notes}`;
   const groups = Object.keys(row).filter((name) => /^p_\d/.test(name));
   at("ages").replaceChildren(
     ...groups.map((name) => {
-      const meter = make("meter", { min: 0, max: 1, value: row[name] });
-      meter.setAttribute("aria-label", `${name.slice(2)} years`);
-      return make("div", { className: "age" }, make("span", {}, name.slice(2)), meter, make("span", {}, percent(row[name])));
+      const bar = make("i");
+      bar.style.backgroundSize = `${100 * row[name]}% 100%`;
+      const line = make("div", { className: "age" }, make("span", {}, name.slice(2)), bar, make("span", {}, percent(row[name])));
+      line.setAttribute("role", "listitem");
+      return line;
     }),
   );
   at("maps").replaceChildren();
@@ -215,7 +228,7 @@ function clear() {
   for (const image of at("photographs").querySelectorAll("img")) URL.revokeObjectURL(image.src);
   shown.length = 0;
   at("photographs").replaceChildren();
-  at("rows").replaceChildren();
+  for (const body of at("rows").querySelectorAll("tbody")) body.remove();
   at("results").hidden = true;
   say("");
 }
