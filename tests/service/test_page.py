@@ -1,0 +1,152 @@
+"""The page in a real browser: uploads, faces, mistakes, the download, the camera, keys and looks."""
+
+import csv
+import io
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("MIEN_CHROMIUM") or shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (or named by MIEN_CHROMIUM)")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=[*fake, "--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser, served):
+    context = browser.new_context(viewport={"width": 1000, "height": 900})
+    opened = context.new_page()
+    opened.hosts, opened.mistakes = set(), []
+    opened.on("request", lambda request: opened.hosts.add(request.url.split("/")[2]))
+    opened.on("pageerror", lambda error: opened.mistakes.append(str(error)))
+    opened.goto(served.address)
+    yield opened
+    assert opened.mistakes == []
+    assert {host for host in opened.hosts if host} == {served.address.removeprefix("http://")}
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    astronaut = data.astronaut()
+    Image.fromarray(astronaut).save(folder / "astronaut.png")
+    Image.fromarray(np.concatenate([astronaut, astronaut[:, ::-1]], axis=1)).save(folder / "two, faces.png")
+    Image.fromarray(data.coffee()).save(folder / "coffee.jpg")
+    (folder / "wrong.jpg").write_text("no image")
+    Image.fromarray(astronaut[70:180, 175:285]).save(folder / "<img src=x onerror=alert(1)>.png")
+    return folder
+
+
+def upload(page, *files):
+    page.set_input_files("#files", [str(file) for file in files])
+    page.locator("#status").filter(has_text=f"in {len(files)} photograph").wait_for(timeout=30_000)
+    return page.inner_text("#status")
+
+
+def test_several_photographs_their_faces_and_mistakes(page, pictures, tmp_path):
+    files = [pictures / name for name in ("two, faces.png", "coffee.jpg", "wrong.jpg")]
+    assert upload(page, *files) == "2 faces in 3 photographs; not read: wrong.jpg: not an image"
+    assert page.locator(".box").count() == 2
+    captions = page.locator("#photographs figcaption").all_inner_texts()
+    assert captions == ["two, faces.png", "coffee.jpg: no face", "wrong.jpg: not an image"]
+    cells = [row.split("\t") for row in page.locator("tbody tr").all_inner_texts()]
+    assert [row[0] for row in cells] == ["two, faces.png"] * 2 + ["coffee.jpg", "wrong.jpg"]
+    with page.expect_download() as begun:
+        page.click("#download")
+    begun.value.save_as(tmp_path / "faces.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "faces.csv").read_text("utf-8"))))
+    assert [row["status"] for row in rows] == ["ok", "ok", "no face", "not an image"]
+    assert rows[0]["file"] == "two, faces.png" and float(rows[0]["age"]) == pytest.approx(26.7, abs=2)
+    page.click("#clear")
+    assert page.locator("#photographs figure").count() == 0 and not page.is_visible("#results")
+
+
+def test_a_face_is_explained_by_keyboard_alone(page, pictures):
+    upload(page, pictures / "astronaut.png")
+    page.locator(".box").focus()
+    assert "Face 1 of astronaut.png: female" in page.locator(".box").get_attribute("aria-label")
+    page.keyboard.press("Enter")
+    page.locator("#maps canvas").nth(1).wait_for(timeout=20_000)
+    assert "certainty 74%" in page.inner_text("#face-words")
+    assert page.locator("#ages .age").count() == 8
+    assert "Map of the regions" in page.locator("#maps canvas").first.get_attribute("aria-label")
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#face")
+
+
+def test_a_name_that_is_a_script_stays_text(page, pictures):
+    page.check("#crops")
+    name = "<img src=x onerror=alert(1)>.png"
+    upload(page, pictures / name)
+    assert page.locator("#photographs figcaption").inner_text() == name
+    assert page.locator("img[src=x]").count() == 0 and page.locator(".box").count() == 1
+
+
+def test_the_camera(page):
+    page.context.grant_permissions(["camera"])
+    page.click("#camera")
+    page.click("#shoot")
+    page.locator("#status").filter(has_text="in 1 photograph").wait_for(timeout=30_000)
+    assert "camera" in page.locator("#photographs figcaption").inner_text()
+    assert not page.is_visible("#viewfinder")
+
+
+def test_drop_and_paste(page, pictures):
+    for event in ("drop", "paste"):
+        page.click("#clear") if page.is_visible("#clear") else None
+        # A browser under test has no desktop to drop from; the events are those that one makes.
+        page.locator("body").evaluate(
+            """async (body, [event, data]) => {
+                const bytes = Uint8Array.from(data);
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([bytes], `${event}.png`, { type: "image/png" }));
+                const init = { bubbles: true, cancelable: true };
+                body.dispatchEvent(event === "drop"
+                    ? new DragEvent("drop", { ...init, dataTransfer: transfer })
+                    : new ClipboardEvent("paste", { ...init, clipboardData: transfer }));
+            }""",
+            [event, list((pictures / "coffee.jpg").read_bytes())],
+        )
+        page.locator("#photographs figcaption").filter(has_text=f"{event}.png: no face").wait_for(timeout=30_000)
+
+
+def test_it_fits_a_telephone_in_the_dark_and_can_be_read(browser, served, pictures):
+    context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme="dark")
+    page = context.new_page()
+    page.goto(served.address)
+    upload(page, pictures / "astronaut.png")
+    wide = page.locator("html").evaluate("root => root.scrollWidth")
+    assert wide <= 360
+    colours = page.locator("body").evaluate(
+        "body => [body, document.querySelector('.hint')].map((e) => getComputedStyle(e).color)"
+        ".concat(getComputedStyle(body).backgroundColor)"
+    )
+    light = [_luminance(colour) for colour in colours]
+    assert light[2] < 0.05  # dark
+    for words in light[:2]:
+        assert (words + 0.05) / (light[2] + 0.05) >= 4.5  # WCAG AA
+    nameless = page.locator("button, input, select, a").evaluate_all(
+        "all => all.filter((e) => !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length)).length"
+    )
+    assert nameless == 0
+    context.close()
+
+
+def _luminance(colour):
+    """Relative luminance as WCAG defines it, of "rgb(r, g, b)"."""
+    parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
