@@ -13,7 +13,7 @@ OWN = {
     "errors": set(),
     "ledger": set(),
     "labels": set(),
-    "table": {"errors", "labels"},
+    "table": {"atomic", "errors", "labels"},
     "recipe": {"errors"},
     "images": {"errors"},
     "metrics": {"errors", "labels", "table"},
