@@ -349,6 +349,38 @@ def predict(
         raise typer.Exit(2)
 
 
+@app.command(epilog="Example: mien explain holiday.jpg --out explained")
+def explain(
+    paths: Annotated[list[str] | None, typer.Argument(help="Images, folders, patterns, tables; as in predict.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for explain.html, explanations.csv and maps.npz.")] = Path(
+        "explained"
+    ),
+    crops: Annotated[bool, typer.Option("--crops", help="Each image already is a face: none is looked for.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="A run, a model file or hub:OWNER/NAME; default: the model that ships.")
+    ] = None,
+    faces: Annotated[Path | None, typer.Option(help="In place of images: a faces table, for mean maps.")] = None,
+    root: Annotated[Path | None, typer.Option(help="The folder that its paths are relative to.")] = None,
+    by: Annotated[str, typer.Option(help="Its columns that make groups.")] = "gender,age_group",
+    limit: Annotated[int, typer.Option(min=1, help="Faces of a group, at most.")] = 50,
+) -> None:
+    """Show which regions of a face speak for its perceived gender and age, and check that the maps beat chance."""
+    from mien.console import console, show
+    from mien.explanations import explain_files, explain_groups
+    from mien.predict import Predictor
+    from mien.table import read_faces_table
+
+    if (faces is None) != (root is None) or bool(paths) == (faces is not None):
+        raise MienError("give images, or --faces with --root: a faces table, and the folder of its paths")
+    if faces is not None and root is not None:
+        groups = [column.strip() for column in by.split(",") if column.strip()]
+        table = explain_groups(Predictor(model), read_faces_table(faces), root, groups, out, limit)
+    else:
+        table = explain_files(Predictor(model), paths or [], out, crops)
+    show(table.head(20).astype("object").where(table.head(20).notna(), ""), "explanations")
+    console.print(f"report: {out / 'explain.html'}", highlight=False)
+
+
 @app.command(epilog="Example: mien serve --port 8000")
 def serve(
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",

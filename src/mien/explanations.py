@@ -1,0 +1,162 @@
+"""`mien explain`: the maps of faces in photographs, or their means over the groups of a faces table, as one report."""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from mien import images
+from mien.annotate import label
+from mien.console import progress
+from mien.errors import MienError
+from mien.explain import check, occlusion, overlay
+from mien.inputs import image_files
+from mien.page import Face, Section, Sheet, Table, write_report
+from mien.pixels import boxes
+from mien.predict import Cut, Predictor
+from mien.table import write_table
+
+HOW = (
+    "Orange: the region speaks for the likelier gender, or makes the face look older; blue: the contrary. Found by "
+    "covering parts of the face and asking again (occlusion). A map tells what the model looks at, and nothing "
+    "about the person."
+)
+GAIN = (
+    "Gain: while the map's most important cells are covered first, or shown first, the area between the two curves of "
+    "the answer's change, minus that of maps by chance, in log odds (gender) or years (age). At 0 or below, the map "
+    "says no more than chance: do not read it."
+)
+_SIDE = 200
+
+
+def explain_files(predictor: Predictor, paths: Sequence[str], out: Path, crops: bool = False) -> pd.DataFrame:
+    """Explains each face of images, in `out`: `explain.html`, `explanations.csv`, and the maps as arrays, `maps.npz`
+    (`0_gender`, `0_age`, `1_gender`, ... in the order of the faces).
+
+    Returns:
+        One row a face and task: `file`, `face_index`, `task`, `gain` (see `explain.Curves`); or one row an image that
+        has no face or cannot be read, with its `status`.
+    """
+    files = image_files(paths)
+    lines: list[dict[str, Any]] = []
+    shown: list[tuple[str, list[list[Face]]]] = []
+    kept: dict[str, np.ndarray] = {}
+    with progress("explaining") as tell:
+        for done, file in enumerate(files, 1):
+            for row, face in _faces(predictor, file, crops):
+                about = {"file": file, "face_index": row.get("face_index"), "status": row["status"]}
+                if face is None:
+                    lines.append(about)
+                    continue
+                maps = occlusion(predictor, face)
+                curves = check(predictor, face, maps)
+                cells = [[_picture(Image.fromarray(face), "the face as the network sees it")]]
+                for task, grid in maps.items():
+                    lines.append(about | {"task": task, "gain": round(curves[task].gain, 3)})
+                    kept[f"{len(shown)}_{task}"] = grid
+                    cells.append([_picture(overlay(face, grid), f"map of {task}")])
+                gains = ", ".join(f"{task} {curve.gain:+.2f}" for task, curve in curves.items())
+                shown.append((f"{Path(file).name}, face {row['face_index']}: {label(row)}; gain: {gains}", cells))
+            tell(done, len(files))
+    table = pd.DataFrame(lines, columns=["file", "face_index", "status", "task", "gain"]).astype(
+        {"face_index": "Int64"}
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(table, out / "explanations.csv")
+    np.savez_compressed(out / "maps.npz", **kept)  # type: ignore[arg-type]
+    sections = []
+    if shown:
+        sections.append(Section("Faces", text=[HOW, GAIN], sheet=Sheet(["face", *_tasks(table)], shown, _SIDE)))
+    left = table[table["status"] != "ok"]
+    if len(left):
+        sections.append(Section("Not explained", tables=[Table("Images", left[["file", "status"]])]))
+    lead = f"{len(shown)} faces in {len(files)} images, explained with {predictor.name}."
+    write_report("Explanations", lead, sections, out / "explain.html")
+    return table
+
+
+def explain_groups(
+    predictor: Predictor, faces: pd.DataFrame, root: Path, by: Sequence[str], out: Path, limit: int = 50
+) -> pd.DataFrame:
+    """The mean maps over groups of a faces table, in `out`: `explain.html` and `explanations.csv`.
+
+    Args:
+        predictor: The model.
+        faces: A checked faces table.
+        root: The folder that its paths are relative to.
+        by: Columns whose values make groups.
+        out: A folder.
+        limit: So many faces of a group at most, drawn at random, the same each time.
+
+    Returns:
+        One row a group and task: `group`, `task`, `n`, and `strength`, the mean size of a cell's effect.
+
+    Raises:
+        MienError: A column is not there, or no face can be read.
+    """
+    wrong = [column for column in by if column not in faces.columns]
+    if wrong:
+        raise MienError(f"--by {wrong[0]!r}: the faces table has no such column; it has {', '.join(faces.columns)}")
+    groups = [("all", faces)]
+    for column in by:
+        groups += [(f"{column} {value}", part) for value, part in faces.groupby(column, observed=True)]
+    groups = [(name, part.sample(min(limit, len(part)), random_state=0)) for name, part in groups if len(part)]
+    wanted = pd.concat([part for _, part in groups]).drop_duplicates("face")
+    seen: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
+    unread: list[dict[str, str]] = []
+    with progress("explaining") as tell:
+        for done, (face, path, box) in enumerate(zip(wanted["face"], wanted["path"], boxes(wanted), strict=True), 1):
+            try:
+                pixels = images.load_face(root / path, predictor.size, box, predictor.margin)
+                seen[face] = pixels, occlusion(predictor, pixels)
+            except images.ImageError as error:
+                unread.append({"file": path, "status": error.reason})
+            tell(done, len(wanted))
+    if not seen:
+        raise MienError(f"none of {len(wanted)} faces in {str(root)!r} can be read; {unread[0]}")
+    lines, shown = [], []
+    for name, part in groups:
+        there = [seen[face] for face in part["face"] if face in seen]
+        if not there:
+            continue
+        mean = np.mean([pixels for pixels, _ in there], axis=0).round().astype(np.uint8)
+        cells = [[_picture(Image.fromarray(mean), f"mean of {len(there)} faces")]]
+        for task in there[0][1]:
+            grid = np.mean([maps[task] for _, maps in there], axis=0)
+            lines.append(
+                {"group": name, "task": task, "n": len(there), "strength": round(float(np.abs(grid).mean()), 4)}
+            )
+            cells.append([_picture(overlay(mean, grid), f"mean map of {task}")])
+        shown.append((f"{name} (n {len(there)})", cells))
+    table = pd.DataFrame(lines)
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(table, out / "explanations.csv")
+    sections = [Section("Mean maps", text=[HOW], sheet=Sheet(["mean face", *_tasks(table)], shown, _SIDE))]
+    sections.append(Section("Numbers", tables=[Table("Mean size of a cell's effect: log odds, years", table)]))
+    if unread:
+        sections.append(Section("Not explained", tables=[Table("Images", pd.DataFrame(unread))]))
+    lead = (
+        f"{len(seen)} faces, at most {limit} a group, explained with {predictor.name}; {len(unread)} could not be read."
+    )
+    write_report("Explanations by group", lead, sections, out / "explain.html")
+    return table
+
+
+def _faces(predictor: Predictor, file: str, crops: bool) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
+    cuts = predictor.cuts(file, crops=crops) or [Cut({"file": file, "status": "no face"}, None)]
+    yield from zip(predictor.answers(cuts), (cut.pixels for cut in cuts), strict=True)
+
+
+def _tasks(table: pd.DataFrame) -> list[str]:
+    return list(table["task"].dropna().unique())
+
+
+def _picture(image: Image.Image, alt: str) -> Face:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90)
+    return Face(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}", alt)
