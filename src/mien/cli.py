@@ -359,6 +359,9 @@ def explain(
     model: Annotated[
         str | None, typer.Option(help="A run, a model file or hub:OWNER/NAME; default: the model that ships.")
     ] = None,
+    method: Annotated[
+        str, typer.Option(help="occlusion; or gradcam, which needs torch and as --model a run or a published model.")
+    ] = "occlusion",
     faces: Annotated[Path | None, typer.Option(help="In place of images: a faces table, for mean maps.")] = None,
     root: Annotated[Path | None, typer.Option(help="The folder that its paths are relative to.")] = None,
     by: Annotated[str, typer.Option(help="Its columns that make groups.")] = "gender,age_group",
@@ -368,15 +371,25 @@ def explain(
     from mien.console import console, show
     from mien.explanations import explain_files, explain_groups
     from mien.predict import Predictor
+    from mien.run import open_run
     from mien.table import read_faces_table
 
     if (faces is None) != (root is None) or bool(paths) == (faces is not None):
         raise MienError("give images, or --faces with --root: a faces table, and the folder of its paths")
+    if method not in ("occlusion", "gradcam"):
+        raise MienError(choices("--method", method, ("occlusion", "gradcam")))
+    maps_of = None
+    if method == "gradcam":
+        if model is None:
+            raise MienError("--method gradcam needs --model: a run, or a published model, with its weights")
+        with _needs_training("--method gradcam"):
+            from mien.training.gradcam import GradCam
+        maps_of = GradCam(open_run(model))
     if faces is not None and root is not None:
         groups = [column.strip() for column in by.split(",") if column.strip()]
-        table = explain_groups(Predictor(model), read_faces_table(faces), root, groups, out, limit)
+        table = explain_groups(Predictor(model), read_faces_table(faces), root, groups, out, limit, maps_of)
     else:
-        table = explain_files(Predictor(model), paths or [], out, crops)
+        table = explain_files(Predictor(model), paths or [], out, crops, maps_of)
     show(table.head(20).astype("object").where(table.head(20).notna(), ""), "explanations")
     console.print(f"report: {out / 'explain.html'}", highlight=False)
 

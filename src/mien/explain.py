@@ -73,7 +73,7 @@ def occlusion(predictor: "Predictor", face: np.ndarray) -> dict[str, np.ndarray]
         for (top, left), value in zip(spots, change, strict=True):
             total[top : top + side, left : left + side] += value
             times[top : top + side, left : left + side] += 1
-        maps[task] = _pooled(total / times)
+        maps[task] = pooled(total / times)
     return maps
 
 
@@ -134,7 +134,8 @@ def _answers(predictor: "Predictor", faces: np.ndarray) -> dict[str, np.ndarray]
     return found
 
 
-def _pooled(values: np.ndarray) -> np.ndarray:
+def pooled(values: np.ndarray) -> np.ndarray:
+    """Values (size, size) as the mean in each of the (16, 16) cells."""
     return np.asarray(
         Image.fromarray(values.astype(np.float32)).resize((CELLS, CELLS), Image.Resampling.BOX), dtype=float
     )

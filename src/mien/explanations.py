@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,8 @@ from mien.predict import Cut, Predictor
 from mien.table import write_table
 
 HOW = (
-    "Orange: the region speaks for the likelier gender, or makes the face look older; blue: the contrary. Found by "
-    "covering parts of the face and asking again (occlusion). A map tells what the model looks at, and nothing "
-    "about the person."
+    "Orange: the region speaks for the likelier gender, or makes the face look older; blue: the contrary. A map tells "
+    "what the model looks at, and nothing about the person."
 )
 GAIN = (
     "Gain: while the map's most important cells are covered first, or shown first, the area between the two curves of "
@@ -33,15 +33,28 @@ GAIN = (
 )
 _SIDE = 200
 
+Maps = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Makes the maps (16, 16) of a face, uint8 (size, size, 3), by task: `gender` and `age`."""
 
-def explain_files(predictor: Predictor, paths: Sequence[str], out: Path, crops: bool = False) -> pd.DataFrame:
+
+def explain_files(
+    predictor: Predictor, paths: Sequence[str], out: Path, crops: bool = False, maps_of: Maps | None = None
+) -> pd.DataFrame:
     """Explains each face of images, in `out`: `explain.html`, `explanations.csv`, and the maps as arrays, `maps.npz`
     (`0_gender`, `0_age`, `1_gender`, ... in the order of the faces).
+
+    Args:
+        predictor: The model.
+        paths: Files, folders, patterns, tables, as for predictions.
+        out: A folder.
+        crops: Each image already is a face; otherwise faces are looked for.
+        maps_of: Of the same model; default: occlusion.
 
     Returns:
         One row a face and task: `file`, `face_index`, `task`, `gain` (see `explain.Curves`); or one row an image that
         has no face or cannot be read, with its `status`.
     """
+    maps_of = maps_of or partial(occlusion, predictor)
     files = image_files(paths)
     lines: list[dict[str, Any]] = []
     shown: list[tuple[str, list[list[Face]]]] = []
@@ -53,7 +66,7 @@ def explain_files(predictor: Predictor, paths: Sequence[str], out: Path, crops: 
                 if face is None:
                     lines.append(about)
                     continue
-                maps = occlusion(predictor, face)
+                maps = maps_of(face)
                 curves = check(predictor, face, maps)
                 cells = [[_picture(Image.fromarray(face), "the face as the network sees it")]]
                 for task, grid in maps.items():
@@ -81,7 +94,13 @@ def explain_files(predictor: Predictor, paths: Sequence[str], out: Path, crops: 
 
 
 def explain_groups(
-    predictor: Predictor, faces: pd.DataFrame, root: Path, by: Sequence[str], out: Path, limit: int = 50
+    predictor: Predictor,
+    faces: pd.DataFrame,
+    root: Path,
+    by: Sequence[str],
+    out: Path,
+    limit: int = 50,
+    maps_of: Maps | None = None,
 ) -> pd.DataFrame:
     """The mean maps over groups of a faces table, in `out`: `explain.html` and `explanations.csv`.
 
@@ -92,13 +111,16 @@ def explain_groups(
         by: Columns whose values make groups.
         out: A folder.
         limit: So many faces of a group at most, drawn at random, the same each time.
+        maps_of: Of the same model; default: occlusion.
 
     Returns:
-        One row a group and task: `group`, `task`, `n`, and `strength`, the mean size of a cell's effect.
+        One row a group and task: `group`, `task`, `n`, and `strength`, the mean size of a cell's value (of occlusion in
+        log odds and years).
 
     Raises:
         MienError: A column is not there, or no face can be read.
     """
+    maps_of = maps_of or partial(occlusion, predictor)
     wrong = [column for column in by if column not in faces.columns]
     if wrong:
         raise MienError(f"--by {wrong[0]!r}: the faces table has no such column; it has {', '.join(faces.columns)}")
@@ -113,7 +135,7 @@ def explain_groups(
         for done, (face, path, box) in enumerate(zip(wanted["face"], wanted["path"], boxes(wanted), strict=True), 1):
             try:
                 pixels = images.load_face(root / path, predictor.size, box, predictor.margin)
-                seen[face] = pixels, occlusion(predictor, pixels)
+                seen[face] = pixels, maps_of(pixels)
             except images.ImageError as error:
                 unread.append({"file": path, "status": error.reason})
             tell(done, len(wanted))
@@ -137,7 +159,7 @@ def explain_groups(
     out.mkdir(parents=True, exist_ok=True)
     write_table(table, out / "explanations.csv")
     sections = [Section("Mean maps", text=[HOW], sheet=Sheet(["mean face", *_tasks(table)], shown, _SIDE))]
-    sections.append(Section("Numbers", tables=[Table("Mean size of a cell's effect: log odds, years", table)]))
+    sections.append(Section("Numbers", tables=[Table("Mean size of a cell's value", table)]))
     if unread:
         sections.append(Section("Not explained", tables=[Table("Images", pd.DataFrame(unread))]))
     lead = (

@@ -361,7 +361,7 @@ def _export(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels) -> No
     """Writes the ONNX file, calibrated on the validation faces and compared with torch on some of them."""
     if run.model_file.exists():
         return
-    net = make_net(_without_start(recipe), faces)
+    net = make_net(without_start(recipe), faces)
     net.load_state_dict(load_file(run.weights_file))
     unreadable = set(read_table(run.unreadable_file)["face"].astype(str))
     usable = np.flatnonzero((faces["split"] == "val") & ~faces["face"].isin(unreadable))
@@ -382,7 +382,7 @@ def _logits(net: FaceNet, pixels: Pixels, rows: np.ndarray) -> dict[str, Tensor]
     return {task: torch.cat([part[task] for part in parts]) for task in parts[0]}
 
 
-def _without_start(recipe: Recipe) -> Recipe:
+def without_start(recipe: Recipe) -> Recipe:
     """The same network with weights that are not looked for anywhere."""
     model = recipe.model.model_copy(update={"freeze": "none"})
     return recipe.model_copy(update={"init": Init(weights="none"), "model": model})
