@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.errors import MienError, MissingExtra
+from mien.errors import MienError, MissingExtra, choices
 
 app = typer.Typer(
     name="mien",
@@ -357,10 +357,11 @@ def explain(
     ),
     crops: Annotated[bool, typer.Option("--crops", help="Each image already is a face: none is looked for.")] = False,
     model: Annotated[
-        str | None, typer.Option(help="A run, a model file or hub:OWNER/NAME; default: the model that ships.")
+        str | None,
+        typer.Option("--model", "--run", help="A run, a model file or hub:OWNER/NAME; default: the model that ships."),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="occlusion; or gradcam, which needs torch and as --model a run or a published model.")
+        str, typer.Option(help="occlusion; or gradcam, which needs torch, and a run or a published model.")
     ] = "occlusion",
     faces: Annotated[Path | None, typer.Option(help="In place of images: a faces table, for mean maps.")] = None,
     root: Annotated[Path | None, typer.Option(help="The folder that its paths are relative to.")] = None,
@@ -381,7 +382,7 @@ def explain(
     maps_of = None
     if method == "gradcam":
         if model is None:
-            raise MienError("--method gradcam needs --model: a run, or a published model, with its weights")
+            raise MienError("--method gradcam needs --run: a run, or a published model, with its weights")
         with _needs_training("--method gradcam"):
             from mien.training.gradcam import GradCam
         maps_of = GradCam(open_run(model))

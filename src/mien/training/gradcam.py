@@ -41,17 +41,17 @@ class GradCam:
         layer = _last_maps(net, torch.zeros(1, 3, size, size))
         if layer is None:
             raise MienError(
-                f"run {run.name!r}: Grad-CAM needs feature maps, and {run.recipe.model.name!r} has none; "
+                f"run {run.name!r}: Grad-CAM needs feature maps, and {run.recipe.model.backbone!r} has none; "
                 "valid: a convolutional network, or --method occlusion"
             )
         self._cam = GradCAM(model=self._scores, target_layers=[layer])
 
     def __call__(self, face: np.ndarray) -> dict[str, np.ndarray]:
         """The maps (16, 16) from 0 to 1 of a face, uint8 (size, size, 3): `gender` for the likelier one, and `age`."""
-        images = torch.from_numpy(np.ascontiguousarray(face)).permute(2, 0, 1)[None].float()
+        images = torch.from_numpy(face.copy()).permute(2, 0, 1)[None].float()
         with torch.no_grad():
             now = self._scores(images)[0]
-        maps = {}
+        maps: dict[str, np.ndarray] = {}
         for place, task in enumerate(self._scores.tasks):
             sign = -1.0 if task == "gender" and now[place] < 0 else 1.0
             grey = self._cam(input_tensor=images, targets=[_Target(place, sign)])[0]
@@ -62,12 +62,10 @@ class GradCam:
 def _load_net(run: Run) -> FaceNet:
     """The run's network in inference mode, without the heads of further columns."""
     recipe = without_start(run.recipe)
-    columns = recipe.tasks.columns
+    further = tuple(f"head.{column}." for column in recipe.tasks.columns)
     net = FaceNet(recipe.model_copy(update={"tasks": recipe.tasks.model_copy(update={"columns": {}})}))
     weights = load_file(run.weights_file)
-    net.load_state_dict(
-        {name: value for name, value in weights.items() if not name.startswith(tuple(f"head.{one}." for one in columns))}
-    )
+    net.load_state_dict({name: value for name, value in weights.items() if not name.startswith(further)})
     return net.eval()
 
 
