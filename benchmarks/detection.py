@@ -24,10 +24,10 @@ from PIL import Image
 from mien import Predictor, images, metrics, read_faces
 from mien.atomic import atomic_path
 from mien.console import progress
-from mien.detect import Detector, Found, make_detector, overlap
 from mien.errors import MissingExtra
-from mien.quality import BEYOND, SHARPNESS, SMALL, notes
-from mien.report import named, protocol, with_interval
+from mien.prediction.detect import Detector, Found, make_detector, overlap
+from mien.prediction.quality import BEYOND, SHARPNESS, SMALL, notes
+from mien.reports.runs import named, protocol, with_interval
 from mien.robustness import AS_IT_IS, Condition, blurred, face_pixels, likelier, predictions, reduced, window
 from mien.run import Run, open_run
 from model_card import INTERVALS, markdown, signed, some

@@ -58,9 +58,9 @@ def configuration(number: int, changes: list[str]):
     """The random configuration with this number: its settings, and the recipe that they make."""
     import optuna
 
+    from mien.experiments.space import changes as as_changes
+    from mien.experiments.space import read_space
     from mien.recipe import load_recipe
-    from mien.space import changes as as_changes
-    from mien.space import read_space
     from mien.training.tune import suggest
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -128,8 +128,8 @@ class Stored:
     """The stored configurations: their settings, and the validation loss that each would keep after each epoch."""
 
     def __init__(self) -> None:
+        from mien.experiments.space import read_space
         from mien.recipe import load_recipe
-        from mien.space import read_space
 
         table = pd.read_csv(CURVES)
         self.space = read_space(SPACE, load_recipe(RECIPE))

@@ -21,7 +21,7 @@ from mien.atomic import atomic_path
 from mien.console import progress
 from mien.datasets import data_root
 from mien.hub import model_file
-from mien.report import Score, metrics_table, named, protocol, protocol_in_full, scores, with_interval
+from mien.reports.runs import Score, metrics_table, named, protocol, protocol_in_full, scores, with_interval
 from mien.run import Run, open_run
 from mien.training import publish
 

@@ -26,7 +26,7 @@ from mien.atomic import atomic_path
 from mien.console import progress
 from mien.datasets import data_root
 from mien.hub import model_file
-from mien.report import HEADLINES, named, protocol, protocol_in_full, with_interval
+from mien.reports.runs import HEADLINES, named, protocol, protocol_in_full, with_interval
 from mien.robustness import AS_IT_IS, CONDITIONS, Condition, face_pixels
 from mien.run import Run, open_run
 from model_card import AGE_BANDS, INTERVALS, SINGLE, SMALL, markdown, signed, some

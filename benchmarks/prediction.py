@@ -33,7 +33,7 @@ from PIL import Image
 
 from mien import Predictor, draw_faces, images
 from mien.hub import model_file
-from mien.predict import shipped_model
+from mien.prediction.predict import shipped_model
 
 BATCH = 64
 MIEN = str(Path(sys.executable).parent / "mien")

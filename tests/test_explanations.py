@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from mien import MienError, draw_faces, read_faces
 from mien.cli import app
 from mien.explanations import explain_files, explain_groups
-from mien.predict import Predictor
+from mien.prediction.predict import Predictor
 
 
 @pytest.fixture(scope="module")

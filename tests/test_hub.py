@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 
 from mien.errors import MienError, MissingExtra
 from mien.hub import FILES, PICKLES, library, local_folder, model_file, repository
-from mien.predict import Predictor
+from mien.prediction.predict import Predictor
 from mien.run import Run, open_run
 
 

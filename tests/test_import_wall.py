@@ -62,6 +62,6 @@ def test_help_and_import_are_light():
 
 
 def test_prediction_needs_no_torch():
-    assert not loaded_by("import mien.predict, mien.metrics, mien.datasets, mien.draw") & (
+    assert not loaded_by("import mien.prediction.predict, mien.metrics, mien.datasets, mien.draw") & (
         TORCH | {"matplotlib", "scipy"}
     )

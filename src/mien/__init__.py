@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mien.datasets import read_faces as read_faces
     from mien.draw import draw_faces as draw_faces
-    from mien.eda import explore as explore
     from mien.errors import MienError as MienError
     from mien.evaluation import evaluate as evaluate
     from mien.evaluation import evaluate_on as evaluate_on
-    from mien.predict import Predictor as Predictor
+    from mien.prediction.predict import Predictor as Predictor
     from mien.recipe import load_recipe as load_recipe
     from mien.recipe import recipe_names as recipe_names
-    from mien.report import compare_runs as compare_runs
+    from mien.reports.eda import explore as explore
+    from mien.reports.runs import compare_runs as compare_runs
     from mien.run import open_run as open_run
     from mien.table import read_faces_table as read_faces_table
     from mien.training.cells import run_study as run_study
@@ -28,12 +28,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "MienError": "mien.errors",
-    "Predictor": "mien.predict",
-    "compare_runs": "mien.report",
+    "Predictor": "mien.prediction.predict",
+    "compare_runs": "mien.reports.runs",
     "draw_faces": "mien.draw",
     "evaluate": "mien.evaluation",
     "evaluate_on": "mien.evaluation",
-    "explore": "mien.eda",
+    "explore": "mien.reports.eda",
     "load_recipe": "mien.recipe",
     "open_run": "mien.run",
     "publish": "mien.training.publish",

@@ -80,7 +80,7 @@ def eda(
 ) -> None:
     """Look at a data set: labels, sizes, duplicates and leaks, as one HTML report."""
     from mien.console import console, progress
-    from mien.eda import explore
+    from mien.reports.eda import explore
     from mien.table import read_faces_table
 
     table = read_faces_table(faces)
@@ -185,7 +185,7 @@ def study(
 @app.command(epilog="Example: mien studies")
 def studies() -> None:
     """List the studies that ship, one line each."""
-    from mien.study import study_names
+    from mien.experiments.study import study_names
 
     names = study_names()
     width = max(map(len, names))
@@ -267,7 +267,7 @@ def report(
 ) -> None:
     """Compare runs: a table on the screen, and one HTML report with the figures."""
     from mien.console import console, show
-    from mien.report import compare_runs
+    from mien.reports.runs import compare_runs
     from mien.run import open_run
 
     table = compare_runs([open_run(run) for run in runs], out)
@@ -337,8 +337,8 @@ def predict(
 
     Exit status: 0 when every image could be read, 2 when some could not; they are rows with their reason.
     """
-    from mien.photographs import READ, predict_files
-    from mien.predict import Predictor
+    from mien.prediction.photographs import READ, predict_files
+    from mien.prediction.predict import Predictor
 
     try:
         statuses = predict_files(Predictor(model, threads, detector, runtime), paths, out, crops, draw, overwrite)
@@ -371,7 +371,7 @@ def explain(
     """Show which regions of a face speak for its perceived gender and age, and check that the maps beat chance."""
     from mien.console import console, show
     from mien.explanations import explain_files, explain_groups
-    from mien.predict import Predictor
+    from mien.prediction.predict import Predictor
     from mien.run import open_run
     from mien.table import read_faces_table
 
@@ -415,7 +415,7 @@ def serve(
     max_waiting: Annotated[int, typer.Option(help="Bytes of all requests held at once.")] = 512_000_000,
 ) -> None:
     """Serve one page and one API over the predictor; photographs stay in memory and are forgotten."""
-    from mien.predict import Predictor
+    from mien.prediction.predict import Predictor
     from mien.service import run
     from mien.service.limits import Limits
 

@@ -11,7 +11,7 @@ from mien.datasets import data_root
 from mien.duplicates import group_files
 from mien.errors import MienError
 from mien.pixels import Pixels, Rows
-from mien.predict import Predictor
+from mien.prediction.predict import Predictor
 from mien.run import Run
 from mien.table import write_table
 
@@ -49,7 +49,7 @@ def evaluate(run: Run, pixels: Pixels | None = None) -> pd.DataFrame:
         parts.append(scores.assign(run=run.name, split=split))
     table = pd.concat(parts, ignore_index=True)
     write_table(table, run.metrics_file)
-    from mien.report import run_report
+    from mien.reports.runs import run_report
 
     run_report(run)
     return table

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from mien.errors import MienError
 
 if TYPE_CHECKING:
-    from mien.predict import Predictor
+    from mien.prediction.predict import Predictor
 
 CELLS = 16
 """A map has so many cells a side."""

@@ -12,14 +12,14 @@ import pandas as pd
 from PIL import Image
 
 from mien import images
-from mien.annotate import label
 from mien.console import progress
 from mien.errors import MienError
 from mien.explain import check, occlusion, overlay
-from mien.inputs import image_files
-from mien.page import Face, Section, Sheet, Table, write_report
 from mien.pixels import boxes
-from mien.predict import Cut, Predictor
+from mien.prediction.annotate import label
+from mien.prediction.inputs import image_files
+from mien.prediction.predict import Cut, Predictor
+from mien.reports.page import Face, Section, Sheet, Table, write_report
 from mien.table import write_table
 
 HOW = (

@@ -19,7 +19,7 @@ from mien.errors import MienError
 from mien.pixels import Progress, boxes
 
 if TYPE_CHECKING:
-    from mien.predict import Predictor
+    from mien.prediction.predict import Predictor
 
 Condition = Callable[[np.ndarray], np.ndarray]
 """A face, uint8 (h, w, 3), to the same face made worse, uint8; its size may change."""

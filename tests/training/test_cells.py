@@ -11,7 +11,7 @@ import yaml
 
 from mien.draw import draw_faces
 from mien.errors import MienError
-from mien.study import StudyFolder, load_study, make_cells
+from mien.experiments.study import StudyFolder, load_study, make_cells
 from mien.training import plan as planning
 from mien.training.cells import run_study
 from mien.training.plan import make_plan, operations
@@ -95,7 +95,7 @@ def test_operations_are_those_of_the_layers():
 KILLED = """
 import os, signal
 from mien.cli import main
-from mien.study_progress import StudyProgress
+from mien.experiments.progress import StudyProgress
 StudyProgress.told = lambda self, name, row: os.kill(os.getpid(), signal.SIGKILL) if name.startswith("other") else None
 main()
 """

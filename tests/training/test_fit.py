@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from mien.datasets import read_faces
 from mien.errors import MienError
 from mien.evaluation import evaluate, evaluate_on
-from mien.predict import Predictor
+from mien.prediction.predict import Predictor
 from mien.recipe import load_recipe
 from mien.run import Run, open_run
 from mien.splits import LeakError

@@ -62,7 +62,7 @@ def test_the_maps_are_those_of_the_definition(run, face):
 
 
 def test_the_scores_are_those_of_the_exported_file(run, face):
-    from mien.predict import Predictor
+    from mien.prediction.predict import Predictor
 
     with torch.no_grad():
         odds, years = GradCam(run)._scores(torch.from_numpy(face).permute(2, 0, 1)[None].float())[0].tolist()

@@ -18,9 +18,9 @@ from mien.draw import draw_faces
 from mien.errors import MienError
 from mien.evaluation import evaluate, evaluate_on
 from mien.hub import FILES
-from mien.predict import Predictor
+from mien.prediction.predict import Predictor
 from mien.recipe import load_recipe, without_paths
-from mien.report import compare_runs
+from mien.reports.runs import compare_runs
 from mien.run import Run, open_run
 from mien.table import write_table
 from mien.training import publish as publishing

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mien.cli import app
 from mien.errors import MienError
-from mien.predict import Predictor
+from mien.prediction.predict import Predictor
 from mien.training.fit import train
 from mien.training.quantize import quantize
 

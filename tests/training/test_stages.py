@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from mien.draw import draw_faces
 from mien.errors import MienError
-from mien.predict import Predictor
+from mien.prediction.predict import Predictor
 from mien.recipe import Init, Model, Optim, load_recipe
 from mien.run import Run
 from mien.splits import LeakError

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from mien.errors import MienError
 from mien.labels import GENDERS
 from mien.pixels import Files
-from mien.predict import Predictor
+from mien.prediction.predict import Predictor
 from mien.recipe import Age, AgeGroup, Gender, Model, RecipeError, load_recipe, without_paths
 from mien.run import Run
 from mien.splits import LeakError

@@ -17,7 +17,7 @@ except ImportError:
     raise MissingExtra("a service", "serve") from None
 
 if TYPE_CHECKING:
-    from mien.predict import Predictor
+    from mien.prediction.predict import Predictor
     from mien.service.limits import Limits
 
 

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien import __version__, images
 from mien.explain import occlusion
-from mien.photographs import READ
-from mien.predict import SHIPPED_NOTICE, Cut, Predictor, Row
+from mien.prediction.photographs import READ
+from mien.prediction.predict import SHIPPED_NOTICE, Cut, Predictor, Row
 from mien.service.batches import Answer, Batches
 from mien.service.limits import Limits
 from mien.service.schemas import EXAMPLES, Error, Explanation, Model, Prediction

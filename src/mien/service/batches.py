@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from mien import images
-from mien.predict import Cut, Predictor, Row
+from mien.prediction.predict import Cut, Predictor, Row
 from mien.service.limits import Limits
 from mien.service.uploads import Upload
 

@@ -14,9 +14,9 @@ from mien.atomic import atomic_path
 from mien.console import console, progress, show
 from mien.draw import draw_faces
 from mien.errors import MienError, choices
-from mien.recipe import Recipe, first_stage
-from mien.run import Run
-from mien.study import (
+from mien.experiments.progress import StudyProgress
+from mien.experiments.results import Results
+from mien.experiments.study import (
     Cell,
     Study,
     StudyError,
@@ -28,10 +28,10 @@ from mien.study import (
     settings,
     sources,
 )
-from mien.study_progress import StudyProgress
-from mien.study_report import shown_table, write_results
-from mien.study_results import Results
-from mien.workers import Tell, Workers
+from mien.experiments.workers import Tell, Workers
+from mien.recipe import Recipe, first_stage
+from mien.reports.study import shown_table, write_results
+from mien.run import Run
 
 # torch is imported in the workers alone, inside `work`: they must set its number of threads first.
 

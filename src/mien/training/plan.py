@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from mien.console import console, show
 from mien.datasets import read_faces
 from mien.errors import MienError
+from mien.experiments.progress import duration
+from mien.experiments.study import Study, StudyFolder, check_folder, load_study, make_cells, missing_roots
 from mien.recipe import Init, Recipe
-from mien.study import Study, StudyFolder, check_folder, load_study, make_cells, missing_roots
-from mien.study_progress import duration
 from mien.training.cells import Job, make_jobs, threads_for
 from mien.training.model import FaceNet
 

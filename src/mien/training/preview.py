@@ -19,9 +19,9 @@ from mien import splits
 from mien.datasets import data_root, read_faces
 from mien.draw import draw_faces
 from mien.errors import MienError
-from mien.page import Face, Section, Sheet, Table, write_report
 from mien.pixels import Files, Pixels
 from mien.recipe import Recipe, load_recipe
+from mien.reports.page import Face, Section, Sheet, Table, write_report
 from mien.run import Run
 from mien.training.augment import augmentation_steps
 from mien.training.backbones import input_range, normalization

@@ -22,7 +22,7 @@ from mien.draw import MARKER
 from mien.errors import MienError
 from mien.hub import FILES, PREFIX, Repository, repository, unreachable
 from mien.recipe import Recipe, without_paths
-from mien.report import (
+from mien.reports.runs import (
     HEADLINES,
     Score,
     label_counts,

@@ -20,7 +20,7 @@ from mien.errors import MienError
 from mien.images import ImageError
 from mien.metrics import METRICS, join, paired_difference, score
 from mien.pixels import Files, Pixels, Rows
-from mien.predict import Predictor
+from mien.prediction.predict import Predictor
 from mien.run import Run
 from mien.training.onnxfile import describe, description
 

@@ -34,16 +34,16 @@ from mien.atomic import atomic_path
 from mien.console import console, show
 from mien.datasets import data_root
 from mien.errors import MienError, choices
-from mien.hyperband import STATES, best_trial, brackets, make_ledger
+from mien.experiments.hyperband import STATES, best_trial, brackets, make_ledger
+from mien.experiments.space import Scalar, Space, is_whole, read_space
+from mien.experiments.space import changes as as_changes
 from mien.lock import Lock
 from mien.recipe import Recipe, load_recipe
-from mien.report import HEADLINES, NAMES, scores, with_interval
+from mien.reports.runs import HEADLINES, NAMES, scores, with_interval
+from mien.reports.search import write_search_report
 from mien.run import Run
-from mien.space import Scalar, Space, is_whole, read_space
-from mien.space import changes as as_changes
 from mien.table import read_faces_table, write_table
 from mien.training.fit import prepare_faces, train
-from mien.tune_report import write_search_report
 
 Sampler = Literal["random", "tpe"]
 Direction = Literal["minimize", "maximize"]
@@ -222,7 +222,7 @@ def tune(
 
     Args:
         recipe: As for `train`; `trainer.epochs` is the length of a trial that is never stopped.
-        space: What to vary: see `mien.space.read_space`.
+        space: What to vary: see `mien.experiments.space.read_space`.
         out: Folder of the search.
         changes: As for `train`.
         trials: How many in all; None: as many as one round of Hyperband as published.

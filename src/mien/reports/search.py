@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mien import figures
 from mien.errors import MienError
-from mien.hyperband import best_trial
-from mien.page import Picture, Section, Table, write_report
-from mien.report import metrics_table, scores
+from mien.experiments.hyperband import best_trial
+from mien.reports import figures
+from mien.reports.page import Picture, Section, Table, write_report
+from mien.reports.runs import metrics_table, scores
 from mien.run import Run
 
 METHOD = (

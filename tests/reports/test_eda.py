@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mien import figures
 from mien.datasets import read_faces
-from mien.eda import explore, inspect_images, tabulate
 from mien.errors import MienError
 from mien.labels import AGE_GROUPS
+from mien.reports import figures
+from mien.reports.eda import explore, inspect_images, tabulate
 from mien.table import check_faces
 
 HOSTILE = "<script>alert(1)</script>"

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mien.errors import MienError
-from mien.outputs import RowsFile, check_output
+from mien.prediction.outputs import RowsFile, check_output
 
 COLUMNS = ["file", "face_index", "status", "p_female", "quality"]
 ROWS = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mien.annotate import COLOURS, annotated_path, draw_boxes, label
+from mien.prediction.annotate import COLOURS, annotated_path, draw_boxes, label
 
 ROW = {"gender": "female", "p_female": 0.97, "age": 34.2, "age_low": 28.0, "age_high": 41.0}
 

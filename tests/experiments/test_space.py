@@ -2,8 +2,8 @@
 
 import pytest
 
+from mien.experiments.space import SpaceError, changes, is_whole, read_space
 from mien.recipe import load_recipe
-from mien.space import SpaceError, changes, is_whole, read_space
 
 RECIPE = load_recipe({"trainer": {"epochs": 9}})
 

@@ -8,11 +8,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from mien import annotate, images
+from mien import images
 from mien.errors import MienError
-from mien.inputs import image_files
-from mien.outputs import RowsFile, check_output
-from mien.predict import Predictor, Row
+from mien.prediction import annotate
+from mien.prediction.inputs import image_files
+from mien.prediction.outputs import RowsFile, check_output
+from mien.prediction.predict import Predictor, Row
 
 READ = ("ok", "no face")
 """Statuses of images that could be read."""

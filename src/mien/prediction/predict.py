@@ -172,7 +172,7 @@ class Predictor:
 
     def _load_detector(self) -> None:
         if self._detector is None:
-            from mien.detect import make_detector
+            from mien.prediction.detect import make_detector
 
             self._detector = make_detector(self._detector_name)
 
@@ -181,7 +181,7 @@ class Predictor:
         row: Row = {"file": str(source) if isinstance(source, (str, Path)) else str(name)}
         try:
             if crops:
-                from mien.quality import notes
+                from mien.prediction.quality import notes
 
                 face, side = images.load_face_and_side(source, self.size)
                 return [Cut(row | {"face_index": 0, "quality": notes(face, None, side, side, False)}, face)]
@@ -191,7 +191,7 @@ class Predictor:
             return [Cut(row | {"status": error.reason}, None)]
 
     def _found(self, row: Row, image: np.ndarray) -> list[Cut]:
-        from mien.quality import notes
+        from mien.prediction.quality import notes
 
         height, width = image.shape[:2]
         cuts = []

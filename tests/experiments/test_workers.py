@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mien.workers import Workers
+from mien.experiments.workers import Workers
 
 
 def work(job, tell):
@@ -68,7 +68,7 @@ def test_closing_ends_what_runs_at_once(workers):
 
 SCRIPT = """
 import os, time
-from mien.workers import Workers
+from mien.experiments.workers import Workers
 import test_workers
 if __name__ == "__main__":
     workers = Workers(1, test_workers.work, {})

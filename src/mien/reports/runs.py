@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from mien import figures, metrics
+from mien import metrics
 from mien.errors import MienError
 from mien.labels import AGE_GROUPS, GENDERS
-from mien.page import Picture, Section, Table, write_report
 from mien.recipe import Recipe
+from mien.reports import figures
+from mien.reports.page import Picture, Section, Table, write_report
 from mien.run import Run
 from mien.table import FACES_COLUMNS, SPLITS, read_table
 

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mien import figures, metrics
+from mien import metrics
 from mien.errors import MienError
 from mien.labels import AGE_GROUPS
-from mien.page import Picture, Section, Table, write_report
 from mien.recipe import load_recipe
-from mien.report import compare_runs, metrics_table, number, run_report, scores, verdict, with_interval
+from mien.reports import figures
+from mien.reports.page import Picture, Section, Table, write_report
+from mien.reports.runs import compare_runs, metrics_table, number, run_report, scores, verdict, with_interval
 from mien.run import Run
 from mien.table import age_to_group, check_faces, write_table
 
@@ -305,7 +306,7 @@ def test_numbers_are_written_in_their_units(metric: str, numbers: tuple[float, .
 
 
 def test_every_metric_has_a_name_and_a_form() -> None:
-    from mien.report import NAMES
+    from mien.reports.runs import NAMES
 
     assert set(NAMES) == set(metrics.METRICS)
     for name, spec in metrics.METRICS.items():

@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from mien import figures, images, splits
+from mien import images, splits
 from mien.datasets import data_root
 from mien.duplicates import fingerprints, groups, near_duplicates
 from mien.errors import MienError
 from mien.labels import AGE_GROUPS, GENDERS
-from mien.page import Face, Pair, Picture, Section, Sheet, Table, write_report
 from mien.pixels import Progress, boxes, cache_folder
-from mien.report import binned, label_counts, ledger_table
+from mien.reports import figures
+from mien.reports.page import Face, Pair, Picture, Section, Sheet, Table, write_report
+from mien.reports.runs import binned, label_counts, ledger_table
 from mien.table import FACES_COLUMNS, check_faces, write_table
 
 REPORT = "eda.html"

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from mien.errors import MienError
+from mien.experiments.results import collect, holm, run_alarms
+from mien.experiments.study import StudyFolder, load_study, make_cells, study_names
 from mien.metrics import join, mean_over_runs, paired_difference, score
 from mien.recipe import load_recipe
 from mien.run import Run
-from mien.study import StudyFolder, load_study, make_cells, study_names
-from mien.study_results import collect, holm, run_alarms
 from mien.table import check_faces, write_table
 from mien.training import cells as runner
 from mien.training.cells import Job, make_jobs, run_study

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mien import figures
 from mien.atomic import atomic_path
 from mien.errors import MienError, MissingExtra
+from mien.reports import figures
 
 try:
     import jinja2

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from mien import metrics
+from mien.experiments.study import Cell, Study, StudyFolder, metrics_of, settings
 from mien.metrics import METRICS, UNSURE
 from mien.recipe import Recipe
-from mien.report import NAMES, named, number, with_interval
+from mien.reports.runs import NAMES, named, number, with_interval
 from mien.run import Run
-from mien.study import Cell, Study, StudyFolder, metrics_of, settings
 from mien.table import SPLITS
 
 GAP = 0.10

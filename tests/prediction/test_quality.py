@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageFilter
 from skimage import data
 
-from mien.quality import notes, sharpness
+from mien.prediction.quality import notes, sharpness
 
 
 @pytest.fixture(scope="module")

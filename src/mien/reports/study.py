@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mien import figures
 from mien.atomic import atomic_path
-from mien.page import Picture, Section, Table, write_report
+from mien.experiments.progress import duration
+from mien.experiments.results import Combination, Results, collect, records
+from mien.experiments.study import Cell, Study, StudyFolder
 from mien.recipe import Recipe
-from mien.report import NAMES, named, number, with_interval
-from mien.study import Cell, Study, StudyFolder
-from mien.study_progress import duration
-from mien.study_results import Combination, Results, collect, records
+from mien.reports import figures
+from mien.reports.page import Picture, Section, Table, write_report
+from mien.reports.runs import NAMES, named, number, with_interval
 from mien.table import write_table
 
 _SHOWN_CURVES = ("train_loss", "val_loss", "val_gender_accuracy", "val_age_group_exact", "val_age_mae")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mien.errors import MienError
-from mien.hyperband import best_trial, brackets, make_ledger
+from mien.experiments.hyperband import best_trial, brackets, make_ledger
 from mien.lock import Lock
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
-from mien.detect import decode_centerface, make_detector, overlap
 from mien.errors import MienError
+from mien.prediction.detect import decode_centerface, make_detector, overlap
 
 FACE = (180.0, 80.0, 91.0, 91.0)
 """The astronaut's face from brows to chin, as dlib's frontal detector draws it."""
@@ -74,7 +74,7 @@ def test_unknown_detectors_and_absent_files_are_refused(tmp_path):
 
 def test_an_absent_package_is_named_with_its_extra(tmp_path, monkeypatch):
     (tmp_path / "yunet.onnx").write_bytes(b"x")
-    monkeypatch.setattr("mien.detect.find_spec", lambda name: None)
+    monkeypatch.setattr("mien.prediction.detect.find_spec", lambda name: None)
     for name in ("centerface", f"yunet:{tmp_path / 'yunet.onnx'}"):
         with pytest.raises(MienError, match="detectors"):
             make_detector(name)
@@ -111,7 +111,7 @@ def test_yunet_is_asked_in_its_own_order_of_colours(tmp_path, monkeypatch):
 
     create = SimpleNamespace(create=lambda *arguments: Fake())
     monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(FaceDetectorYN=create, error=RuntimeError))
-    monkeypatch.setattr("mien.detect.find_spec", lambda name: name)
+    monkeypatch.setattr("mien.prediction.detect.find_spec", lambda name: name)
     image = np.zeros((100, 200, 3), np.uint8)
     image[..., 0] = 250
     (found,) = make_detector(f"yunet:{tmp_path / 'yunet.onnx'}")(image)

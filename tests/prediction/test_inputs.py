@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mien.errors import MienError
-from mien.inputs import image_files
+from mien.prediction.inputs import image_files
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from skimage import data
 
 from mien import MienError, Predictor, images
 from mien.labels import AGE_GROUPS
-from mien.predict import shipped_model
+from mien.prediction.predict import shipped_model
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Photographs to predictions: one ONNX file, no torch."""

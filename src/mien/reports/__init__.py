@@ -1,0 +1,1 @@
+"""What is shown: charts, HTML pages, and the reports of data sets, runs, studies and searches."""
