@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien import datasets
-from mien.datasets import adience, utkface
+from mien.datasets import adience, fairface, utkface
 from mien.errors import MienError
 from mien.labels import AGE_GROUPS
 from mien.table import FACES_COLUMNS, age_to_group, check_faces, read_faces_table, write_table
@@ -50,6 +50,18 @@ def make_celeba(root, promised=4, images="img_align_celeba", csv=False):
     return touch(root, *(f"{images}/{name}" for name in values)) if images else root
 
 
+FAIRFACE_HEADER = "file,age,gender,race,service_test"
+
+
+def make_fairface(root, train=(), val=(), header=FAIRFACE_HEADER):
+    """Label files of rows such as "train/1.jpg,50-59,Male,East Asian,TRUE", with CRLF line ends as spreadsheets do."""
+    for part, rows in (("train", train), ("val", val)):
+        if rows:
+            text = "\r\n".join([header, *rows]) + "\r\n"
+            write_csv(root / f"fairface_label_{part}.csv", text)
+    return root
+
+
 UTKFACE_NAMES = ["25_0_3_20170116174525125.jpg.chip.jpg", "1_1_0_20161219140623097.jpg.chip.jpg"]
 
 
@@ -65,6 +77,14 @@ def source_and_root(request, tmp_path, make_adience):
         "adience": lambda: make_adience(images="aligned"),
         "celeba": lambda: make_celeba(tmp_path / "celeba"),
         "utkface": lambda: touch(tmp_path / "utkface", *UTKFACE_NAMES),
+        "fairface": lambda: touch(
+            make_fairface(
+                tmp_path / "fairface",
+                ["train/1.jpg,9-Mar,Female,Black,FALSE", "train/2.jpg,more than 70,Male,White,TRUE"],
+                ["val/1.jpg,0-2,Male,Latino_Hispanic,TRUE"],
+            ),
+            *("train/1.jpg", "train/2.jpg", "val/1.jpg"),
+        ),
         "csv": lambda: touch(tmp_path / "own", "female/a.jpg", "male/b.jpg"),
     }
     return request.param, builders[request.param]()
@@ -111,7 +131,7 @@ class TestEverySource:
         (root / before["path"].iloc[0]).unlink()
         after = datasets.read_faces(source, root)
         assert list(after["face"]) == list(before["face"].iloc[1:])
-        if source in ("adience", "celeba"):  # the others have no rows but images
+        if source in ("adience", "celeba", "fairface"):  # the others have no rows but images
             assert entries(after, "dropped")["the image is not there"] == 1
 
     def test_survives_a_round_trip_to_disk(self, source_and_root, tmp_path):
@@ -146,7 +166,7 @@ def test_unknown_source_names_the_nearest():
         datasets.read_faces("utk-face", ".")
 
 
-@pytest.mark.parametrize("source", ["adience", "celeba", "utkface"])
+@pytest.mark.parametrize("source", ["adience", "celeba", "utkface", "fairface"])
 def test_root_that_is_a_file(source, tmp_path):
     with pytest.raises(MienError, match="is not a folder"):
         datasets.read_faces(source, write_csv(tmp_path / "file.txt", ""))
@@ -441,6 +461,78 @@ class TestCeleba:
         assert list(faces.columns).index("Male") - list(faces.columns).index("5_o_Clock_Shadow") == 20
         assert (faces["Male"] == (faces["gender"] == "male")).all()
         assert faces["split"].notna().all()
+
+
+class TestFairface:
+    def test_ranges_groups_and_races(self, tmp_path):
+        rows = [f"train/{at}.jpg,{text},Male,White,TRUE" for at, text in enumerate([*fairface.RANGES, "more than 70"])]
+        faces = datasets.read_faces("fairface", make_fairface(tmp_path, rows))
+        assert faces["age_range"].tolist() == [*fairface.RANGES, "70+"]
+        assert faces["age_min"].tolist() == [0, 3, 10, 20, 30, 40, 50, 60, 70, 70]
+        assert faces["age_max"].tolist()[:-2] == [2, 9, 19, 29, 39, 49, 59, 69]
+        assert faces["age_max"].isna().tolist() == [False] * 8 + [True] * 2
+        middles = [1, 6, 14.5, 24.5, 34.5, 44.5, 54.5, 64.5, 90, 90]
+        assert faces["age_group"].tolist() == list(age_to_group(middles))
+        assert faces["age"].isna().all()
+        assert set(faces["race"]) == {"White"}
+
+    def test_groups_only_where_every_age_of_the_range_is_in_one(self, tmp_path):
+        rows = [f"val/{at}.jpg,{text},Male,White,TRUE" for at, text in enumerate(fairface.RANGES)]
+        faces = datasets.read_faces("fairface", make_fairface(tmp_path, val=rows), "within").set_index("age_range")
+        for name, (low, high) in fairface.RANGES.items():
+            groups = set(age_to_group(range(low, (high or 110) + 1)))
+            assert faces["age_group"][name] == groups.pop() if len(groups) == 1 else pd.isna(faces["age_group"][name])
+        assert faces["age_group"].notna().sum() == 3
+        assert set(faces["split"]) == {"val"}
+
+    @pytest.mark.parametrize(
+        ("written", "meant"),
+        [("9-Mar", "3-9"), ("09-Mar", "3-9"), ("3-Sep", "3-9"), ("19-Oct", "10-19"), ("19-OCT", "10-19")],
+    )
+    def test_a_date_that_a_spreadsheet_made_is_repaired_and_noted(self, tmp_path, written, meant):
+        rows = [f"train/1.jpg,{written},Male,White,TRUE", f"train/2.jpg,{meant},Female,White,TRUE"]
+        faces = datasets.read_faces("fairface", make_fairface(tmp_path, rows))
+        assert faces["age_range"].tolist() == [meant, meant]
+        assert entries(faces, "changed")[f"age {written!r} is a date that a spreadsheet made of {meant!r}"] == 1
+
+    def test_what_is_not_known_is_missing_and_noted(self, tmp_path):
+        rows = ["train/1.jpg,15-Mar,x,,", "train/2.jpg,0-2,Male,White,TRUE", "train/2.jpg,3-9,Male,White,TRUE", "a,b"]
+        faces = datasets.read_faces("fairface", make_fairface(tmp_path, rows))
+        assert faces.loc[0, ["gender", "age_group", "age_range", "race", "service_test"]].isna().all()
+        assert entries(faces, "changed") == {
+            "age is not known: the files say '15-Mar'": 1,
+            "a gender other than Female and Male: it is missing": 1,
+        }
+        assert entries(faces, "dropped") == {"the file of an earlier row": 1, "a line of other than 5 fields": 1}
+
+    def test_images_in_the_folder_of_the_release(self, tmp_path):
+        root = make_fairface(tmp_path, ["train/1.jpg,0-2,Male,White,TRUE"])
+        touch(root, "fairface-img-margin025-trainval/train/1.jpg")
+        faces = datasets.read_faces("fairface", root)
+        assert faces.loc[0, ["face", "path"]].tolist() == ["train/1.jpg", "fairface-img-margin025-trainval/train/1.jpg"]
+
+    def test_a_needed_column_that_is_absent(self, tmp_path):
+        root = make_fairface(tmp_path, ["train/1.jpg,0-2,Male"], header="file,age,gender")
+        with pytest.raises(MienError, match="no column 'race'"):
+            datasets.read_faces("fairface", root)
+
+    @pytest.mark.parametrize(("labels", "with_group"), [("middle", 97698), ("within", 6051)])
+    def test_real_files(self, shared_data, labels, with_group):
+        faces = datasets.read_faces("fairface", shared_data / "fairface", labels)
+        raw = pd.concat(pd.read_csv(path, dtype="str") for path in sorted((shared_data / "fairface").glob("*.csv")))
+        assert len(faces) == len(raw) == 97698
+        words = {"9-Mar": "3-9", "19-Oct": "10-19", "more than 70": "70+"}
+        assert faces["age_range"].tolist() == raw["age"].replace(words).tolist()
+        assert faces["race"].tolist() == raw["race"].tolist()
+        assert faces["split"].value_counts().to_dict() == {"train": 86744, "val": 10954, "test": 0}
+        assert faces["age_group"].notna().sum() == with_group
+        assert f"{with_group:,}" in fairface.LABELS[labels]
+        assert entries(faces, "dropped") == {}
+        repaired = {reason: rows for reason, rows in entries(faces).items() if "spreadsheet" in reason}
+        assert repaired == {
+            f"age {text!r} is a date that a spreadsheet made of {words[text]!r}": (raw["age"] == text).sum()
+            for text in ("9-Mar", "19-Oct")
+        }
 
 
 class TestUtkface:

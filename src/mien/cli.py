@@ -44,7 +44,7 @@ def draw(
 
 @app.command(epilog="Example: mien faces adience ~/adience --labels exact --out adience.parquet")
 def faces(
-    source: Annotated[str, typer.Argument(help="adience, celeba, utkface or csv.")],
+    source: Annotated[str, typer.Argument(help="adience, celeba, utkface, fairface or csv.")],
     root: Annotated[Path, typer.Argument(help="Folder of the data set; csv: a table, or a folder per class.")],
     labels: Annotated[str | None, typer.Option(help="Label policy of the source; an unknown one lists all.")] = None,
     out: Annotated[Path, typer.Option(help="Faces table to write, .parquet or .csv.")] = Path("faces.parquet"),

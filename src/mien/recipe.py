@@ -35,7 +35,7 @@ class _Settings(BaseModel):
 class Data(_Settings):
     """Which faces."""
 
-    source: str = Field("csv", description="adience, celeba, utkface or csv")
+    source: str = Field("csv", description="adience, celeba, utkface, fairface or csv")
     root: FilePath | None = Field(None, description="folder of the data set (csv: a table or a folder per class)")
     labels: str | None = Field(None, description="label policy of the source; null: its default")
     map: dict[str, str] = Field({}, description="csv only: their column -> our column")

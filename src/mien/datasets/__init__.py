@@ -10,7 +10,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from mien.datasets import _files, adience, celeba, csv, utkface
+from mien.datasets import _files, adience, celeba, csv, fairface, utkface
 from mien.errors import MienError, choices
 from mien.ledger import Ledger
 from mien.table import check_faces
@@ -33,6 +33,7 @@ SOURCES: dict[str, Adapter] = {
     "adience": adience,
     "celeba": celeba,
     "utkface": utkface,
+    "fairface": fairface,
     "csv": csv,
 }
 """The sources by name."""
