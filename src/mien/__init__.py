@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mien.audit.model import audit_model as audit_model
     from mien.datasets import read_faces as read_faces
     from mien.draw import draw_faces as draw_faces
     from mien.errors import MienError as MienError
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "MienError": "mien.errors",
     "Predictor": "mien.prediction.predict",
+    "audit_model": "mien.audit.model",
     "compare_runs": "mien.reports.runs",
     "draw_faces": "mien.draw",
     "evaluate": "mien.evaluation",

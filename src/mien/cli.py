@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mien.audit.verbs import audit_app, pairs
 from mien.errors import MienError, MissingExtra, choices
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(audit_app, name="audit")
 
 Changes = Annotated[
     list[str] | None,
@@ -62,7 +64,7 @@ def faces(
     check_ending(out)
     if out.exists() and not overwrite:
         raise MienError(f"--out {str(out)!r} exists; give another name, or --overwrite")
-    table = read_faces(source, root, labels, _pairs(map) if map else None)
+    table = read_faces(source, root, labels, pairs(map) if map else None)
     write_table(table, out)
     ledger = table.attrs["ledger"]
     if as_json:
@@ -432,18 +434,6 @@ def _needs_training(what: str) -> Iterator[None]:
         if (error.name or "").startswith("mien"):
             raise
         raise MissingExtra(what, "train") from error
-
-
-def _pairs(items: list[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for item in items:
-        theirs, equals, ours = item.partition("=")
-        if not (theirs and equals and ours):
-            raise MienError(f"--map {item!r}: must be theirs=ours, for instance --map sex=gender")
-        if theirs in pairs:
-            raise MienError(f"--map: column {theirs!r} is mapped twice, to {pairs[theirs]!r} and {ours!r}")
-        pairs[theirs] = ours
-    return pairs
 
 
 def _version(value: bool) -> None:

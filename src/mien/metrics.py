@@ -67,7 +67,9 @@ _MOST = 20_000
 _AT_ONCE = 100
 
 _GROUP_PROBABILITIES = tuple(f"p_{group}" for group in AGE_GROUPS)
-_ANSWERS = ("p_female", "gender", "age", "age_low", "age_high", "age_group", *_GROUP_PROBABILITIES)
+ANSWERS = ("p_female", "gender", "age", "age_low", "age_high", "age_group", *_GROUP_PROBABILITIES)
+"""The columns of predictions that are answers."""
+
 _TRUTHS = {"gender": "true_gender", "age": "true_age", "age_group": "true_age_group"}
 # Within a group of one true gender, a constant gender is all right or all wrong, which says nothing.
 _SAME_TRUTH = {
@@ -114,9 +116,9 @@ def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     if "face" not in predictions.columns:
         listed = ", ".join(map(str, predictions.columns))
         raise MienError(f"predictions: needed column 'face' is absent; its columns are: {listed}")
-    known = [column for column in _ANSWERS if column in predictions.columns]
+    known = [column for column in ANSWERS if column in predictions.columns]
     if not known:
-        raise MienError(f"predictions: no column with an answer; valid: {', '.join(_ANSWERS)}")
+        raise MienError(f"predictions: no column with an answer; valid: {', '.join(ANSWERS)}")
     rows = predictions.loc[predictions["face"].notna()]
     # The faces table's own check gives the ids the same form on both sides (7.0 and 7 are one id).
     ids = check_faces(pd.DataFrame({"face": rows["face"], "path": "-"}), "predictions")["face"]
