@@ -53,6 +53,9 @@ def faces(
     map: Annotated[
         list[str] | None, typer.Option(metavar="THEIRS=OURS", help="csv: rename a column; repeatable.")
     ] = None,
+    corrections: Annotated[
+        Path | None, typer.Option(help="Corrected labels: a CSV of face, column, old, new, why.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ledger as JSON.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace --out where it exists.")] = False,
 ) -> None:
@@ -64,7 +67,7 @@ def faces(
     check_ending(out)
     if out.exists() and not overwrite:
         raise MienError(f"--out {str(out)!r} exists; give another name, or --overwrite")
-    table = read_faces(source, root, labels, pairs(map) if map else None)
+    table = read_faces(source, root, labels, pairs(map) if map else None, corrections)
     write_table(table, out)
     ledger = table.attrs["ledger"]
     if as_json:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pandas as pd
 
+from mien.corrections import apply_corrections
 from mien.datasets import _files, adience, celeba, csv, fairface, utkface
 from mien.errors import MienError, choices
 from mien.ledger import Ledger
@@ -40,7 +41,11 @@ SOURCES: dict[str, Adapter] = {
 
 
 def read_faces(
-    source: str, root: str | Path, labels: str | None = None, map: Mapping[str, str] | None = None
+    source: str,
+    root: str | Path,
+    labels: str | None = None,
+    map: Mapping[str, str] | None = None,
+    corrections: str | Path | None = None,
 ) -> pd.DataFrame:
     """Reads a data set into a checked faces table.
 
@@ -51,14 +56,15 @@ def read_faces(
         root: The folder of the data set; for `csv` also the table's file.
         labels: One of the source's label policies, `SOURCES[source].LABELS`; the first of them if None.
         map: For `csv`: the user's names of columns and the names in the faces table that they stand for.
+        corrections: A file of corrected labels, see `mien.corrections`.
 
     Returns:
         The faces, one a row, paths relative to `data_root(root)`. `attrs["ledger"]` says what became of every
         row of the source (`Ledger.to_dict`).
 
     Raises:
-        MienError: The source, policy, root or map is not valid, the data set has no faces, or its table
-            breaks the contract of `table.check_faces`.
+        MienError: The source, policy, root or map is not valid, the data set has no faces, its table breaks the
+            contract of `table.check_faces`, or a correction does not fit it.
     """
     if source not in SOURCES:
         raise MienError(choices("source", source, SOURCES))
@@ -73,7 +79,10 @@ def read_faces(
     root = Path(root).expanduser()
     faces, ledger = adapter.read(root, policy, **options)
     _need_faces(faces, ledger, root)
-    faces = _drop_without_image(check_faces(faces, f"{source} {str(root)!r}"), root, ledger)
+    faces = check_faces(faces, f"{source} {str(root)!r}")
+    if corrections is not None:
+        faces = apply_corrections(faces, corrections, ledger)
+    faces = _drop_without_image(faces, root, ledger)
     faces.attrs["ledger"] = ledger.to_dict()
     return faces
 
