@@ -44,14 +44,14 @@ def read_corrections(path: str | Path) -> pd.DataFrame:
     table = table[list(NEEDED)].astype("object").where(table[list(NEEDED)].notna(), None)
     table["face"] = table["face"].map(_text, na_action="ignore")
     rows = []
-    for row in table.itertuples(index=False):
-        where = f"corrections {str(path)!r}: face {row.face!r}"
-        if row.column not in COLUMNS:
-            raise CorrectionError(f"{where}: {choices('column', row.column, COLUMNS)}")
-        old, new = (_value(row.column, value, f"{where}, {row.column}") for value in (row.old, row.new))
+    for face, column, *values, why in table.to_numpy().tolist():
+        where = f"corrections {str(path)!r}: face {face!r}"
+        if column not in COLUMNS:
+            raise CorrectionError(f"{where}: {choices('column', column, COLUMNS)}")
+        old, new = (_value(column, value, f"{where}, {column}") for value in values)
         if old == new:
-            raise CorrectionError(f"{where}, {row.column}: old and new are both {old!r}: nothing is corrected")
-        rows.append((row.face, row.column, old, new, row.why))
+            raise CorrectionError(f"{where}, {column}: old and new are both {old!r}: nothing is corrected")
+        rows.append((face, column, old, new, why))
     out = pd.DataFrame(rows, columns=list(NEEDED), dtype="object")
     again = out[out.duplicated(["face", "column"])]
     if len(again):
@@ -73,8 +73,8 @@ def apply_corrections(faces: pd.DataFrame, path: str | Path, ledger: Ledger) -> 
     out = faces.copy()
     row_of = pd.Series(range(len(out)), index=out["face"].to_numpy())
     for column, asked in corrections.groupby("column", sort=False):
-        for row in asked.itertuples(index=False):
-            _check(out, row_of, str(column), row, f"corrections {str(path)!r}: face {row.face!r}, {column}")
+        for face, old in asked[["face", "old"]].to_numpy().tolist():
+            _check(out, row_of, str(column), face, old, f"corrections {str(path)!r}: face {face!r}, {column}")
         rows = row_of[asked["face"].to_numpy()].to_numpy()
         values = asked["new"].map(float, na_action="ignore").astype("float64") if column == "age" else asked["new"]
         out.loc[out.index[rows], column] = values.to_numpy()
@@ -93,8 +93,7 @@ def _kinds(asked: pd.DataFrame) -> list[pd.Series]:
     return [words["old"], words["new"]]
 
 
-def _check(faces: pd.DataFrame, row_of: pd.Series, column: str, row: object, where: str) -> None:
-    face, old = row.face, row.old  # type: ignore[attr-defined]
+def _check(faces: pd.DataFrame, row_of: pd.Series, column: str, face: str, old: str | None, where: str) -> None:
     if face not in row_of.index:
         raise CorrectionError(f"{where}: there is no such face among the {len(faces)} of this source and policy")
     found = faces.iloc[row_of[face]]
