@@ -340,6 +340,8 @@ def predict(
     The labels are those that people gave to pictures, not what anyone is. The weights that ship with mien were trained
     on UTKFace and are for non-commercial research only, apart from the licence of the code (see MODEL_CARD.md).
 
+    With --out, the same command goes on where an interrupted one was, and the table appears once it is whole.
+
     Exit status: 0 when every image could be read, 2 when some could not; they are rows with their reason.
     """
     from mien.prediction.photographs import READ, predict_files
@@ -348,7 +350,7 @@ def predict(
     try:
         statuses = predict_files(Predictor(model, threads, detector, runtime), paths, out, crops, draw, overwrite)
     except KeyboardInterrupt:
-        print("mien: interrupted; nothing was written" if out else "mien: interrupted", file=sys.stderr)
+        print(f"mien: interrupted{'; the same command goes on where it was' if out else ''}", file=sys.stderr)
         raise typer.Exit(130) from None
     if any(status not in READ for status in statuses):
         raise typer.Exit(2)

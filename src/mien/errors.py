@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class MienError(ValueError):
@@ -13,6 +14,16 @@ class MissingExtra(MienError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs packages that are not installed: pip install 'mien[{extra}]'")
+
+
+class DiskFull(MienError):
+    """There is no space left to write a file to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"the disk of {str(path.parent)!r} is full: {path.name!r} was not written; free some space and give the "
+            "same command again"
+        )
 
 
 def choices(thing: str, given: object, valid: Iterable[object]) -> str:

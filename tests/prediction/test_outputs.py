@@ -1,12 +1,13 @@
 """Rows to files."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
 
 from mien.errors import MienError
-from mien.prediction.outputs import RowsFile, check_output
+from mien.prediction.outputs import Journal, RowsFile, check_output
 
 COLUMNS = ["file", "face_index", "status", "p_female", "quality"]
 ROWS = [
@@ -67,3 +68,73 @@ def test_an_output_that_exists_is_refused_unless_told(tmp_path):
     with pytest.raises(MienError, match="is a folder"):
         (tmp_path / "dir.csv").mkdir()
         check_output(tmp_path / "dir.csv", overwrite=True)
+
+
+ASKED = {"list of images": "abc", "model": "def"}
+
+
+def journal(path, images=10, asked=ASKED, overwrite=False):
+    return Journal(path, asked, images, 4, overwrite)
+
+
+def answers(number):
+    return [ROWS[0] | {"file": f"caf\udce9 {number}", "face_index": face} for face in range(1 + number % 3)]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_journal_goes_on_after_the_last_whole_batch_and_ends_in_the_same_table(tmp_path, ending):
+    whole, out = tmp_path / f"whole{ending}", tmp_path / f"out{ending}"
+    with RowsFile(whole, COLUMNS) as write:
+        for number in range(10):
+            for row in answers(number):
+                write(row)
+    for begun, until in ((0, 3), (0, 6), (4, 9), (8, 10)):
+        with journal(out) as kept:
+            assert kept.done == begun and list(kept.images()) == [answers(number) for number in range(begun)]
+            for number in range(begun, until):
+                kept.add(answers(number))
+        assert not out.exists()
+        if until < 10:
+            with (tmp_path / f"out{ending}.part").open("ab") as file:
+                file.write(b'[{"file": "half a li')
+    with journal(out) as kept:
+        for number in range(8, 10):
+            kept.add(answers(number))
+        kept.finish(COLUMNS)
+    assert out.read_bytes() == whole.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {whole.name, out.name}
+
+
+def test_a_journal_of_another_command_is_refused_or_begun_anew(tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    with journal(out) as kept:
+        for number in range(8):
+            kept.add(answers(number))
+        with pytest.raises(MienError, match="out.csv.part' is in use: another process"), journal(out):
+            pass
+    other = {"list of images": "abc", "model": "another"}
+    with pytest.raises(MienError, match="with another model; valid: the same command.*--overwrite"):
+        journal(out, asked=other).__enter__()
+    with journal(out, overwrite=True) as kept:
+        assert kept.done == 8, "--overwrite may have been part of the command that was interrupted"
+    with journal(out, asked=other, overwrite=True) as kept:
+        assert (
+            kept.done == 0
+            and "begun anew, what was there is of a command with another model" in capsys.readouterr().out
+        )
+    for strange in ("mine\n", "[1]\n", '{"a": 1}\n'):
+        (tmp_path / "out.csv.part").write_text(strange)
+        with pytest.raises(MienError, match="is no unfinished table of mien"):
+            journal(out, overwrite=True).__enter__()
+        assert (tmp_path / "out.csv.part").read_text() == strange
+
+
+def test_a_journal_whose_process_died_after_the_table_was_there_is_removed(tmp_path):
+    out = tmp_path / "out.csv"
+    with journal(out, images=1) as kept:
+        kept.add(ROWS)
+        kept.finish(COLUMNS)
+    kept.path.write_text(json.dumps(ASKED | {"images": 1}) + "\n" + json.dumps(ROWS) + "\n")
+    os.utime(kept.path, (0, 0))
+    check_output(out, overwrite=True)
+    assert not kept.path.exists()

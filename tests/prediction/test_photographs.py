@@ -1,5 +1,6 @@
 """`mien predict` as a user runs it."""
 
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from PIL import Image
 from skimage import data
 
 from mien.cli import main
+from mien.prediction.outputs import Journal
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,63 @@ def test_names_with_line_breaks_stay_on_their_line(photos, tmp_path, capsys):
     odd.write_bytes((photos / "face.png").read_bytes())
     assert mien("predict", odd, "--crops") == 0
     assert "two\\nlines.png" in capsys.readouterr().out
+
+
+class Killed(BaseException):
+    """Nothing in the program catches this, as nothing can catch SIGKILL."""
+
+
+def test_an_interrupted_command_goes_on_and_gives_the_same_table_and_drawings(photos, tmp_path, monkeypatch, capsys):
+    home = tmp_path / "many"
+    home.mkdir()
+    for number in range(150):
+        (home / f"{number:03d}.png").symlink_to(photos / ("bad.jpg" if number % 9 == 4 else "face.png"))
+    command = ("predict", "--crops", home, "--draw", tmp_path / "boxes", "--threads", 1)
+    assert mien(*command, "--out", tmp_path / "whole.csv") == 2
+    drawings = {path.name: path.read_bytes() for path in (tmp_path / "boxes").iterdir()}
+    shutil.rmtree(tmp_path / "boxes")
+    real = Journal.add
+
+    def stop(self, rows):
+        if len(asked) == 100:
+            raise Killed
+        asked.append(rows)
+        real(self, rows)
+
+    asked = []
+    monkeypatch.setattr(Journal, "add", stop)
+    out = tmp_path / "out.csv"
+    with pytest.raises(Killed):
+        mien(*command, "--out", out)
+    assert not out.exists() and (tmp_path / "out.csv.part").exists()
+    assert mien(*command, "--out", out, "--detector", "centerface") == 1
+    assert "with another detector" in capsys.readouterr().err
+    asked = []
+    assert mien(*command, "--out", out) == 2
+    assert len(asked) == 150 - 64 and "64 images are done" in capsys.readouterr().out
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "boxes").iterdir()} == drawings
+    assert not (tmp_path / "out.csv.part").exists()
+
+
+def test_a_folder_that_goes_away_is_an_error_and_no_rows_of_missing_images(photos, tmp_path, monkeypatch, capsys):
+    home, away, out = tmp_path / "many", tmp_path / "away", tmp_path / "out.csv"
+    home.mkdir()
+    for number in range(150):
+        (home / f"{number:03d}.png").symlink_to(photos / "face.png")
+    command = ("predict", "--crops", home, "--threads", 1, "--out")
+    assert mien(*command, tmp_path / "whole.csv") == 0
+    real = Journal.add
+
+    def take_away(self, rows):
+        real(self, rows)
+        if self.done == 5 and home.exists():
+            home.rename(away)
+
+    monkeypatch.setattr(Journal, "add", take_away)
+    assert mien(*command, out) == 1
+    assert f"folder '{home}' is gone" in capsys.readouterr().err and not out.exists()
+    away.rename(home)
+    monkeypatch.undo()
+    assert mien(*command, out) == 0
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()

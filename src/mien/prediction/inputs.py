@@ -31,6 +31,30 @@ def image_files(paths: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(file for path in paths for file in _one(path)))
 
 
+def homes(paths: Iterable[str]) -> list[Path]:
+    """The folders in which image files are looked for, as far as they are there: an image that is not found while its
+    folder is gone is no missing image."""
+    found = []
+    for path in paths:
+        place = Path(path).expanduser()
+        if not place.is_dir():
+            place = place.parent
+        while glob.has_magic(str(place)) and not place.exists():
+            place = place.parent
+        found.append(place)
+    return [place for place in dict.fromkeys(found) if place.is_dir()]
+
+
+def check_homes(places: Iterable[Path]) -> None:
+    """Raises where a folder that was there has gone."""
+    for place in places:
+        if not place.is_dir():
+            raise MienError(
+                f"folder {str(place)!r} is gone, and its images with it; once it is back, the same command goes on "
+                "where it was"
+            )
+
+
 def _one(path: str) -> Iterator[str]:
     if path == "-":
         yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())

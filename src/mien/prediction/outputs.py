@@ -1,9 +1,13 @@
-"""Predictions as they come, row by row, to a file that appears whole or not at all."""
+"""Predictions as they come, row by row, to a file that appears whole or not at all, and survives an interruption."""
 
 import csv
+import fcntl
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from mien.errors import MienError, MissingExtra
@@ -20,6 +24,8 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise MienError(f"--out {str(path)!r}: unknown ending {path.suffix!r}; valid: {', '.join(ENDINGS)}")
     if path.is_dir():
         raise MienError(f"--out {str(path)!r} is a folder; valid: a file that ends in {', '.join(ENDINGS)}")
+    if path.exists():
+        _remove_leftover(path)
     if path.exists() and not overwrite:
         raise MienError(f"--out {str(path)!r} exists; --overwrite replaces it")
     if path.suffix == ".parquet":
@@ -27,6 +33,30 @@ def check_output(path: Path, overwrite: bool) -> None:
             import pyarrow  # noqa: F401
         except ImportError:
             raise MissingExtra(f"--out {str(path)!r}: Parquet (.csv and .jsonl do not)", "parquet") from None
+
+
+def _remove_leftover(out: Path) -> None:
+    """Removes a journal that is all in the table, which a process was killed before it could."""
+    part = part_of(out)
+    if part.is_file() and part.stat().st_mtime_ns < out.stat().st_mtime_ns:
+        with part.open("rb") as file:
+            head = _asked(file.readline())
+            if head and sum(1 for _ in file) == head["images"]:
+                part.unlink()
+
+
+def part_of(out: Path) -> Path:
+    """Where the answers are kept until the table is there."""
+    return out.with_name(f"{out.name}.part")
+
+
+def _asked(line: bytes) -> dict[str, Any]:
+    """What the first line of a journal says that was asked for; empty where it is none."""
+    try:
+        head = json.loads(line)
+    except ValueError:
+        return {}
+    return head if isinstance(head, dict) and isinstance(head.get("images"), int) else {}
 
 
 class RowsFile:
@@ -56,15 +86,142 @@ class RowsFile:
             self._flush(self._rows)
             self._rows = []
 
-    def __exit__(self, kind: object, *rest: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 self._flush(self._rows)
             self._close()
-        except BaseException as error:
-            self._place.__exit__(type(error))
+        except BaseException as problem:
+            self._place.__exit__(type(problem), problem, problem.__traceback__)
             raise
-        self._place.__exit__(kind)
+        self._place.__exit__(kind, error, trace)
+
+
+class Journal:
+    """Context manager that keeps the answers of images in `<out>.part` until all are there, and then writes `out`.
+
+    A process that is killed loses the last batch at most: the same command goes on after it. The first line says what
+    was asked for; each further line holds the rows of one image, as JSON, which gives back equal values.
+
+    Args:
+        out: The table that is to be; see `check_output`.
+        asked: All that the answers depend on, by name; what was begun with other values is not gone on with.
+        images: How many there will be.
+        batch: Images are kept, and gone on with, by so many, so that the batches that the network sees are those of an
+            uninterrupted run.
+        overwrite: Begin anew where something else was asked for before.
+
+    Raises:
+        MienError: `<out>.part` is of another command, no file of this kind, or in use by another process.
+    """
+
+    def __init__(self, out: Path, asked: Mapping[str, Any], images: int, batch: int, overwrite: bool = False) -> None:
+        self.path = part_of(out)
+        self.done = 0
+        self._out, self._images, self._batch, self._overwrite = out, images, batch, overwrite
+        self._asked = {**asked, "images": images}
+        self._lines: list[bytes] = []
+
+    def __enter__(self) -> "Journal":
+        from mien.atomic import naming_full_disk
+
+        with naming_full_disk(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+b", buffering=0)
+        try:
+            self._lock()
+            self._take_up()
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            in_use = os.fstat(self._file.fileno()).st_nlink == 0  # just finished, and removed
+        except BlockingIOError:
+            in_use = True
+        if in_use:
+            raise MienError(f"{str(self.path)!r} is in use: another process writes this table")
+
+    def _take_up(self) -> None:
+        """Finds what is done, and cuts off what is not whole."""
+        head = json.dumps(self._asked).encode() + b"\n"
+        with self.path.open("rb") as file:
+            first = file.readline()
+        if first != head:
+            if not head.startswith(first):
+                self._check_other(first)
+            self._file.truncate(0)
+            self._write(head)
+            return
+        done, end = 0, len(head)
+        good = end
+        for done, line in enumerate(self._whole_lines(), 1):
+            end += len(line)
+            if done % self._batch == 0 or done == self._images:
+                self.done, good = done, end
+        self._file.truncate(good)
+
+    def _check_other(self, first: bytes) -> None:
+        """Raises unless it may be begun anew."""
+        before = _asked(first)
+        if not before:
+            raise MienError(f"{str(self.path)!r} is no unfinished table of mien; give another --out, or remove it")
+        different = " and ".join(name for name, value in self._asked.items() if before.get(name) != value)
+        if not self._overwrite:
+            raise MienError(
+                f"{str(self.path)!r} holds the answers of an interrupted command with another {different}; valid: the "
+                "same command, which goes on with it; --overwrite, which begins anew; another --out"
+            )
+        print(f"{self.path}: begun anew, what was there is of a command with another {different}")
+
+    def _whole_lines(self) -> Iterator[bytes]:
+        """The lines of images, up to the first that is not whole."""
+        with self.path.open("rb") as file:
+            for line in islice(file, 1, None):
+                if not line.endswith(b"]\n"):
+                    return
+                yield line
+
+    def images(self) -> Iterator[list[dict[str, Any]]]:
+        """The rows of each image that is done, in constant memory."""
+        return (json.loads(line) for line in islice(self._whole_lines(), self.done))
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Adds the rows of the next image."""
+        self._lines.append(json.dumps(rows).encode() + b"\n")
+        self.done += 1
+        if self.done % self._batch == 0:
+            self._keep()
+
+    def _keep(self) -> None:
+        self._write(b"".join(self._lines))
+        self._lines = []
+
+    def _write(self, content: bytes) -> None:
+        from mien.atomic import naming_full_disk
+
+        with naming_full_disk(self.path):
+            while content:  # a disk that is almost full takes a part, and tells at the next call
+                content = content[self._file.write(content) :]
+
+    def finish(self, columns: Sequence[str]) -> None:
+        """Writes the table, and removes the file beside it."""
+        self._keep()
+        with RowsFile(self._out, columns) as write:
+            for rows in self.images():
+                for row in rows:
+                    write(row)
+        self.path.unlink()
 
 
 _Flush = Callable[[list[dict[str, Any]]], Any]

@@ -1,5 +1,6 @@
 """From what a user names to predictions on the screen, in a file and on drawings; what `mien predict` does."""
 
+import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,9 +12,9 @@ from typing import Any
 from mien import images
 from mien.errors import MienError
 from mien.prediction import annotate
-from mien.prediction.inputs import image_files
-from mien.prediction.outputs import RowsFile, check_output
-from mien.prediction.predict import Predictor, Row
+from mien.prediction.inputs import check_homes, homes, image_files
+from mien.prediction.outputs import Journal, check_output
+from mien.prediction.predict import BATCH, Predictor, Row
 
 READ = ("ok", "no face")
 """Statuses of images that could be read."""
@@ -32,7 +33,7 @@ def predict_files(
     draw: Path | None = None,
     overwrite: bool = False,
 ) -> Counter[str]:
-    """Predicts for images, and shows, writes and draws the answers.
+    """Predicts for images, and shows, writes and draws the answers; an interrupted call with `out` is gone on with.
 
     Args:
         predictor: With the model and the detector to use.
@@ -50,28 +51,63 @@ def predict_files(
     if draw is not None and draw.exists() and not draw.is_dir():
         raise MienError(f"--draw {str(draw)!r} is a file; valid: a folder")
     files = image_files(paths)
+    places = homes(paths)
     statuses: Counter[str] = Counter()
     shown: list[Row] = []
     drawn: set[str] = set()
     with ExitStack() as stack:
-        write = stack.enter_context(RowsFile(out, predictor.columns)) if out is not None else None
-        tell = stack.enter_context(_progress(len(files)))
-        rows = predictor.stream(files, crops=crops)
-        for done, (file, group) in enumerate(groupby(rows, key=lambda row: row["file"]), 1):
+        journal = None
+        if out is not None:
+            asked = _asked(predictor, files, crops, draw)
+            journal = stack.enter_context(Journal(out, asked, len(files), BATCH, overwrite))
+            _take_up(journal, statuses, draw, drawn)
+        done = sum(statuses.values())
+        tell = stack.enter_context(_progress(len(files) - done))
+        rows = predictor.stream(files[done:], crops=crops)
+        for count, (file, group) in enumerate(groupby(rows, key=lambda row: row["file"]), 1):
             found = list(group)
+            if found[0]["status"] not in READ:
+                check_homes(places)
             statuses[found[0]["status"]] += 1
-            for row in found:
-                if write is not None:
-                    write(row)
             if len(shown) < SHOWN:
                 shown += found
             if draw is not None and found[0]["status"] == "ok":
-                _draw(draw, file, found, drawn)
-            tell(done, len(files))
+                _draw(annotate.annotated_path(draw, file, drawn), file, found)
+            if journal is not None:
+                journal.add(found)
+            tell(count, len(files) - done)
+        if journal is not None:
+            journal.finish(predictor.columns)
     if out is None:
         print("\n".join(_lines(shown[:SHOWN])))
     print(_summary(statuses, out, draw, len(shown) > SHOWN or (out is None and sum(statuses.values()) > SHOWN)))
     return statuses
+
+
+def _asked(predictor: Predictor, files: Sequence[str], crops: bool, draw: Path | None) -> dict[str, Any]:
+    """All that the answers to a command depend on, but for the content of the images."""
+    from mien import __version__
+
+    names = hashlib.sha256("\0".join(files).encode("utf-8", "surrogateescape")).hexdigest()
+    return {
+        "list of images": names,
+        "model": predictor.digest(),
+        "detector": predictor.detector,
+        "runtime": predictor.runtime,
+        "--crops": crops,
+        "--draw": None if draw is None else str(draw.absolute()),
+        "version of mien": __version__,
+    }
+
+
+def _take_up(journal: Journal, statuses: Counter[str], draw: Path | None, drawn: set[str]) -> None:
+    """Counts what an interrupted command has done, and takes the names of its drawings."""
+    for found in journal.images():
+        statuses[found[0]["status"]] += 1
+        if draw is not None and found[0]["status"] == "ok":
+            annotate.annotated_path(draw, found[0]["file"], drawn)
+    if journal.done:
+        print(f"going on with {journal.path}: {journal.done:,} images are done")
 
 
 @contextmanager
@@ -86,11 +122,11 @@ def _progress(count: int) -> Iterator[Any]:
         yield tell
 
 
-def _draw(folder: Path, file: str, rows: list[Row], taken: set[str]) -> None:
+def _draw(path: Path, file: str, rows: list[Row]) -> None:
     from mien.atomic import atomic_path
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(annotate.annotated_path(folder, file, taken)) as part:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as part:
         annotate.draw_boxes(images.load(file), rows).save(part)
 
 

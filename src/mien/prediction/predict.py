@@ -3,6 +3,7 @@
 pandas is imported where a table is asked for, and the detector where a photograph is: one crop needs neither.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -34,7 +35,9 @@ RUNTIMES = ("onnxruntime", "openvino")
 Row = dict[str, Any]
 """One face (or one image without a prediction) of the predictions table."""
 
-_BATCH = 64
+BATCH = 64
+"""So many images go through the network together."""
+
 _HEAD = ("file", "face_index", "x", "y", "w", "h", "detector_score", "status")
 _ANSWERS = ("p_female", "gender", "age", "age_low", "age_high", "age_group")
 
@@ -86,8 +89,13 @@ class Predictor:
                     "valid: the runtime 'onnxruntime', or the run's own file, in full precision"
                 )
             self._session = _OpenVino(path, self.threads)
-        self._detector_name = detector
+        self.detector, self.runtime, self._path = detector, runtime, path
         self._detector: Any = None
+
+    def digest(self) -> str:
+        """SHA-256 of the model file."""
+        with self._path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def columns(self) -> list[str]:
@@ -119,7 +127,7 @@ class Predictor:
             numbered = enumerate(sources)
 
             def begin() -> list[Future[list[Cut]]]:
-                return [pool.submit(self.cuts, source, n, crops) for n, source in islice(numbered, _BATCH)]
+                return [pool.submit(self.cuts, source, n, crops) for n, source in islice(numbered, BATCH)]
 
             ahead = begin()
             while ahead:
@@ -174,7 +182,7 @@ class Predictor:
         if self._detector is None:
             from mien.prediction.detect import make_detector
 
-            self._detector = make_detector(self._detector_name)
+            self._detector = make_detector(self.detector)
 
     def cuts(self, source: images.Source, name: object = "", crops: bool = False) -> list[Cut]:
         """The faces of one image, the first half of `stream`; `name` stands for an image that is no path."""
@@ -207,7 +215,7 @@ class Predictor:
         faces = [cut.pixels for cut in cuts if cut.pixels is not None]
         answers: Iterator[Row] = iter(())
         if faces:
-            batches = (np.stack(faces[start : start + _BATCH]) for start in range(0, len(faces), _BATCH))
+            batches = (np.stack(faces[start : start + BATCH]) for start in range(0, len(faces), BATCH))
             answers = (row for batch in batches for row in _rows(self.predict_pixels(batch)))
         for cut in cuts:
             yield cut.row if cut.pixels is None else cut.row | {"status": "ok"} | next(answers)
@@ -305,11 +313,11 @@ def _decoded(pixels: "Pixels", threads: int) -> Iterator[tuple[list[str], np.nda
                 return error.reason, None
 
         def begin(start: int) -> list[Future[tuple[str, np.ndarray | None]]]:
-            return [pool.submit(read, index) for index in range(start, min(start + _BATCH, len(pixels)))]
+            return [pool.submit(read, index) for index in range(start, min(start + BATCH, len(pixels)))]
 
         ahead = begin(0)
-        for start in range(0, len(pixels), _BATCH):
-            current, ahead = ahead, begin(start + _BATCH)
+        for start in range(0, len(pixels), BATCH):
+            current, ahead = ahead, begin(start + BATCH)
             results = [future.result() for future in current]
             faces = [image for _, image in results if image is not None]
             yield (

@@ -15,7 +15,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from mien import splits
@@ -351,7 +352,8 @@ def _write_weights(run: Run, net: FaceNet, faces: pd.DataFrame, unreadable: dict
     reasons = faces.loc[rows, ["face", "path"]].assign(reason=[unreadable[row] for row in rows])
     write_table(reasons, run.unreadable_file)
     with atomic_path(run.weights_file) as part:
-        save_file({name: value.contiguous() for name, value in net.state_dict().items()}, part)
+        # Not `save_file`, which leaves a further temporary file where it is killed.
+        part.write_bytes(as_bytes({name: value.contiguous() for name, value in net.state_dict().items()}))
 
 
 _EXPORT_BATCH = 64

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from mien.atomic import atomic_path
@@ -66,7 +67,7 @@ def teachers_answers(run: Run, recipe: Recipe, faces: pd.DataFrame, root: str | 
             answers[task] = torch.full((len(faces), mean.shape[1]), torch.nan)
             answers[task][rows] = mean
         with atomic_path(run.teachers_file) as part:
-            save_file(answers, part)
+            part.write_bytes(as_bytes(answers))
     return load_file(run.teachers_file)
 
 
