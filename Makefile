@@ -8,11 +8,12 @@ ifneq ($(wildcard ../shared/data),)
 export MIEN_SHARED_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help setup demo test check clean model
+.PHONY: help setup demo test check docs clean model
 help:
 	@echo "make demo   draw faces, look at them, train two classifiers on them, compare: one HTML report"
 	@echo "make test   run the tests"
 	@echo "make check  ruff, formatting and mypy"
+	@echo "make docs   build the site into site/, with the tutorial's commands executed: some minutes"
 	@echo "make setup  make .venv with everything (the others do this first)"
 	@echo "make model  train the model that ships, and its teachers: hours; UTKFACE=FOLDER"
 	@echo "make clean  remove what the demo made"
@@ -24,7 +25,7 @@ setup: .venv/.complete
 	@echo "installing into .venv (some minutes and some GB, most of it PyTorch)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,test,docs]'
 	@touch $@
 
 # Each step is done once; an interrupted one goes on where it was.
@@ -57,6 +58,11 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The tutorial is executed while its pages are built; DOCS_EXECUTE=no make docs shows its commands only.
+docs: setup
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site: site/index.html"
+
 # The model that ships, from the faces of UTKFace. Each step is done once; an interrupted one goes on where it was.
 UTKFACE ?= $(MIEN_SHARED_DATA)/utkface
 
@@ -71,4 +77,4 @@ model: runs/mien-1/report.html
 	cp runs/mien-1-int8.onnx src/mien/weights/mien-1.onnx
 
 clean:
-	rm -rf $(DEMO)
+	rm -rf $(DEMO) build/docs site

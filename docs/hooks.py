@@ -1,0 +1,98 @@
+"""What `make docs` does beside MkDocs: runs the tutorial in an empty folder and shows what it made.
+
+The tutorial's commands are fences of the form ```bash exec="on"; markdown-exec runs them in WORK when the site is
+built, and one that fails fails the build. With DOCS_EXECUTE=no they are shown and not run, for those who write.
+"""
+
+import html
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build" / "docs"
+EXECUTE = os.environ.get("DOCS_EXECUTE") != "no"
+OUTSIDE = {"MODEL_CARD.md": "model-card.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+"""Pages that lie in the root of the repository, and what they are called in the site."""
+
+_FROM_REPORT = re.compile(
+    r'<div data-report="(?P<report>[^"]+)"(?: data-figure="(?P<figure>[^"]+)")?(?: data-section="(?P<section>[^"]+)")?>'
+    r"</div>"
+)
+_reports: set[str] = set()
+
+
+def on_pre_build(config: Any) -> None:
+    """Empties the folder of the executed pages, and sets what their commands see."""
+    _reports.clear()
+    if not EXECUTE:
+        return
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    (WORK / "strict.sh").write_text("set -eo pipefail\n")
+    os.environ |= {
+        "BASH_ENV": str(WORK / "strict.sh"),  # a command that fails ends its block
+        "MIEN_CACHE": str(WORK / "cache"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages that lie outside of docs/."""
+    for source, name in OUTSIDE.items():
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
+    """Links to the pages outside of docs/; how the tutorial's commands and their output are shown."""
+    for source, name in OUTSIDE.items():
+        markdown = re.sub(rf"\]\((\.\./)+{re.escape(source)}", f"]({name}", markdown)
+    if not page.file.src_uri.startswith("tutorial/"):
+        return markdown
+    shown = f'source="block" result="text" workdir="{WORK}"'
+    return re.sub(
+        r'^```(bash|python) exec="on"', rf'```\1 exec="on" {shown}' if EXECUTE else r"```\1", markdown, flags=re.M
+    )
+
+
+def on_page_content(content: str, page: Page, config: Any, files: Files) -> str:
+    """Puts figures and sections of reports into the place of <div data-report="FILE" data-figure="CAPTION"></div>."""
+    return _FROM_REPORT.sub(lambda found: _from_report(**found.groupdict()), content) if EXECUTE else content
+
+
+def on_post_build(config: Any) -> None:
+    """Copies the reports that pages show."""
+    for report in sorted(_reports):
+        target = Path(config["site_dir"]) / "tutorial" / _flat(report)
+        shutil.copyfile(WORK / report, target)
+
+
+def _flat(report: str) -> str:
+    return report.replace("/", "-")
+
+
+def _from_report(report: str, figure: str | None, section: str | None) -> str:
+    _reports.add(report)
+    text = (WORK / report).read_text("utf-8")
+    link = f'<p class="whole"><a href="{_flat(report)}">The whole report</a></p>'
+    if figure is not None:
+        captions = re.findall(r"<figcaption>(.*?)</figcaption>\s*(<svg.*?</svg>)", text, re.S)
+        found = [f"<figcaption>{caption}</figcaption>{svg}" for caption, svg in captions if caption.startswith(figure)]
+        kind, name, known = "figure", figure, [caption for caption, _ in captions]
+    elif section is not None:
+        sections = re.findall(r"<section[^>]*>\s*<h2>(.*?)</h2>(.*?)</section>", text, re.S)
+        found = [body for title, body in sections if html.unescape(title) == html.unescape(section)]
+        kind, name, known = "section", section, [title for title, _ in sections]
+    else:
+        return link
+    if len(found) != 1:
+        raise PluginError(f"{report}: {len(found)} of a {kind} {name!r}; there are: {'; '.join(known)}")
+    return f'<figure class="report">{found[0]}</figure>{link}'
