@@ -167,7 +167,7 @@ def sections(judged: Judged, peers: Path | None, limit: int | None, command: str
 
 def scored(joined: pd.DataFrame, train: pd.DataFrame | None = None) -> pd.DataFrame:
     """The metrics table of a part: all faces, single groups, bands of age, and the crossings of two columns."""
-    known = {column: metrics._TRUTHS.get(column, column) for column in SINGLE}
+    known = {column: metrics.TRUTHS.get(column, column) for column in SINGLE}
     known = {column: truth for column, truth in known.items() if truth in joined.columns}
     rows = joined.copy()
     for one, other in combinations(known, 2):

@@ -16,7 +16,8 @@ OWN = {
     "table": {"atomic", "errors", "labels"},
     "recipe": {"errors"},
     "images": {"errors"},
-    "metrics": {"errors", "labels", "table"},
+    "intervals": set(),
+    "metrics": {"errors", "intervals", "labels", "table"},
     "splits": {"errors", "labels", "table"},
 }
 

@@ -4,27 +4,12 @@ Faces of one subject resemble each other, so intervals come from a bootstrap tha
 (Field and Welsh 2007, "Bootstrapping clustered data"). Every metric is a function of sums over faces; a
 resample is therefore one row of counts times the sums of each subject, whatever the number of faces.
 
-The 95% intervals take the standard error from the bootstrap and the quantile of the t distribution for the
-degrees of freedom that the scatter of the subjects allows (Satterthwaite's, from the jackknife), and then, by
-`Scale`:
-
-- share: Wilson's interval with the effective n, value * (1 - value) / standard error ** 2, lowered for the t
-  quantile (Wilson 1927; Korn and Graubard 1998). Where the resamples do not differ, as at 0 and 1, it is the
-  number of subjects, or fewer if their sizes are unequal (Kish 1965): as if all faces of a subject agreed.
-  The t quantile lowers it no further than that.
-- error: on the logarithm, so that it stays above zero.
-- signed: symmetric.
-- distance: a calibration error never falls below zero and grows with noise. Its lower end is moved by twice
-  the bias that the bootstrap shows (of a small distance it shows less than half), and is 0 where noise alone
-  would explain the value.
-
-With 100 subjects and more, 93 to 98% of such intervals cover the truth in simulations; with fewer, take them
-as approximate. What cannot be told, such as the spread of an error within one subject, is NaN.
+The intervals are those of `mien.intervals`; what cannot be told, such as the spread of an error within one subject,
+is NaN.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from mien.errors import MienError, choices
+from mien.intervals import Difference, Sample, Scale, difference, resample, wilson
 from mien.labels import AGE_GROUPS, GENDERS
 from mien.table import FACES_COLUMNS, age_to_group, check_faces
 
@@ -54,31 +40,18 @@ METRICS_COLUMNS = (
 )
 """Columns of the table that `score` returns."""
 
-_NORMAL = NormalDist()
-_Z = _NORMAL.inv_cdf(0.975)
-# Quantiles 0.975 of the t distribution are almost linear in 1 / degrees of freedom between these.
-_FREEDOM = np.array([np.inf, 60, 30, 20, 15, 10, 8, 6, 5, 4, 3, 2, 1])
-_T = np.array([_Z, 2.0003, 2.0423, 2.0860, 2.1314, 2.2281, 2.3060, 2.4469, 2.5706, 2.7764, 3.1824, 4.3027, 12.7062])
-# Standard errors below this are rounding.
-_NO_SPREAD = 1e-9
-# More subjects than this are pooled before they are resampled: it costs no precision and bounds the work.
-_MOST = 20_000
-# Resamples in one matrix product: enough to be quick, few enough to be small (16 MB).
-_AT_ONCE = 100
-
 _GROUP_PROBABILITIES = tuple(f"p_{group}" for group in AGE_GROUPS)
 ANSWERS = ("p_female", "gender", "age", "age_low", "age_high", "age_group", *_GROUP_PROBABILITIES)
 """The columns of predictions that are answers."""
 
-_TRUTHS = {"gender": "true_gender", "age": "true_age", "age_group": "true_age_group"}
+TRUTHS = {"gender": "true_gender", "age": "true_age", "age_group": "true_age_group"}
+"""The columns of the joined table that hold the labels."""
 # Within a group of one true gender, a constant gender is all right or all wrong, which says nothing.
 _SAME_TRUTH = {
     "gender": {"true_gender"},
     "age": {"true_age", "true_age_group"},
     "age_group": {"true_age", "true_age_group"},
 }
-
-Scale = Literal["share", "error", "signed", "distance"]
 
 
 def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -95,7 +68,7 @@ def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
         MienError: An id occurs twice or is no face of the table, nothing is predicted, an answer is unknown,
             a probability lies outside of 0 to 1, or a column of faces has the name of a prediction.
     """
-    truth = check_faces(faces).drop(columns=["x", "y", "w", "h"]).rename(columns=_TRUTHS)
+    truth = check_faces(faces).drop(columns=["x", "y", "w", "h"]).rename(columns=TRUTHS)
     answers = _check_predictions(predictions)
     clash = [column for column in answers.columns if column != "face" and column in truth.columns]
     if clash:
@@ -219,16 +192,6 @@ def interval_coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike, weight:
     return _mean_ratio(_total(_inside(truth, low, high), weight))
 
 
-def wilson(share: ArrayLike, n: ArrayLike, z: float = _Z) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of Wilson's score interval of a share seen in n cases; 95% by default, NaN where n is 0."""
-    p, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    # Rounding must not push the value itself out at 0 and 1.
-    return np.clip(np.minimum(centre - half, p), 0, 1), np.clip(np.maximum(centre + half, p), 0, 1)
-
-
 # What follows turns columns into parts, (n, k): numbers which are summed over faces before `finish` makes the
 # metric of them. Parts come in pairs (numerator, denominator), except those of the calibration error.
 
@@ -345,6 +308,7 @@ class Metric:
         better: Which direction is better; None where neither is.
         missing_is_wrong: Whether faces without an answer count (as wrong), or are left out.
         has_baseline: Whether a constant answer has a meaningful value.
+        among: The one value of the truth whose faces are counted; None: all.
     """
 
     truth: str
@@ -354,6 +318,7 @@ class Metric:
     better: Literal["higher", "lower"] | None = "higher"
     missing_is_wrong: bool = True
     has_baseline: bool = True
+    among: str | None = None
 
     def finish(self, sums: np.ndarray) -> Any:
         """The metric from sums of parts, (..., k)."""
@@ -361,7 +326,8 @@ class Metric:
 
     def rows(self, joined: pd.DataFrame) -> np.ndarray:
         """Which faces count, (n,)."""
-        counted = joined[self.truth].notna().to_numpy()
+        truth = joined[self.truth]
+        counted = (truth.notna() if self.among is None else (truth == self.among).fillna(False)).to_numpy(dtype=bool)
         if not self.missing_is_wrong:
             counted = counted & joined[list(self.answers)].notna().all(axis=1).to_numpy()
         return counted
@@ -378,6 +344,24 @@ METRICS: dict[str, Metric] = {
     "coverage": Metric("face", ("status",), lambda face, status: _pair(status == "ok"), "share", has_baseline=False),
     "gender_accuracy": Metric("true_gender", ("gender",), _hits, "share"),
     "gender_balanced_accuracy": Metric("true_gender", ("gender",), _hits_by_class, "share"),
+    "gender_false_male": Metric(
+        "true_gender",
+        ("gender",),
+        lambda truth, gender: _pair(gender == "male"),
+        "share",
+        better="lower",
+        has_baseline=False,
+        among="female",
+    ),
+    "gender_false_female": Metric(
+        "true_gender",
+        ("gender",),
+        lambda truth, gender: _pair(gender == "female"),
+        "share",
+        better="lower",
+        has_baseline=False,
+        among="male",
+    ),
     "gender_auc": Metric("true_gender", ("p_female",), _auc_parts, "share", missing_is_wrong=False),
     "gender_ece": Metric(
         "true_gender",
@@ -453,41 +437,6 @@ def _constant_answers(train_faces: pd.DataFrame) -> dict[str, Any]:
     return answers
 
 
-class Difference(NamedTuple):
-    """A metric of one model minus that of another on the same faces."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-    n: int
-    subjects: int
-
-
-@dataclass
-class _Sample:
-    """A metric's parts summed by subject, (subjects, k), and in each resample, (b, k)."""
-
-    metric: Metric
-    sums: np.ndarray
-    n: int
-    resampled: np.ndarray
-
-    def __post_init__(self) -> None:
-        self.value = float(self.metric.finish(self.sums.sum(axis=0))) if self.n else np.nan
-        self.resamples = self.metric.finish(self.resampled)
-
-    def deviations(self) -> np.ndarray:
-        """How the metric changes when a subject is left out (the jackknife), (subjects,)."""
-        return self.metric.finish(self.sums.sum(axis=0) - self.sums) - self.value
-
-    def effective_subjects(self) -> float:
-        """The number of equal subjects that would weigh as these do (Kish), for parts in pairs."""
-        sizes = self.sums[:, 1::2]
-        weight = (sizes / sizes.sum(axis=0)).mean(axis=1)
-        return float(1 / (weight**2).sum())
-
-
 def score(
     joined: pd.DataFrame,
     by: Sequence[str] = ("gender", "age_group", "race"),
@@ -520,7 +469,7 @@ def score(
     Raises:
         MienError: Columns that `join` makes are absent, a face occurs twice, or n_boot is below 2.
     """
-    rows = _in_order(joined, subject, n_boot)
+    rows = in_order(joined, subject, n_boot)
     names = [name for name, metric in METRICS.items() if _applies(metric, rows)]
     if "gender_unsure" in names and not (rows["gender"] == UNSURE).any():
         names.remove("gender_unsure")
@@ -549,13 +498,13 @@ def _score_group(
     samples = dict(zip(jobs, _samples(list(jobs.values()), n_boot, seed), strict=True))
     for name in names:
         sample = samples[name, "model"]
-        low, high = _interval(sample)
+        low, high = sample.estimate().interval()
         line: dict[str, Any] = {"value": sample.value, "low": low, "high": high, "n": sample.n}
         line |= {"subjects": len(sample.sums), "baseline": np.nan, "versus_baseline": None}
         if name in compared:
             constant_sample = samples[name, "constant"]
             line["baseline"] = constant_sample.value
-            line["versus_baseline"] = _verdict(sample, constant_sample)
+            line["versus_baseline"] = _verdict(METRICS[name].better, sample, constant_sample)
         yield name, line
 
 
@@ -587,7 +536,7 @@ def mean_over_runs(
     """
     spec, tables = _comparable(joined, metric, subject, n_boot)
     (sample,) = _means(spec, [tables], n_boot, seed)
-    return Mean(sample.value, *_interval(sample), sample.n, len(sample.sums))
+    return Mean(sample.value, *sample.estimate().interval(), sample.n, len(sample.sums))
 
 
 def paired_difference(
@@ -610,7 +559,8 @@ def paired_difference(
     sides = [[side] if isinstance(side, pd.DataFrame) else list(side) for side in (joined_a, joined_b)]
     spec, tables = _comparable([*sides[0], *sides[1]], metric, subject, n_boot)
     first = len(sides[0])
-    return _difference(*_means(spec, [tables[:first], tables[first:]], n_boot, seed))
+    a, b = _means(spec, [tables[:first], tables[first:]], n_boot, seed)
+    return difference(a, b)
 
 
 def _comparable(
@@ -622,7 +572,7 @@ def _comparable(
     if not joined:
         raise MienError(f"metric {metric!r}: no table is given; valid: one for each run")
     spec = METRICS[metric]
-    tables = [_in_order(table, subject, n_boot) for table in joined]
+    tables = [in_order(table, subject, n_boot) for table in joined]
     same = ["face", "_cluster", spec.truth]
     for rows in tables:
         lacking = [column for column in (spec.truth, *spec.answers) if column not in rows.columns]
@@ -633,7 +583,7 @@ def _comparable(
     return spec, tables
 
 
-def _means(spec: Metric, sides: Sequence[Sequence[pd.DataFrame]], n_boot: int, seed: int) -> list[_Sample]:
+def _means(spec: Metric, sides: Sequence[Sequence[pd.DataFrame]], n_boot: int, seed: int) -> list[Sample]:
     """For each side, the mean of the metric over its tables, in the same resamples of subjects."""
     tables = [rows for side in sides for rows in side]
     if spec.scale == "distance" and max(map(len, sides)) > 1:
@@ -645,7 +595,7 @@ def _means(spec: Metric, sides: Sequence[Sequence[pd.DataFrame]], n_boot: int, s
         own = [next(samples) for _ in side]
         # A metric is the mean of its ratios, so that the ratios of several runs, side by side, make their mean.
         sums, resampled = (np.hstack([getattr(one, name) for one in own]) for name in ("sums", "resampled"))
-        means.append(_Sample(spec, sums, own[0].n, resampled))
+        means.append(Sample(spec.finish, spec.scale, sums, own[0].n, resampled))
     return means
 
 
@@ -653,9 +603,9 @@ def _applies(metric: Metric, rows: pd.DataFrame) -> bool:
     return {metric.truth, *metric.answers} <= set(rows.columns) and bool(rows[metric.truth].notna().any())
 
 
-def _in_order(joined: pd.DataFrame, subject: str, n_boot: int) -> pd.DataFrame:
-    """The rows in an order that does not depend on how they came, with the number of their cluster."""
-    for column in ("face", "status", *_TRUTHS.values()):
+def in_order(joined: pd.DataFrame, subject: str, n_boot: int) -> pd.DataFrame:
+    """The rows in an order that does not depend on how they came; `_cluster` numbers their clusters from 1."""
+    for column in ("face", "status", *TRUTHS.values()):
         if column not in joined.columns:
             raise MienError(f"joined table: needed column {column!r} is absent; mien.metrics.join makes such tables")
     if subject not in joined.columns:
@@ -676,7 +626,7 @@ def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[str, Any, n
     """All faces (under an empty name), then each value of each column, and which faces have it."""
     yield "", None, np.ones(len(rows), dtype=bool)
     for name in by:
-        column = _TRUTHS.get(name, name)
+        column = TRUTHS.get(name, name)
         if column in rows.columns:
             present = rows[column].dropna()
             if isinstance(present.dtype, pd.CategoricalDtype):
@@ -687,120 +637,30 @@ def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[str, Any, n
                 yield name, value, (rows[column] == value).fillna(False).to_numpy(dtype=bool)
 
 
-def _samples(jobs: Sequence[tuple[Metric, np.ndarray, pd.DataFrame]], n_boot: int, seed: int) -> list[_Sample]:
+def _samples(jobs: Sequence[tuple[Metric, np.ndarray, pd.DataFrame]], n_boot: int, seed: int) -> list[Sample]:
     """Each metric's sums by subject, and in the same resamples of subjects."""
     if not jobs:
         return []
     cluster = jobs[0][2]["_cluster"].to_numpy()
     starts = np.flatnonzero(np.diff(cluster, prepend=-1))
     sums = [np.add.reduceat(metric.parts_of(rows, counted), starts, axis=0) for metric, counted, rows in jobs]
-    resampled = _resample(np.hstack(sums), n_boot, seed)
+    resampled = resample(np.hstack(sums), n_boot, seed)
     pieces = np.split(resampled, np.cumsum([part.shape[1] for part in sums])[:-1], axis=1)
     samples = []
     for (metric, counted, _), part, piece in zip(jobs, sums, pieces, strict=True):
         with_faces = np.logical_or.reduceat(counted, starts)
-        samples.append(_Sample(metric, part[with_faces], int(counted.sum()), piece))
+        samples.append(Sample(metric.finish, metric.scale, part[with_faces], int(counted.sum()), piece))
     return samples
 
 
-def _resample(sums: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
-    """The sums, (subjects, k), over each of n_boot draws of as many subjects, (n_boot, k).
-
-    Above `_MOST` subjects, that many pools of subjects, made at random, are drawn instead (the method of
-    random groups, Wolter 2007): so many pools tell the standard error to 0.5%, 1,000 resamples to 2.2%.
-    """
-    rng = np.random.default_rng(seed)
-    if len(sums) > _MOST:
-        starts = np.linspace(0, len(sums), _MOST, endpoint=False).astype(int)
-        sums = np.add.reduceat(sums[rng.permutation(len(sums))], starts, axis=0)
-    units, out = len(sums), np.empty((n_boot, sums.shape[1]))
-    for start in range(0, n_boot, _AT_ONCE):
-        counts = [
-            np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(min(_AT_ONCE, n_boot - start))
-        ]
-        out[start : start + len(counts)] = np.array(counts, dtype=float) @ sums
-    return out
-
-
-def _spread(values: np.ndarray, deviations: np.ndarray) -> tuple[float, float]:
-    """The standard error from the resamples, and the t quantile for its degrees of freedom.
-
-    The variance of a variance follows from the fourth moment of what each subject contributes; where few
-    subjects make most of the scatter, the degrees of freedom are few (Satterthwaite 1946).
-    """
-    values, subjects = values[np.isfinite(values)], len(deviations)
-    squares = deviations[np.isfinite(deviations)] ** 2
-    if subjects < 2 or len(values) < 2 or squares.sum() == 0:
-        return 0.0, _Z
-    excess = (squares**2).sum() / squares.sum() ** 2 - 1 / subjects
-    inverse_freedom = np.clip(excess / 2, 1 / (subjects - 1), 1)
-    quantile = np.interp(inverse_freedom, 1 / _FREEDOM, _T)
-    error = values.std(ddof=1) * np.sqrt(subjects / (subjects - 1))
-    return (float(error), float(quantile)) if error > _NO_SPREAD else (0.0, _Z)
-
-
-def _interval(sample: _Sample) -> tuple[float, float]:
-    """The 95% interval of a metric; see the head of this file."""
-    value, scale = sample.value, sample.metric.scale
-    if not np.isfinite(value):
-        return np.nan, np.nan
-    error, t = _spread(sample.resamples, sample.deviations())
-    if scale == "share":
-        most_alike = n = sample.effective_subjects()
-        if error > 0 and 0 < value < 1:
-            n = value * (1 - value) / error**2
-            n = max(n * (_Z / t) ** 2, min(n, most_alike))
-        low, high = wilson(value, n)
-        return float(low), float(high)
-    if error == 0:
-        return np.nan, np.nan
-    if scale == "error":
-        return value * np.exp(-t * error / value), value * np.exp(t * error / value)
-    if scale == "signed":
-        return value - t * error, value + t * error
-    return _distance_interval(sample, t * error)
-
-
-def _distance_interval(sample: _Sample, half: float) -> tuple[float, float]:
-    """The interval of a distance, which noise can only make larger."""
-    mean = sample.sums.sum(axis=0) / sample.sums[:, -1].sum()
-    noise = sample.resampled - sample.resampled[:, -1:] * mean
-    noise[:, -1] = sample.resampled[:, -1]
-    high = min(1.0, sample.value + half)
-    if sample.value <= np.nanquantile(_distance(noise), 0.975):
-        return 0.0, high
-    bias = max(0.0, float(np.nanmean(sample.resamples)) - sample.value)
-    return max(0.0, sample.value - 2 * bias - half), high
-
-
-def _difference(a: _Sample, b: _Sample) -> Difference:
-    """The difference of two metrics over the same resamples.
-
-    Where the resamples of two shares do not differ, the interval reaches as far as Wilson's for a share of 0
-    among the effective number of subjects.
-    """
-    value, share = a.value - b.value, a.metric.scale == "share"
-    if np.isnan(value):
-        return Difference(np.nan, np.nan, np.nan, np.nan, a.n, len(a.sums))
-    error, t = _spread(a.resamples - b.resamples, a.deviations() - b.deviations())
-    half = t * error if error > 0 else np.nan
-    if error == 0 and share:
-        half = _Z**2 / (a.effective_subjects() + _Z**2)
-    p = 2 * _NORMAL.cdf(-_Z * abs(value) / half)
-    low, high = value - half, value + half
-    if share:
-        low, high = max(low, -1.0), min(high, 1.0)
-    return Difference(value, low, high, p, a.n, len(a.sums))
-
-
-def _verdict(sample: _Sample, baseline: _Sample) -> str | None:
-    difference = _difference(sample, baseline)
-    if np.isnan(difference.value):
+def _verdict(better: str | None, sample: Sample, baseline: Sample) -> str | None:
+    found = difference(sample, baseline)
+    if np.isnan(found.value):
         return None
-    if difference.low > 0:
-        return "better" if sample.metric.better == "higher" else "worse"
-    if difference.high < 0:
-        return "worse" if sample.metric.better == "higher" else "better"
+    if found.low > 0:
+        return "better" if better == "higher" else "worse"
+    if found.high < 0:
+        return "worse" if better == "higher" else "better"
     return "unclear"
 
 
