@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mien.audit.groups import Job, groupings, largest_gap, samples, worst
-from mien.metrics import METRICS, in_order, join
+from mien.metrics import METRICS
 
 CERTAIN = np.array([0.55, 0.65, 0.75, 0.85, 0.95])
 OFTEN = np.array([0.05, 0.05, 0.1, 0.2, 0.6])
@@ -45,7 +45,7 @@ NUMBERS = (
 
 
 def data_set(rng: np.random.Generator, subjects: int, shifts: tuple[float, ...]) -> pd.DataFrame:
-    """Predictions joined with the truth: `subjects` subjects of each group."""
+    """A table as `metrics.join` and `metrics.in_order` make it, with `subjects` subjects of each group."""
     count = subjects * len(shifts)
     faces = rng.geometric(0.25, count)
     subject = np.repeat(np.arange(count), faces)
@@ -57,19 +57,18 @@ def data_set(rng: np.random.Generator, subjects: int, shifts: tuple[float, ...])
     truth = np.where(rng.random(count) < 0.5, "female", "male")[subject]
     said = np.where(right, truth, np.where(truth == "female", "male", "female"))
     off = 40 * shift + rng.normal(0, 4, count)[subject] + rng.normal(0, 4, n)
-    ids = [f"f{one}" for one in range(n)]
-    table = pd.DataFrame(
+    words = pd.CategoricalDtype(["female", "male"])
+    return pd.DataFrame(
         {
-            "face": ids,
-            "path": "-",
-            "subject": [f"s{one}" for one in subject],
-            "gender": truth,
-            "age": 40.0,
-            "race": [f"r{one}" for one in subject % len(shifts)],
+            "_cluster": subject + 1,
+            "true_gender": pd.Categorical(truth, dtype=words),
+            "true_age": 40.0,
+            "race": subject % len(shifts),
+            "gender": pd.Categorical(said, dtype=words),
+            "p_female": np.where(said == "female", certain, 1 - certain),
+            "age": 40 + off,
         }
     )
-    answers = pd.DataFrame({"face": ids, "p_female": np.where(said == "female", certain, 1 - certain), "age": 40 + off})
-    return join(table, answers)
 
 
 def _normal_quantile(p: np.ndarray) -> np.ndarray:
@@ -105,14 +104,14 @@ def one(
     rng: np.random.Generator, subjects: int, shifts: tuple[float, ...], n_boot: int
 ) -> Iterator[tuple[str, float, float, float]]:
     """What was looked at, the ends of its interval, and the truth, for one data set."""
-    rows = in_order(data_set(rng, subjects, shifts), "subject", n_boot)
+    rows = data_set(rng, subjects, shifts)
     jobs = {name: Job(METRICS[name], rows) for name in NUMBERS}
     seed = int(rng.integers(2**31))
     found = {
         group: {name: sample.estimate() for name, sample in own.items()}
         for group, own in samples(groupings(rows, ["race"]), jobs, n_boot, seed)
     }
-    first = next(group for group in found if group.labels == (("race", "r0"),))
+    first = next(group for group in found if group.labels == (("race", "0"),))
     for name in NUMBERS:
         yield name, *found[first][name].interval(), truths(shifts[0])[name]
     for name in ("gender_accuracy", "age_mae", "gender_ece"):

@@ -22,6 +22,8 @@ NAMES = {
     "coverage": ("faces with a prediction", "%"),
     "gender_accuracy": ("gender accuracy", "%"),
     "gender_balanced_accuracy": ("gender balanced accuracy", "%"),
+    "gender_false_male": ("women taken for men", "%"),
+    "gender_false_female": ("men taken for women", "%"),
     "gender_auc": ("gender AUC", ""),
     "gender_ece": ("gender calibration error", "%"),
     "gender_unsure": ("gender unsure", "%"),
