@@ -321,12 +321,13 @@ def predict(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Images, folders (recursively), patterns, a CSV or Parquet with a path column, - for a list."
+            help="Images, clips, folders (recursively), patterns, a CSV or Parquet with a path column, - for a list."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="A .csv, .parquet or .jsonl file; default: the screen.")] = None,
     crops: Annotated[bool, typer.Option("--crops", help="Each image already is a face: none is looked for.")] = False,
-    draw: Annotated[Path | None, typer.Option(help="Folder for the images with boxes and labels.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Folder for the images and clips with boxes and labels.")] = None,
+    every: Annotated[float, typer.Option(metavar="SECONDS", help="Between two looks at a clip.")] = 0.5,
     model: Annotated[
         str | None, typer.Option(help="A run, a model file or hub:OWNER/NAME; default: the model that ships.")
     ] = None,
@@ -335,20 +336,23 @@ def predict(
     threads: Annotated[int | None, typer.Option(min=1, help="Default: one a core.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
 ) -> None:
-    """Predict perceived gender and age of each face in photographs; nobody is identified.
+    """Predict perceived gender and age of each face in photographs and clips; nobody is identified.
 
     The labels are those that people gave to pictures, not what anyone is. The weights that ship with mien were trained
     on UTKFace and are for non-commercial research only, apart from the licence of the code (see MODEL_CARD.md).
 
+    In clips (extra video) faces are followed: a row each, and in a second table beside --out one for each frame.
+
     With --out, the same command goes on where an interrupted one was, and the table appears once it is whole.
 
-    Exit status: 0 when every image could be read, 2 when some could not; they are rows with their reason.
+    Exit status: 0 when every file could be read, 2 when some could not; they are rows with their reason.
     """
     from mien.prediction.photographs import READ, predict_files
     from mien.prediction.predict import Predictor
 
     try:
-        statuses = predict_files(Predictor(model, threads, detector, runtime), paths, out, crops, draw, overwrite)
+        predictor = Predictor(model, threads, detector, runtime)
+        statuses = predict_files(predictor, paths, out, crops, draw, overwrite, every)
     except KeyboardInterrupt:
         print(f"mien: interrupted{'; the same command goes on where it was' if out else ''}", file=sys.stderr)
         raise typer.Exit(130) from None

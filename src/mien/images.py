@@ -145,6 +145,31 @@ def cut(image: Image.Image | np.ndarray, where: tuple[float, float, float], size
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=edges))
 
 
+def file_size(path: str | Path) -> int:
+    """How many bytes a file has.
+
+    Raises:
+        ImageError: It is missing, unreadable or empty.
+    """
+    try:
+        size = Path(path).stat().st_size if Path(path).is_file() else -1
+    except (OSError, ValueError) as error:
+        raise ImageError("unreadable", f"{path}: {error}") from error
+    if size < 0:
+        raise ImageError("missing", str(path))
+    if size == 0:
+        raise ImageError("empty", str(path))
+    return size
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Raises ImageError where so many pixels are too many to be decoded, or too few for a face."""
+    if width * height > MAX_PIXELS:
+        raise ImageError("too large", f"{name}: more than {MAX_PIXELS:,} pixels")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError("too small", f"{name}: {width}x{height} pixels, at least {MIN_SIDE} a side")
+
+
 def _open(source: Source) -> Image.Image:
     """Reads the header, and refuses what cannot or should not be decoded."""
     if isinstance(source, np.ndarray):
@@ -152,17 +177,12 @@ def _open(source: Source) -> Image.Image:
     if isinstance(source, Image.Image):
         return _big_enough(source.copy(), "image")  # the caller's stays open
     if isinstance(source, bytes):
-        name, size = f"{len(source)} bytes", len(source)
+        name = f"{len(source)} bytes"
+        if not source:
+            raise ImageError("empty", name)
     else:
         name = str(source)
-        try:
-            size = Path(source).stat().st_size if Path(source).is_file() else -1
-        except (OSError, ValueError) as error:
-            raise ImageError("unreadable", f"{name}: {error}") from error
-        if size < 0:
-            raise ImageError("missing", name)
-    if size == 0:
-        raise ImageError("empty", name)
+        file_size(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -128,7 +128,7 @@ def test_an_interrupted_command_goes_on_and_gives_the_same_table_and_drawings(ph
     assert "with another detector" in capsys.readouterr().err
     asked = []
     assert mien(*command, "--out", out) == 2
-    assert len(asked) == 150 - 64 and "64 images are done" in capsys.readouterr().out
+    assert len(asked) == 150 - 64 and "64 files are done" in capsys.readouterr().out
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert {path.name: path.read_bytes() for path in (tmp_path / "boxes").iterdir()} == drawings
     assert not (tmp_path / "out.csv.part").exists()

@@ -1,6 +1,6 @@
 """Photographs with boxes and labels drawn on them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ def label(row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def draw_boxes(image: np.ndarray, rows: Sequence[dict[str, Any]]) -> Image.Image:
+def draw_boxes(
+    image: np.ndarray, rows: Sequence[dict[str, Any]], words_of: Callable[[dict[str, Any]], str] = label
+) -> Image.Image:
     """The image, uint8 (h, w, 3), with the box and the label of each row; a row without a box labels the whole."""
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
@@ -37,7 +39,7 @@ def draw_boxes(image: np.ndarray, rows: Sequence[dict[str, Any]]) -> Image.Image
         x, y, w, h = (float(row.get(edge, whole[edge])) for edge in "xywh")
         colour = COLOURS.get(row.get("gender", ""), _OTHER)
         pen.rectangle((x, y, x + w, y + h), outline=colour, width=max(2, round(unit)))
-        words = label(row)
+        words = words_of(row)
         left, top, right, bottom = pen.textbbox((0, 0), words, font)
         height, width = bottom - top + 4, right - left + 6
         above = y - height if y >= height else min(y + h, picture.height - height)
@@ -47,12 +49,12 @@ def draw_boxes(image: np.ndarray, rows: Sequence[dict[str, Any]]) -> Image.Image
     return picture
 
 
-def annotated_path(folder: Path, file: str, taken: set[str]) -> Path:
-    """Where the drawing of `file` goes: its own name as PNG, with a number where another file has that name."""
+def annotated_path(folder: Path, file: str, taken: set[str], ending: str = ".png") -> Path:
+    """Where the drawing of `file` goes: its own name with another ending, and a number where that name is taken."""
     stem = Path(file).stem[:200] or "image"
     name, number = stem, 1
     while name in taken:
         number += 1
         name = f"{stem}-{number}"
     taken.add(name)
-    return folder / f"{name}.png"
+    return folder / f"{name}{ending}"

@@ -16,19 +16,20 @@ TABLES = (".csv", ".parquet")
 _COLUMNS = ("path", "file")
 
 
-def image_files(paths: Iterable[str]) -> list[str]:
+def image_files(paths: Iterable[str], endings: tuple[str, ...] = ENDINGS) -> list[str]:
     """The image files that arguments stand for, in their order, each once.
 
     Args:
         paths: Files, folders (taken recursively, sorted, links to folders not followed), patterns with `*`, tables
             (`.csv`, `.parquet`) with a column `path` or `file` relative to their own folder, and `-` for a list on
             standard input, one path a line.
+        endings: Of the files that are taken from folders.
 
     Raises:
         MienError: A folder or pattern holds no image, a folder cannot be read, a table has no such column. A file
             that does not exist is no error here: it becomes a row of the table that says so.
     """
-    return list(dict.fromkeys(file for path in paths for file in _one(path)))
+    return list(dict.fromkeys(file for path in paths for file in _one(path, endings)))
 
 
 def homes(paths: Iterable[str]) -> list[Path]:
@@ -55,11 +56,11 @@ def check_homes(places: Iterable[Path]) -> None:
             )
 
 
-def _one(path: str) -> Iterator[str]:
+def _one(path: str, endings: tuple[str, ...]) -> Iterator[str]:
     if path == "-":
         yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
     elif Path(path).is_dir():
-        yield from _folder(path)
+        yield from _folder(path, endings)
     elif Path(path).suffix.lower() in TABLES and Path(path).is_file():
         yield from _table(Path(path))
     elif glob.has_magic(path) and not Path(path).exists():
@@ -67,12 +68,12 @@ def _one(path: str) -> Iterator[str]:
         if not found:
             raise MienError(f"pattern {path!r} matches no file")
         for file in found:
-            yield from _folder(file) if Path(file).is_dir() else [file]
+            yield from _folder(file, endings) if Path(file).is_dir() else [file]
     else:
         yield path
 
 
-def _folder(folder: str) -> Iterator[str]:
+def _folder(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
     def stop(error: OSError) -> None:
         raise MienError(f"folder {str(error.filename)!r} cannot be read: {error.strerror}")
 
@@ -80,11 +81,11 @@ def _folder(folder: str) -> Iterator[str]:
     for here, folders, files in os.walk(folder, onerror=stop):
         folders.sort()
         for name in sorted(files):
-            if name.lower().endswith(ENDINGS) and not name.startswith("."):
+            if name.lower().endswith(endings) and not name.startswith("."):
                 found = True
                 yield str(Path(here) / name)
     if not found:
-        raise MienError(f"folder {folder!r} holds no images; taken are files that end in {', '.join(ENDINGS)}")
+        raise MienError(f"folder {folder!r} holds no images; taken are files that end in {', '.join(endings)}")
 
 
 def _table(path: Path) -> Iterator[str]:

@@ -5,7 +5,8 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,7 @@ from mien.errors import MienError, MissingExtra
 ENDINGS = (".csv", ".parquet", ".jsonl")
 
 _TEXT = ("file", "status", "gender", "age_group", "quality")
+_WHOLE = ("face_index", "frames")
 _CHUNK = 1024
 
 
@@ -43,6 +45,11 @@ def _remove_leftover(out: Path) -> None:
             head = _asked(file.readline())
             if head and sum(1 for _ in file) == head["images"]:
                 part.unlink()
+
+
+def frames_path(out: Path) -> Path:
+    """Where the rows of clips' frames go: `faces.csv` has them in `faces-frames.csv`."""
+    return out.with_name(f"{out.stem}-frames{out.suffix}")
 
 
 def part_of(out: Path) -> Path:
@@ -112,15 +119,25 @@ class Journal:
         batch: Images are kept, and gone on with, by so many, so that the batches that the network sees are those of an
             uninterrupted run.
         overwrite: Begin anew where something else was asked for before.
+        clips: How many of them, the last ones, are clips, each of which is kept by itself.
 
     Raises:
         MienError: `<out>.part` is of another command, no file of this kind, or in use by another process.
     """
 
-    def __init__(self, out: Path, asked: Mapping[str, Any], images: int, batch: int, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        out: Path,
+        asked: Mapping[str, Any],
+        images: int,
+        batch: int,
+        overwrite: bool = False,
+        clips: int = 0,
+    ) -> None:
         self.path = part_of(out)
         self.done = 0
         self._out, self._images, self._batch, self._overwrite = out, images, batch, overwrite
+        self._clips = clips
         self._asked = {**asked, "images": images}
         self._lines: list[bytes] = []
 
@@ -167,7 +184,7 @@ class Journal:
         good = end
         for done, line in enumerate(self._whole_lines(), 1):
             end += len(line)
-            if done % self._batch == 0 or done == self._images:
+            if self._is_whole(done):
                 self.done, good = done, end
         self._file.truncate(good)
 
@@ -200,8 +217,12 @@ class Journal:
         """Adds the rows of the next image."""
         self._lines.append(json.dumps(rows).encode() + b"\n")
         self.done += 1
-        if self.done % self._batch == 0:
+        if self._is_whole(self.done):
             self._keep()
+
+    def _is_whole(self, done: int) -> bool:
+        """Whether a batch, or a clip, ends here."""
+        return done % self._batch == 0 or done >= self._images - self._clips
 
     def _keep(self) -> None:
         self._write(b"".join(self._lines))
@@ -214,13 +235,16 @@ class Journal:
             while content:  # a disk that is almost full takes a part, and tells at the next call
                 content = content[self._file.write(content) :]
 
-    def finish(self, columns: Sequence[str]) -> None:
-        """Writes the table, and removes the file beside it."""
+    def finish(self, columns: Sequence[str], frame_columns: Sequence[str] = ()) -> None:
+        """Writes the table, and if it has columns that of frames, which are rows with a `time`; removes the journal."""
         self._keep()
-        with RowsFile(self._out, columns) as write:
-            for rows in self.images():
-                for row in rows:
-                    write(row)
+        with ExitStack() as stack:
+            # The table is closed last, so that it is younger than the journal and all else is there.
+            write = write_frame = stack.enter_context(RowsFile(self._out, columns))
+            if frame_columns:
+                write_frame = stack.enter_context(RowsFile(frames_path(self._out), frame_columns))
+            for row in chain.from_iterable(self.images()):
+                (write_frame if "time" in row else write)(row)
         self.path.unlink()
 
 
@@ -248,7 +272,8 @@ def _open_parquet(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    kinds = {name: pa.string() if name in _TEXT else pa.float64() for name in columns} | {"face_index": pa.int64()}
+    kinds = {name: pa.string() if name in _TEXT else pa.float64() for name in columns}
+    kinds |= dict.fromkeys(_WHOLE, pa.int64())
     schema = pa.schema([(name, kinds[name]) for name in columns])
     writer = parquet.ParquetWriter(path, schema)
 

@@ -2,18 +2,19 @@
 
 import hashlib
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from itertools import groupby
+from itertools import compress, groupby
 from pathlib import Path
 from typing import Any
 
 from mien import images
 from mien.errors import MienError
-from mien.prediction import annotate
-from mien.prediction.inputs import check_homes, homes, image_files
-from mien.prediction.outputs import Journal, check_output
+from mien.prediction import annotate, video
+from mien.prediction.clips import EVERY, ClipReader, check_every, draw_clip, frame_columns, track_columns
+from mien.prediction.inputs import ENDINGS, check_homes, homes, image_files
+from mien.prediction.outputs import Journal, check_output, frames_path, part_of
 from mien.prediction.predict import BATCH, Predictor, Row
 
 READ = ("ok", "no face")
@@ -22,7 +23,19 @@ READ = ("ok", "no face")
 SHOWN = 40
 """So many rows at most go to the screen where no file is asked for."""
 
-_SCREEN = ("file", "face", "gender", "p_female", "age", "80% interval", "age_group", "status", "quality")
+_SCREEN = (
+    "file",
+    "face",
+    "seconds",
+    "frames",
+    "gender",
+    "p_female",
+    "age",
+    "80% interval",
+    "age_group",
+    "status",
+    "quality",
+)
 
 
 def predict_files(
@@ -32,56 +45,133 @@ def predict_files(
     crops: bool = False,
     draw: Path | None = None,
     overwrite: bool = False,
+    every: float = EVERY,
 ) -> Counter[str]:
-    """Predicts for images, and shows, writes and draws the answers; an interrupted call with `out` is gone on with.
+    """Predicts for photographs, then for clips, and shows, writes and draws the answers.
+
+    An interrupted call with `out` is gone on with.
 
     Args:
         predictor: With the model and the detector to use.
-        paths: See `inputs.image_files`.
-        out: A `.csv`, `.parquet` or `.jsonl` file; None: the first rows go to the screen.
-        crops: Each image already is a face.
-        draw: A folder for the images with boxes and labels.
+        paths: See `inputs.image_files`; files with one of `video.ENDINGS` are clips.
+        out: A `.csv`, `.parquet` or `.jsonl` file; None: the first rows go to the screen. The frames of clips go to a
+            file beside it, see `outputs.frames_path`.
+        crops: Each image, or frame of a clip, already is a face.
+        draw: A folder for the images and clips with boxes and labels.
         overwrite: Replace `out` if it exists.
+        every: Seconds between two looks at a clip.
 
     Returns:
-        How many images have each status.
+        How many files have each status.
     """
-    if out is not None:
-        check_output(out, overwrite)
-    if draw is not None and draw.exists() and not draw.is_dir():
-        raise MienError(f"--draw {str(draw)!r} is a file; valid: a folder")
-    files = image_files(paths)
+    check_every(every)
+    photographs, clips = _sorted_out(image_files(paths, (*ENDINGS, *video.ENDINGS)))
+    files = photographs + clips
+    _check_places(out, draw, overwrite, clips)
     places = homes(paths)
-    statuses: Counter[str] = Counter()
-    shown: list[Row] = []
-    drawn: set[str] = set()
     with ExitStack() as stack:
         journal = None
         if out is not None:
-            asked = _asked(predictor, files, crops, draw)
-            journal = stack.enter_context(Journal(out, asked, len(files), BATCH, overwrite))
-            _take_up(journal, statuses, draw, drawn)
-        done = sum(statuses.values())
-        tell = stack.enter_context(_progress(len(files) - done))
-        rows = predictor.stream(files[done:], crops=crops)
-        for count, (file, group) in enumerate(groupby(rows, key=lambda row: row["file"]), 1):
-            found = list(group)
-            if found[0]["status"] not in READ:
-                check_homes(places)
-            statuses[found[0]["status"]] += 1
-            if len(shown) < SHOWN:
-                shown += found
-            if draw is not None and found[0]["status"] == "ok":
-                _draw(annotate.annotated_path(draw, file, drawn), file, found)
-            if journal is not None:
-                journal.add(found)
-            tell(count, len(files) - done)
+            asked = _asked(predictor, files, crops, draw) | ({"--every": every} if clips else {})
+            journal = stack.enter_context(Journal(out, asked, len(files), BATCH, overwrite, len(clips)))
+        answers = _Answers(draw, journal, places)
+        begun = sum(answers.statuses.values())
+        with _progress(len(photographs) - begun) as tell:
+            rows = predictor.stream(photographs[begun:], crops=crops)
+            for count, (file, group) in enumerate(groupby(rows, key=lambda row: row["file"]), 1):
+                answers.add_photograph(file, list(group))
+                tell(count, len(photographs) - begun)
+        for clip in clips[max(0, begun - len(photographs)) :]:
+            answers.add_clip(ClipReader(predictor, clip, every, crops))
         if journal is not None:
-            journal.finish(predictor.columns)
+            columns = track_columns(predictor) if clips else predictor.columns
+            journal.finish(columns, frame_columns(predictor) if clips else ())
     if out is None:
-        print("\n".join(_lines(shown[:SHOWN])))
-    print(_summary(statuses, out, draw, len(shown) > SHOWN or (out is None and sum(statuses.values()) > SHOWN)))
-    return statuses
+        print("\n".join(_lines(answers.shown[:SHOWN])))
+    print(_summary(answers, out, draw, len(clips)))
+    return answers.statuses
+
+
+def _sorted_out(files: list[str]) -> tuple[list[str], list[str]]:
+    """Photographs and clips."""
+    kinds = [video.is_clip(file) for file in files]
+    return [file for file, clip in zip(files, kinds, strict=True) if not clip], list(compress(files, kinds))
+
+
+def _check_places(out: Path | None, draw: Path | None, overwrite: bool, clips: Sequence[str]) -> None:
+    """Raises before any work is done."""
+    if clips:
+        video.load_av()
+    if out is not None:
+        check_output(out, overwrite)
+        if clips and not part_of(out).exists():  # which was begun after this had been checked
+            check_output(frames_path(out), overwrite)
+    if draw is not None and draw.exists() and not draw.is_dir():
+        raise MienError(f"--draw {str(draw)!r} is a file; valid: a folder")
+
+
+class _Answers:
+    """What was predicted so far: counted, drawn, kept in a journal, and the first rows for the screen.
+
+    What an interrupted command has done is counted, and its drawings have their names.
+    """
+
+    def __init__(self, draw: Path | None, journal: Journal | None, places: Sequence[Path]) -> None:
+        self.statuses: Counter[str] = Counter()
+        self.rows = 0
+        self.shown: list[Row] = []
+        self._draw, self._journal, self._places = draw, journal, places
+        self._drawn: set[str] = set()
+        if journal is not None:
+            for rows in journal.images():
+                found = [row for row in rows if "time" not in row]
+                self.statuses[found[-1]["status"]] += 1
+                self._drawing(found)
+            if journal.done:
+                print(f"going on with {journal.path}: {journal.done:,} files are done")
+
+    def add_photograph(self, file: str, rows: list[Row]) -> None:
+        """Takes the rows of the next photograph."""
+        drawing = self._drawing(rows)
+        if drawing is not None:
+            with _written(drawing) as part:
+                annotate.draw_boxes(images.load(file), rows).save(part)
+        self._add(rows)
+
+    def add_clip(self, clip: ClipReader) -> None:
+        """Reads the next clip."""
+        from mien.console import progress
+
+        if self._draw is not None:
+            clip.sightings = {}
+        name = _printable(Path(clip.path).name)
+        with progress(name, "frames") as tell:
+            seen = clip.frame_rows(tell)
+            frames = list(seen) if self._journal is not None else deque(seen, maxlen=0)
+        rows = list(clip.track_rows())
+        drawing = self._drawing(rows)
+        if drawing is not None:
+            with _written(drawing) as part, progress(f"drawing {name}", "frames") as tell:
+                draw_clip(clip, rows, part, tell)
+        self._add(rows, frames)
+
+    def _add(self, rows: list[Row], frames: Iterable[Row] = ()) -> None:
+        status = rows[-1]["status"]  # of a clip that ends early, the last row says so
+        if status not in READ:
+            check_homes(self._places)
+        self.statuses[status] += 1
+        self.rows += len(rows)
+        if len(self.shown) < SHOWN:
+            self.shown += rows
+        if self._journal is not None:
+            self._journal.add([*frames, *rows])
+
+    def _drawing(self, rows: list[Row]) -> Path | None:
+        """Where the drawing of a file with these rows goes."""
+        if self._draw is None or rows[0]["status"] != "ok":
+            return None
+        file = rows[0]["file"]
+        return annotate.annotated_path(self._draw, file, self._drawn, ".mp4" if video.is_clip(file) else ".png")
 
 
 def _asked(predictor: Predictor, files: Sequence[str], crops: bool, draw: Path | None) -> dict[str, Any]:
@@ -100,16 +190,6 @@ def _asked(predictor: Predictor, files: Sequence[str], crops: bool, draw: Path |
     }
 
 
-def _take_up(journal: Journal, statuses: Counter[str], draw: Path | None, drawn: set[str]) -> None:
-    """Counts what an interrupted command has done, and takes the names of its drawings."""
-    for found in journal.images():
-        statuses[found[0]["status"]] += 1
-        if draw is not None and found[0]["status"] == "ok":
-            annotate.annotated_path(draw, found[0]["file"], drawn)
-    if journal.done:
-        print(f"going on with {journal.path}: {journal.done:,} images are done")
-
-
 @contextmanager
 def _progress(count: int) -> Iterator[Any]:
     if count <= 64:  # done before a bar could be read, and a single image should not wait for its drawing
@@ -122,12 +202,13 @@ def _progress(count: int) -> Iterator[Any]:
         yield tell
 
 
-def _draw(path: Path, file: str, rows: list[Row]) -> None:
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
     from mien.atomic import atomic_path
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part:
-        annotate.draw_boxes(images.load(file), rows).save(part)
+        yield part
 
 
 def _lines(rows: Iterable[Row]) -> Iterator[str]:
@@ -144,6 +225,8 @@ def _cells(row: Row) -> Iterator[str]:
     has_age = row.get("age") is not None
     yield _printable(row["file"])
     yield "" if row.get("face_index") is None else str(row["face_index"])
+    yield f"{row['start']:.1f} to {row['end']:.1f}" if "start" in row else ""
+    yield str(row.get("frames", ""))
     yield row.get("gender") or ""
     yield f"{row['p_female']:.2f}" if "p_female" in row else ""
     yield f"{row['age']:.1f}" if has_age else ""
@@ -159,12 +242,14 @@ def _printable(text: str) -> str:
     return plain.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8")
 
 
-def _summary(statuses: Counter[str], out: Path | None, draw: Path | None, more: bool) -> str:
-    counts = ", ".join(f"{status} {count:,}" for status, count in statuses.most_common())
-    parts = [f"{sum(statuses.values()):,} images: {counts}"]
+def _summary(answers: _Answers, out: Path | None, draw: Path | None, clips: int) -> str:
+    counts = ", ".join(f"{status} {count:,}" for status, count in answers.statuses.most_common())
+    total = sum(answers.statuses.values())
+    kinds = "images" if not clips else "clips" if clips == total else "images and clips"
+    parts = [f"{total:,} {kinds}: {counts}"]
     if out is not None:
-        parts.append(f"table: {out}")
-    elif more:
+        parts.append(f"table: {out}" + (f", and of the clips' frames: {frames_path(out)}" if clips else ""))
+    elif answers.rows > SHOWN:
         parts.append(f"only the first {SHOWN} rows are shown; --out FILE.csv writes all")
     if draw is not None:
         parts.append(f"drawings: {draw}")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mien.pixels import Pixels, Progress
+    from mien.prediction.clips import ClipTables
 
 SHIPPED = "mien-1.onnx"
 """The model that ships with the package, in `weights/`; see MODEL_CARD.md."""
@@ -134,6 +135,27 @@ class Predictor:
                 current, ahead = ahead, begin()
                 yield from self.answers([cut for future in current for cut in future.result()])
 
+    def predict_video(
+        self, path: str | Path, every: float = 0.5, crops: bool = False, progress: "Progress | None" = None
+    ) -> "ClipTables":
+        """Two predictions tables of a clip: of the faces that were followed, and of the frames that were looked at.
+
+        Args:
+            path: A video file.
+            every: Seconds between two looks.
+            crops: Each frame already is a face; otherwise faces are looked for.
+            progress: Told how many frames are done.
+
+        Returns:
+            `tracks` and `frames`; a clip that cannot be read, or ends early, has a row whose `status` says so.
+
+        Raises:
+            MienError: PyAV, of the extra `video`, is not installed; `every` is not more than 0.
+        """
+        from mien.prediction.clips import predict_clip
+
+        return predict_clip(self, path, every, crops, progress)
+
     def predict_pixels(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Columns (n,) of the predictions table for faces that are cut already, uint8 (n, size, size, 3)."""
         values = self._session.run(self._outputs, {"images": images})
@@ -219,6 +241,15 @@ class Predictor:
             answers = (row for batch in batches for row in _rows(self.predict_pixels(batch)))
         for cut in cuts:
             yield cut.row if cut.pixels is None else cut.row | {"status": "ok"} | next(answers)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The columns that the model itself gives: numbers, from which the words follow."""
+        return list(self._outputs)
+
+    def pooled(self, means: dict[str, float]) -> Row:
+        """The answer for several pictures of one face, from the mean of each output over them."""
+        return next(_rows(self._with_words({name: np.array([means[name]]) for name in self._outputs})))
 
     def _answered(self) -> list[str]:
         words = [word for word, needed in (("gender", "p_female"), ("age_group", "p_0-2")) if needed in self._outputs]
