@@ -232,7 +232,7 @@ def test_two_faces_are_two_tracks_with_steady_numbers(tables):
     found = tables.frames
     assert list(found["time"].unique()) == [0.0, 0.5, 1.0, 1.5]
     assert set(found["status"]) == {"ok"} and len(found) == 8
-    places = found.pivot(index="time", columns="face_index", values="x")
+    places = found.pivot_table(index="time", columns="face_index", values="x")
     assert list(places.columns) == [0, 1]
     # Each number is one of the two portraits, which are 180 pixels apart and move by 40 pixels a second.
     left, right = sorted(places.columns, key=lambda number: places[number].iloc[0])
