@@ -15,7 +15,7 @@ from mien import MienError, Predictor
 from mien.cli import main
 from mien.prediction import video
 from mien.prediction.annotate import COLOURS
-from mien.prediction.clips import Sighting, place
+from mien.prediction.clips import ClipReader, Sighting, place
 from mien.prediction.outputs import frames_path
 from mien.prediction.video import ClipWriter, frames
 
@@ -332,6 +332,36 @@ def test_every_output_of_clips_holds_the_same_rows(pair, tmp_path, capsys):
         assert np.allclose(csv["age"], parquet["age"]) and np.allclose(csv["age"], lines["age"])
     assert mien("predict", pair, "--every", 1) == 0
     assert "0.0 to 1.0" in capsys.readouterr().out
+
+
+def test_an_interrupted_command_goes_on_after_the_last_whole_clip(pair, tmp_path, monkeypatch, capsys):
+    class Killed(BaseException):
+        pass
+
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(pair, tmp_path / name)
+    FACE.resize((64, 64)).save(tmp_path / "face.png")
+    command = ("predict", *(tmp_path / name for name in ("b.mp4", "a.mp4", "face.png")), "--every", 1)
+    out = tmp_path / "out.csv"
+    real, read = ClipReader.frame_rows, []
+
+    def stop(self, progress=None):
+        read.append(self.path)
+        if len(read) == 2:
+            raise Killed
+        return real(self, progress)
+
+    monkeypatch.setattr(ClipReader, "frame_rows", stop)
+    with pytest.raises(Killed):
+        mien(*command, "--out", out)
+    assert not out.exists() and not frames_path(out).exists()
+    assert mien(*command, "--out", out, "--every", 2) == 1 and "another --every" in capsys.readouterr().err
+    assert mien(*command, "--out", out) == 0 and "2 files are done" in capsys.readouterr().out
+    assert [path[-5:] for path in read] == ["b.mp4", "a.mp4", "a.mp4"]
+    monkeypatch.undo()
+    assert mien(*command, "--out", tmp_path / "whole.csv") == 0
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert frames_path(out).read_bytes() == (tmp_path / "whole-frames.csv").read_bytes()
 
 
 def test_seconds_between_looks_must_be_some(pair, capsys):
