@@ -209,10 +209,13 @@ class Trainer(_Settings):
     """How long, on what, and with which seed."""
 
     epochs: int = Field(10, ge=1)
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, description="faces of a step, which the processes share")
     seed: int = 0
     precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
-    devices: int | Literal["auto"] = Field(1, description="number of GPUs, or of processes on a CPU; auto: all GPUs")
+    devices: int | Literal["auto"] = Field(
+        1, description="GPUs of each machine, or processes on its CPU; auto: all GPUs"
+    )
+    nodes: int = Field(1, ge=1, description="machines; torchrun or Slurm starts mien on each")
     workers: int = Field(1, ge=0, description="processes that load images; 0: the training process itself")
     keep: Literal["best", "last"] = Field("best", description="weights of which epoch; best: lowest validation loss")
     patience: int | None = Field(None, ge=1, description="stop after this many epochs without a lower validation loss")
@@ -322,6 +325,8 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     if recipe.init.data is None:
         return None
     own = {name: getattr(recipe.init, name) or getattr(recipe, name) for name in STAGE}
+    where = {"devices": recipe.trainer.devices, "nodes": recipe.trainer.nodes}
+    own["trainer"] = own["trainer"].model_copy(update=where)  # the same processes train both
     return Recipe(name=f"{recipe.name}-first", model=recipe.model, init=Init(weights=recipe.init.weights), **own)
 
 

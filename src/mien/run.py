@@ -14,6 +14,9 @@ from mien.hub import absent, local_folder
 from mien.recipe import Recipe, load_recipe
 from mien.table import read_faces_table, read_table
 
+_PROCESSES = {f"{stage}trainer.{key}" for stage in ("", "init.") for key in ("devices", "nodes")}
+"""Settings that may change when a run is taken up."""
+
 VERSIONED = (
     "mien",
     "torch",
@@ -159,7 +162,7 @@ class Run:
 
     def _check_same(self, recipe: Recipe) -> None:
         before, now = _flat(self.recipe.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
-        changed = [key for key in now | before if now.get(key) != before.get(key)]
+        changed = [key for key in now | before if now.get(key) != before.get(key) and key not in _PROCESSES]
         if changed:
             key = changed[0]
             raise MienError(

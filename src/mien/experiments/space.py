@@ -12,7 +12,7 @@ from mien.recipe import Recipe, RecipeError, load_recipe, read_yaml
 
 Scalar = bool | int | float | str | None
 
-FIXED = ("name", "data", "split", "augment.judged", "trainer.epochs", "trainer.devices")
+FIXED = ("name", "data", "split", "augment.judged", "trainer.epochs", "trainer.devices", "trainer.nodes")
 """What a search cannot vary: all trials learn from the same faces and are judged alike; epochs are its budget."""
 
 

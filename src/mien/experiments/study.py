@@ -25,7 +25,7 @@ FOLDED = ("folds", "subject_folds", "random_folds")
 """The split methods that have folds."""
 
 # Settings that say where and how a run is computed, and not what.
-_PLACE = ("name", "data.root", "data.cache", "init.data.root", "init.data.cache", "trainer.workers")
+_PLACE = ("name", "data.root", "data.cache", "init.data.root", "init.data.cache", "trainer.workers", "trainer.nodes")
 
 
 class StudyError(MienError):
@@ -292,11 +292,12 @@ def _resolve(
             recipe = load_recipe(recipe, _drawn_roots(recipe, faces))
     except MienError as error:
         raise StudyError(f"study {study.name!r}, {where}: {error}") from None
-    if recipe.trainer.devices != 1:
-        raise StudyError(
-            f"study {study.name!r}, {where}: trainer.devices is {recipe.trainer.devices!r}; valid in a study: 1, and "
-            "several runs at the same time by --jobs"
-        )
+    for key in ("devices", "nodes"):
+        if getattr(recipe.trainer, key) != 1:
+            raise StudyError(
+                f"study {study.name!r}, {where}: trainer.{key} is {getattr(recipe.trainer, key)!r}; valid in a study: "
+                "1, and several runs at the same time by --jobs"
+            )
     if fold is not None and recipe.split.method not in FOLDED:
         raise StudyError(
             f"study {study.name!r}, {where}: folds are given and split.method is {recipe.split.method!r}; "

@@ -16,33 +16,22 @@ from mien.atomic import atomic_path
 from mien.console import console
 from mien.errors import MienError
 from mien.table import write_table
+from mien.training.data import mixed_seed
 
 
-class RandomState(pl.Callback):
-    """Saves torch's random state with each checkpoint and restores it at the step that follows.
+class StepSeeds(pl.Callback):
+    """Lets the random numbers of a step (dropout) follow from the seed, the step and the process alone.
 
-    Lightning saves none, so dropout would differ after a resume.
+    So a run that is taken up goes on as it would have, also with another number of processes, whose dropout differs.
     """
 
-    def __init__(self) -> None:
-        self._saved: dict[str, Any] | None = None
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors only, so that the checkpoint can be read with `weights_only`."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps the state until the first step."""
-        self._saved = state_dict
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Restores it: what ran in between may have drawn numbers."""
-        if self._saved is not None:
-            torch.set_rng_state(self._saved["cpu"])
-            if self._saved["cuda"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(self._saved["cuda"])
-            self._saved = None
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Sets the seed."""
+        parts = (self._seed, trainer.global_step, trainer.global_rank)
+        torch.manual_seed(mixed_seed(*parts))
 
 
 class Resume(pl.Callback):
@@ -91,7 +80,7 @@ class Log(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the bar."""
         self._left = time.monotonic()
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and trainer.is_global_zero:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=console, transient=True)
             self._task = self._bar.add_task("training", total=int(trainer.estimated_stepping_batches))
@@ -111,14 +100,14 @@ class Log(pl.Callback):
     ) -> None:
         """Counts and shows."""
         now = time.monotonic()
-        count = len(batch["index"]) * trainer.world_size
+        count = outputs["images"] if outputs else 0
         self._epoch["images"] += count
-        self._epoch["loss"] += float(outputs["loss"]) * count if outputs else 0.0
+        self._epoch["loss"] += float(outputs["loss"]) * count if count else 0.0
         self._epoch["seconds"] += now - self._left
         self._left = now
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, description=self._state(trainer))
-        elif now - self._shown >= 15:
+        elif now - self._shown >= 15 and trainer.is_global_zero:
             self._shown = now
             print(f"{self._state(trainer)}, step {trainer.global_step}", flush=True)
 
@@ -197,6 +186,13 @@ class UnreadableBound(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Raises once the bound is passed."""
+        self._check(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Raises here for what several processes found together."""
+        self._check(pl_module)
+
+    def _check(self, pl_module: Any) -> None:
         if len(pl_module.unreadable) > self._bound:
             index, reason = next(iter(pl_module.unreadable.items()))
             raise MienError(

@@ -66,7 +66,7 @@ class FaceSamples(Dataset[dict[str, Any]]):
         index = torch.tensor([sample["index"] for sample in good], dtype=torch.long)
         images = torch.stack([sample["image"] for sample in good]) if good else torch.empty(0)
         mixed = {}
-        if self._mixing is not None and len(good) > 1:
+        if self._mixing is not None and good:
             with seeded(self._seed, good[0]["epoch"], good[0]["index"], len(self)):
                 images, mixed["partner"], mixed["share"] = mix(images, self._mixing)
         taught = {"taught": {task: answer[index] for task, answer in self._taught.items()}} if self._taught else {}
@@ -86,10 +86,14 @@ class FaceSamples(Dataset[dict[str, Any]]):
 def seeded(*parts: int) -> Iterator[None]:
     """Lets torch's generator start from a seed of these parts, and go on as before afterwards."""
     with torch.random.fork_rng(devices=[]):
-        seed = np.random.SeedSequence([part % 2**32 for part in parts]).generate_state(1)[0]
         # torch.manual_seed would take a tenth of a millisecond to look for accelerators.
-        torch.default_generator.manual_seed(int(seed))
+        torch.default_generator.manual_seed(mixed_seed(*parts))
         yield
+
+
+def mixed_seed(*parts: int) -> int:
+    """One seed that follows from several numbers."""
+    return int(np.random.SeedSequence([part % 2**32 for part in parts]).generate_state(1)[0])
 
 
 class Augmented:
@@ -112,9 +116,24 @@ class Augmented:
 
 
 class EpochSampler(Sampler[Key]):
-    """The keys of one epoch, in an order that depends on seed and epoch alone; `start` leaves out the first ones."""
+    """The keys of one epoch, in an order that depends on seed and epoch alone; `start` leaves out the first ones.
 
-    def __init__(self, indices: np.ndarray, shuffle: bool, seed: int, rank: int = 0, world: int = 1) -> None:
+    Of several processes each takes every so-manieth key, so that batches of the n-th part hold together what one
+    process would have in its batch.
+
+    Args:
+        indices: Of the faces.
+        shuffle: Another order in each epoch.
+        seed: Of the order.
+        rank: Which process this is,
+        world: of how many; all get as many keys, the last ones perhaps some of the first again.
+        whole: A size of batches, all processes together: what would make no whole one at the end is left out.
+    """
+
+    def __init__(
+        self, indices: np.ndarray, shuffle: bool, seed: int, rank: int = 0, world: int = 1, whole: int = 1
+    ) -> None:
+        self._count = len(indices) if len(indices) < whole else len(indices) // whole * whole
         self._indices = indices
         self._shuffle = shuffle
         self._seed = seed
@@ -127,13 +146,13 @@ class EpochSampler(Sampler[Key]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self._indices) // self._world)
+        return -(-self._count // self._world)
 
     def __iter__(self) -> Iterator[Key]:
         order = self._indices
         if self._shuffle:
             order = np.random.default_rng([self._seed % 2**32, self.epoch]).permutation(order)
-        order = np.resize(order, len(self) * self._world)  # every process gets as many
+        order = np.resize(order[: self._count], len(self) * self._world)
         mine = order[self._rank :: self._world][self.start :]
         return ((self.epoch, int(index)) for index in mine)
 
@@ -197,14 +216,14 @@ class FaceData(pl.LightningDataModule):
         training = split == "train"
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         workers = self._recipe.trainer.workers
+        whole = batch_size if training else 1
         return ResumableLoader(
             samples,
-            batch_size,
-            sampler=EpochSampler(indices, training, self._recipe.trainer.seed, rank, world),
+            batch_size // world,
+            sampler=EpochSampler(indices, training, self._recipe.trainer.seed, rank, world, whole),
             num_workers=workers,
             collate_fn=samples.collate,
             pin_memory=torch.cuda.is_available(),
-            drop_last=training and len(indices) // world > batch_size,
             persistent_workers=workers > 0,
             # Of its own, so that starting workers does not move torch's generator, which a resumed run restores.
             generator=torch.Generator(),

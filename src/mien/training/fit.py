@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -34,12 +33,13 @@ from mien.table import read_faces_table, read_table, write_table
 from mien.training.augment import make_augmentation
 from mien.training.backbones import WORDS, input_range
 from mien.training.calibrate import calibrate
-from mien.training.callbacks import AtomicCheckpoints, Log, RandomState, Resume, Tell, UnreadableBound
+from mien.training.callbacks import AtomicCheckpoints, Log, Resume, StepSeeds, Tell, UnreadableBound
 from mien.training.data import Augmented, FaceData
 from mien.training.export import export
 from mien.training.heads import column_classes, label_column
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
+from mien.training.processes import Processes
 from mien.training.teachers import open_teachers, teachers_answers
 
 
@@ -70,26 +70,41 @@ def train(
     root = _root(settings.data.root, "data.root")
     if settings.init.data is not None:
         _root(settings.init.data.root, "init.data.root")
-    resumed = run.begin(settings)
+    # Searches and studies name a folder of stages; they have processes of their own, each with other runs.
+    processes = Processes(settings.trainer, alone=stages is None)
+    resumed = processes.once(lambda: run.begin(settings))
     console.print(f"{'going on with' if resumed else 'run'} {run.folder}", highlight=False)
-    start = _first_stage(run, settings, stages)
-    faces = run.faces if resumed else prepare_faces(run, settings, root)
+    start = _first_stage(run, settings, stages, processes)
+    processes.once(lambda: _prepare(run, settings, root, start))
+    faces = run.faces
+    with processes.in_turn():  # machines may have caches of their own
+        pixels, unreadable = open_pixels(settings, faces, root)
+    if not processes.once(run.weights_file.exists):
+        with processes.in_turn():
+            answers = teachers_answers(run, settings, faces, root)
+        _fit(run, _starting(settings, start), faces, pixels, unreadable, processes, answers, on_epoch)
+    processes.once(lambda: _finish(run, settings, faces, pixels, judge))
+    return run
+
+
+def _prepare(run: Run, recipe: Recipe, root: Path, start: Run | None) -> None:
+    """Writes the faces and the lineage of a run where it has none yet."""
+    if not run.faces_file.exists():
+        prepare_faces(run, recipe, root)
     # Also of a run that is taken up: its first attempt may have ended at this very check.
     if "lineage" not in run.info:
-        run.note(lineage=_lineage(settings, start, faces))
-    pixels, unreadable = open_pixels(settings, faces, root)
-    if not run.weights_file.exists():
-        answers = teachers_answers(run, settings, faces, root)
-        if not _fit(run, _starting(settings, start), faces, pixels, unreadable, answers, on_epoch):
-            raise SystemExit(0)  # one of several processes; the first one does the rest
+        run.note(lineage=_lineage(recipe, start, run.faces))
+
+
+def _finish(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, judge: bool) -> None:
+    """What comes after training."""
     if judge:
-        seen = _as_judged(pixels, settings)
-        _export(run, settings, faces, seen)
+        seen = _as_judged(pixels, recipe)
+        _export(run, recipe, faces, seen)
         evaluate(run, pixels=seen)
     run.note(status="finished")
     run.resume_file.unlink(missing_ok=True)
     run.teachers_file.unlink(missing_ok=True)
-    return run
 
 
 def _root(root: str | None, key: str) -> Path:
@@ -100,19 +115,20 @@ def _root(root: str | None, key: str) -> Path:
 
 def stage_folder(stage: Recipe, stages: str | Path) -> Path:
     """Where among shared first stages the run of this recipe is."""
-    settings = json.dumps(stage.model_dump(mode="json", exclude={"name"}), sort_keys=True)
+    what = stage.model_dump(mode="json", exclude={"name": True, "trainer": {"nodes"}})
+    settings = json.dumps(what, sort_keys=True)
     key = hashlib.sha256(settings.encode()).hexdigest()[:10]
     return Path(stages) / f"{stage.data.source}-{stage.model.backbone}-{key}"
 
 
-def _first_stage(run: Run, recipe: Recipe, stages: str | Path | None) -> Run | None:
+def _first_stage(run: Run, recipe: Recipe, stages: str | Path | None, processes: Processes) -> Run | None:
     """The finished run of the recipe's first stage; trained now where it is not there yet."""
     stage = first_stage(recipe)
     if stage is None:
         return None
     folder = run.folder / "first" if stages is None else stage_folder(stage, stages)
     first = Run(folder)
-    return first if first.finished else train(stage, out=folder)
+    return first if processes.once(lambda: first.finished) else train(stage, out=folder)
 
 
 def _starting(recipe: Recipe, start: Run | None) -> Recipe:
@@ -241,10 +257,11 @@ def _fit(
     faces: pd.DataFrame,
     pixels: Pixels,
     unreadable: dict[int, str],
+    processes: Processes,
     taught: dict[str, Tensor] | None = None,
     on_epoch: Callable[[dict[str, float]], object] | None = None,
-) -> bool:
-    """Trains, and writes weights and log; returns whether this is the process that does so."""
+) -> None:
+    """Trains; the first process writes weights and log."""
     keep_freed_memory()
     # Deterministic algorithms alone are wanted; filling each new tensor as well costs some percent on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -257,7 +274,9 @@ def _fit(
         head.fit(learning)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     frozen = sum(parameter.numel() for parameter in net.parameters() if not parameter.requires_grad)
-    run.note(parameters=parameters, parameters_frozen=frozen, input=input_range(recipe.model))
+    if processes.rank == 0:
+        run.note(parameters=parameters, parameters_frozen=frozen, input=input_range(recipe.model))
+    resume = processes.once(run.resume_file.exists)
     targets = {task: head.target(faces) for task, head in net.heads.items()}
     module = FaceTraining(net, recipe)
     module.unreadable.update(unreadable)
@@ -266,18 +285,18 @@ def _fit(
     begin = time.monotonic()
     with warnings.catch_warnings():
         # Lightning's advice on workers and logging intervals is for its own users, not ours.
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
-        resume = run.resume_file if run.resume_file.exists() else None
         data = FaceData(usable, pixels, targets, recipe, taught)
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+            trainer.fit(module, datamodule=data, ckpt_path=run.resume_file if resume else None, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of an interruption
             raise KeyboardInterrupt from stop
-    if not trainer.is_global_zero:
-        return False
+    if processes.rank > 0:
+        return
     run.note(
         device=str(trainer.strategy.root_device),
+        processes=processes.count,
         epochs=len(run.log),
         images_trained=int(run.log["images"].sum()),
         seconds_training=round(float(run.log["seconds"].sum()), 1),
@@ -288,7 +307,6 @@ def _fit(
     _write_weights(run, net.cpu(), faces, module.unreadable)
     if best.best_model_path:
         Path(best.best_model_path).unlink(missing_ok=True)
-    return True
 
 
 def _best(run: Run) -> ModelCheckpoint:
@@ -321,7 +339,7 @@ def _trainer(
 ) -> pl.Trainer:
     settings = recipe.trainer
     log = Log(run.log_file)
-    callbacks: list[pl.Callback] = [RandomState(), log, UnreadableBound(bound), best]
+    callbacks: list[pl.Callback] = [StepSeeds(settings.seed), log, UnreadableBound(bound), best]
     if settings.averaging:
         callbacks.append(EMAWeightAveraging(decay=settings.averaging))
     if settings.patience:
@@ -329,11 +347,11 @@ def _trainer(
     callbacks.append(Resume(run.resume_file, settings.checkpoint_every))
     if on_epoch is not None:
         callbacks.append(Tell(log, on_epoch))
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return pl.Trainer(
         max_epochs=settings.epochs,
         precision=settings.precision,  # type: ignore[arg-type]  # our words are among Lightning's
         devices=settings.devices,
+        num_nodes=settings.nodes,
         gradient_clip_val=recipe.optim.clip or None,
         callbacks=callbacks,
         plugins=[AtomicCheckpoints()],

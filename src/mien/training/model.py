@@ -1,18 +1,27 @@
 """The network (uint8 pixels in, logits out) and what Lightning needs to train it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from mien.labels import AGE_GROUPS
 from mien.recipe import Optim, Recipe
 from mien.training.backbones import count_features, freeze, load_heads, make_backbone, normalization
 from mien.training.heads import Head, make_heads, mlp
+
+Rows = dict[str, Any]
+"""Of some faces, what the losses need: `index` (n,), by task `logits` (n, units) and `targets` (n,); where there are
+teachers `taught` (n, units);
+where images are mixed `partners`, the other labels (n,), and `own`, their own share (n,).
+"""
 
 
 class FaceNet(nn.Module):
@@ -92,29 +101,37 @@ class FaceTraining(pl.LightningModule):
         learnt = self._weights if recipe.tasks.weighting == "uncertainty" else ()
         # Logarithms of the tasks' variances; beside the network, whose weights are what is kept.
         self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in learnt})
-        self._validation: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        self._validation: list[Rows] = []
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor | None:
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, Any] | None:
         """The weighted sum of the tasks' masked losses, and the penalty of large weights."""
-        self.unreadable.update(dict(batch["unreadable"]))
-        if not len(batch["images"]):
+        rows = self._rows(batch)
+        if rows is None:
             return None
-        loss = self._learning_loss(self._losses(self.net(batch["images"]), batch))
-        self.log("train_loss", loss.detach(), on_step=True, on_epoch=False, batch_size=len(batch["images"]))
-        return loss
+        # A label's weight in a batch follows from how many others are labelled, so no mean of the processes' losses
+        # would be the batch's. Each computes the loss of the whole; DDP's mean of their gradients is its gradient.
+        rows = gathered(rows, self.all_gather) if self.trainer.world_size > 1 else rows
+        loss = self._learning_loss(self._losses(rows))
+        self.log("train_loss", loss.detach(), on_step=True, on_epoch=False, batch_size=len(rows["index"]))
+        return {"loss": loss, "images": len(rows["index"])}
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """Keeps logits and targets: the validation loss is that of the whole table, not a mean over batches."""
-        self.unreadable.update(dict(batch["unreadable"]))
-        if len(batch["images"]):
-            self._validation.append((self.net(batch["images"]), batch["targets"]))
+        rows = self._rows(batch)
+        if rows is not None:
+            self._validation.append(gathered(rows, self.all_gather) if self.trainer.world_size > 1 else rows)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the loss of each task over the validation part, and their weighted sum."""
-        logits = {task: torch.cat([step[0][task] for step in self._validation]) for task in self._weights}
-        targets = {task: torch.cat([step[1][task] for step in self._validation]) for task in self._weights}
+        self._share_unreadable()
+        index = torch.cat([rows["index"] for rows in self._validation])
+        once = first_places(index)  # processes that share no even number of faces have some twice
+        logits, targets = (
+            {task: torch.cat([rows[what][task] for rows in self._validation])[once] for task in self._weights}
+            for what in ("logits", "targets")
+        )
         self._validation.clear()
-        losses = self._losses(logits, {"targets": targets})
+        losses = self._losses({"logits": logits, "targets": targets})
         # With the recipe's weights also where others are learnt: a loss whose scale moves could not choose an epoch.
         total = torch.stack([self._weights[task] * loss for task, loss in losses.items()]).sum()
         self.log("val_loss", total, sync_dist=True)
@@ -122,18 +139,40 @@ class FaceTraining(pl.LightningModule):
         self.log_dict({f"val_loss_{task}": loss for task, loss in losses.items()}, sync_dist=True)
         self.log_dict(_quick_scores(self.net.decode(logits), targets), sync_dist=True)
 
-    def _losses(self, logits: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _rows(self, batch: Mapping[str, Any]) -> Rows | None:
+        """What the losses of a batch need, a row a face: logits and labels; None where nothing could be read."""
+        self.unreadable.update(dict(batch["unreadable"]))
+        images, count = batch["images"], len(batch["index"])
+        alone = self.trainer.world_size == 1
+        if not count:
+            if alone:
+                return None
+            # The others wait for this process's part of each gradient: here that of a blank image which has no rows.
+            size = self.recipe.model.image_size
+            images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=self.device)
+        logits = {task: values[:count] for task, values in self.net(images).items()}
+        rows = {name: batch[name] for name in ("index", "targets", "taught") if name in batch} | {"logits": logits}
+        if "partner" in batch:
+            rows["partners"] = {task: target[batch["partner"]] for task, target in batch["targets"].items()}
+            rows["own"] = torch.full_like(batch["partner"], 1, dtype=torch.float) * batch["share"]
+        return rows if alone else _padded(rows, count + len(batch["unreadable"]))
+
+    def _share_unreadable(self) -> None:
+        if self.trainer.world_size > 1:
+            known: list[dict[int, str]] = [{}] * self.trainer.world_size
+            torch.distributed.all_gather_object(known, self.unreadable)
+            for part in known:
+                self.unreadable.update(part)
+
+    def _losses(self, rows: Rows) -> dict[str, Tensor]:
         """Each task's loss; of mixed images, that of both labels, weighed by their shares."""
-        targets = batch["targets"]
-        if "partner" not in batch:
+        logits, targets = rows["logits"], rows["targets"]
+        if "own" not in rows:
             losses = {task: head.loss(logits[task], targets[task]) for task, head in self.net.heads.items()}
-            return losses | self._taught_losses(logits, losses, batch.get("taught", {}))
-        own = torch.full_like(batch["partner"], 1, dtype=torch.float) * batch["share"]
-        weight = torch.cat([own, 1 - own])
+            return losses | self._taught_losses(logits, losses, rows.get("taught", {}))
+        weight = torch.cat([rows["own"], 1 - rows["own"]])
         return {
-            task: head.loss(
-                torch.cat([logits[task]] * 2), torch.cat([targets[task], targets[task][batch["partner"]]]), weight
-            )
+            task: head.loss(torch.cat([logits[task]] * 2), torch.cat([targets[task], rows["partners"][task]]), weight)
             for task, head in self.net.heads.items()
         }
 
@@ -180,6 +219,33 @@ class FaceTraining(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
         }
+
+
+def _padded(rows: Rows, size: int) -> Rows:
+    """The same with as many rows in each process; those that are no face have the index -1."""
+    more = size - len(rows["index"])
+    padded = apply_to_collection(rows, Tensor, lambda part: functional.pad(part, (0, 0) * (part.ndim - 1) + (0, more)))
+    padded["index"][size - more :] = -1
+    return padded
+
+
+def gathered(rows: Rows, gather: Callable[..., Any]) -> Rows:
+    """The rows of all processes in the order of one process's batch, each face once; gradients go back to all.
+
+    Args:
+        rows: Tensors (n, ...), of as many faces in each process; an index of -1 marks what is none.
+        gather: Lightning's `all_gather`.
+    """
+    # Each process has every so-manieth face of the batch.
+    every = apply_to_collection(gather(rows, sync_grads=True), Tensor, lambda part: part.transpose(0, 1).flatten(0, 1))
+    once = first_places(every["index"])
+    return apply_to_collection(every, Tensor, lambda part: part[once])
+
+
+def first_places(index: Tensor) -> Tensor:
+    """Where each face's index comes first, in order; -1 is none."""
+    values, places = np.unique(index.cpu().numpy(), return_index=True)
+    return torch.from_numpy(np.sort(places[values >= 0])).to(index.device)
 
 
 def make_optimizer(net: FaceNet, settings: Optim) -> torch.optim.Optimizer:

@@ -268,11 +268,12 @@ def _check(search: Search, total: int) -> None:
             f"the space varies {', '.join(moving)}, which changes what val_loss measures, so that trials could not be "
             f"compared by it; valid: another metric ({scores}), or a space without it"
         )
-    if search.recipe.trainer.devices != 1:
-        raise MienError(
-            f"trainer.devices is {search.recipe.trainer.devices!r}; valid for a search: 1 (several processes may work "
-            "on one storage)"
-        )
+    for key in ("devices", "nodes"):
+        if getattr(search.recipe.trainer, key) != 1:
+            raise MienError(
+                f"trainer.{key} is {getattr(search.recipe.trainer, key)!r}; valid for a search: 1 (several processes "
+                "may work on one storage)"
+            )
 
 
 def _check_open(search: Search, study: optuna.Study, total: int) -> None:
