@@ -198,6 +198,30 @@ def test_a_damaged_frame_in_the_midst_is_left_out_and_said(tmp_path):
     assert said == "damaged" and 12 < count < 20
 
 
+@pytest.mark.parametrize(("ending", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("ts", "libx264")])
+def test_wrong_bytes_anywhere_end_in_a_reason(tmp_path, ending, codec):
+    random = np.random.default_rng(0)
+    path = write(tmp_path / f"whole.{ending}", [grey(40 + 8 * n) for n in range(20)], codec=codec)
+    content = path.read_bytes()
+    for _ in range(60):
+        wrong = bytearray(content)
+        for place_ in random.integers(0, len(wrong), 5):
+            wrong[place_ : place_ + 4] = random.bytes(4)
+        path.write_bytes(wrong)
+        count, said = outcome(path)
+        assert count <= 60 and said in {
+            "whole",
+            "truncated",
+            "damaged",
+            "not a video",
+            "no video",
+            "unreadable",
+            "unsupported",
+            "too small",
+            "too large",
+        }
+
+
 def make_sound(path):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000)

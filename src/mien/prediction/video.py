@@ -3,13 +3,14 @@
 A frame comes upright (as the file's note on rotation says), in square pixels, with its own time, whatever the rate.
 """
 
+import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -129,7 +130,7 @@ _ENCODERS = (("libx264", {"preset": "veryfast"}), ("mpeg4", {"qscale": "4"}))
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[Any, Any, BinaryIO]]:
+def _opened(path: str | Path) -> Iterator[tuple[Any, Any, io.FileIO]]:
     """The container, and its first stream of moving pictures, whose size has been checked."""
     av = load_av()
     file_size(path)
@@ -138,10 +139,10 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, Any, BinaryIO]]:
         file.seek(0)
         try:
             container = av.open(file, options={"format_whitelist": _FORMATS}, metadata_errors="replace")
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OSError) as error:
             if begin[4:] == b"ftyp":  # an MP4 file, whose index often stands at its end
                 raise ImageError("truncated", f"{path}: its index is missing") from error
-            raise ImageError("not a video", f"{path}: {error.strerror}") from error
+            raise ImageError("not a video", f"{path}: {error}") from error
         with container:
             cover = av.stream.Disposition.attached_pic
             moving = [stream for stream in container.streams.video if not stream.disposition & cover]
@@ -154,14 +155,24 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, Any, BinaryIO]]:
             yield container, moving[0], file
 
 
-def _readable(path: str | Path) -> BinaryIO:
+class _File(io.FileIO):
+    """Any name, and nothing but this file; libav is told of a place that there is not by a number, as it expects."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (OSError, OverflowError):
+            return -1
+
+
+def _readable(path: str | Path) -> _File:
     try:
-        return Path(path).open("rb")
+        return _File(path)
     except OSError as error:
         raise ImageError("unreadable", f"{path}: {error}") from error
 
 
-def _decoded(container: Any, stream: Any, file: BinaryIO, name: str) -> Iterator[tuple[Any, float]]:
+def _decoded(container: Any, stream: Any, file: io.FileIO, name: str) -> Iterator[tuple[Any, float]]:
     """Frames as libav gives them, and the share of the file that has been read."""
     from av import FFmpegError
 
@@ -198,14 +209,16 @@ def _packets(container: Any) -> Iterator[Any]:
 
     try:
         yield from container.demux()
-    except FFmpegError:
+    except (FFmpegError, OSError):
         yield None
+    except IndexError:  # at the end PyAV stumbles over a stream that appeared late; those before are whole
+        return
 
 
 class _End:
     """Where the packets end, and whether that is where the file should end."""
 
-    def __init__(self, container: Any, file: BinaryIO) -> None:
+    def __init__(self, container: Any, file: io.FileIO) -> None:
         self._container, self._file = container, file
         self._start = (container.start_time or 0) / 1e6
         self._last: Any = None
