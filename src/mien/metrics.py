@@ -174,17 +174,17 @@ def calibration_error(certainty: ArrayLike, correct: ArrayLike, weight: np.ndarr
 
 def mean_absolute_error(truth: ArrayLike, age: ArrayLike, weight: np.ndarray | None = None) -> Any:
     """The mean absolute error in years."""
-    return _mean_ratio(_total(_pair(np.abs(_error(truth, age))), weight))
+    return _mean_ratio(_total(pair(np.abs(_error(truth, age))), weight))
 
 
 def mean_error(truth: ArrayLike, age: ArrayLike, weight: np.ndarray | None = None) -> Any:
     """The mean error in years; positive where ages are overestimated."""
-    return _mean_ratio(_total(_pair(_error(truth, age)), weight))
+    return _mean_ratio(_total(pair(_error(truth, age)), weight))
 
 
 def cumulative_score(truth: ArrayLike, age: ArrayLike, weight: np.ndarray | None = None, years: float = 5.0) -> Any:
     """The share of ages that are off by at most `years`; a missing answer is wrong."""
-    return _mean_ratio(_total(_pair(np.abs(_error(truth, age)) <= years), weight))
+    return _mean_ratio(_total(pair(np.abs(_error(truth, age)) <= years), weight))
 
 
 def interval_coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike, weight: np.ndarray | None = None) -> Any:
@@ -196,13 +196,14 @@ def interval_coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike, weight:
 # metric of them. Parts come in pairs (numerator, denominator), except those of the calibration error.
 
 
-def _pair(outcome: ArrayLike) -> np.ndarray:
+def pair(outcome: ArrayLike) -> np.ndarray:
+    """The parts of a mean: the outcome of each face and 1, (n, 2)."""
     outcome = np.asarray(outcome, dtype=float)
     return np.column_stack([outcome, np.ones(len(outcome))])
 
 
 def _hits(truth: ArrayLike, answer: ArrayLike) -> np.ndarray:
-    return _pair(np.asarray(truth, dtype=object) == np.asarray(answer, dtype=object))
+    return pair(np.asarray(truth, dtype=object) == np.asarray(answer, dtype=object))
 
 
 def _hits_by_class(truth: ArrayLike, answer: ArrayLike) -> np.ndarray:
@@ -231,7 +232,7 @@ def _auc_parts(truth: ArrayLike, p: ArrayLike) -> np.ndarray:
     female = np.asarray(truth, dtype=object) == "female"
     placed = _placements(female, np.asarray(p, dtype=float), np.ones(len(female)))
     area = placed[female].mean() if female.any() else np.nan
-    parts = _pair(2 * placed - area)
+    parts = pair(2 * placed - area)
     return np.hstack([parts * female[:, None], parts * ~female[:, None]])
 
 
@@ -241,7 +242,7 @@ def _group_codes(groups: ArrayLike) -> np.ndarray:
 
 def _neighbours(truth: ArrayLike, answer: ArrayLike) -> np.ndarray:
     true, said = _group_codes(truth), _group_codes(answer)
-    return _pair((np.abs(true - said) <= 1) & (said >= 0))
+    return pair((np.abs(true - said) <= 1) & (said >= 0))
 
 
 def _calibration_parts(certainty: ArrayLike, correct: ArrayLike) -> np.ndarray:
@@ -263,7 +264,7 @@ def _error(truth: ArrayLike, age: ArrayLike) -> np.ndarray:
 
 def _inside(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray:
     years = np.asarray(truth, dtype=float)
-    return _pair((np.asarray(low, dtype=float) <= years) & (years <= np.asarray(high, dtype=float)))
+    return pair((np.asarray(low, dtype=float) <= years) & (years <= np.asarray(high, dtype=float)))
 
 
 def _gender_certainty(truth: ArrayLike, gender: ArrayLike, p_female: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -341,13 +342,13 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "coverage": Metric("face", ("status",), lambda face, status: _pair(status == "ok"), "share", has_baseline=False),
+    "coverage": Metric("face", ("status",), lambda face, status: pair(status == "ok"), "share", has_baseline=False),
     "gender_accuracy": Metric("true_gender", ("gender",), _hits, "share"),
     "gender_balanced_accuracy": Metric("true_gender", ("gender",), _hits_by_class, "share"),
     "gender_false_male": Metric(
         "true_gender",
         ("gender",),
-        lambda truth, gender: _pair(gender == "male"),
+        lambda truth, gender: pair(gender == "male"),
         "share",
         better="lower",
         has_baseline=False,
@@ -356,7 +357,7 @@ METRICS: dict[str, Metric] = {
     "gender_false_female": Metric(
         "true_gender",
         ("gender",),
-        lambda truth, gender: _pair(gender == "female"),
+        lambda truth, gender: pair(gender == "female"),
         "share",
         better="lower",
         has_baseline=False,
@@ -375,7 +376,7 @@ METRICS: dict[str, Metric] = {
     "gender_unsure": Metric(
         "face",
         ("gender",),
-        lambda face, gender: _pair(gender == UNSURE),
+        lambda face, gender: pair(gender == UNSURE),
         "share",
         better="lower",
         missing_is_wrong=False,
@@ -395,16 +396,16 @@ METRICS: dict[str, Metric] = {
     "age_mae": Metric(
         "true_age",
         ("age",),
-        lambda truth, age: _pair(np.abs(_error(truth, age))),
+        lambda truth, age: pair(np.abs(_error(truth, age))),
         "error",
         better="lower",
         missing_is_wrong=False,
     ),
-    "age_cs5": Metric("true_age", ("age",), lambda truth, age: _pair(np.abs(_error(truth, age)) <= 5), "share"),
+    "age_cs5": Metric("true_age", ("age",), lambda truth, age: pair(np.abs(_error(truth, age)) <= 5), "share"),
     "age_bias": Metric(
         "true_age",
         ("age",),
-        lambda truth, age: _pair(_error(truth, age)),
+        lambda truth, age: pair(_error(truth, age)),
         "signed",
         better=None,
         missing_is_wrong=False,
@@ -470,7 +471,7 @@ def score(
         MienError: Columns that `join` makes are absent, a face occurs twice, or n_boot is below 2.
     """
     rows = in_order(joined, subject, n_boot)
-    names = [name for name, metric in METRICS.items() if _applies(metric, rows)]
+    names = [name for name, metric in METRICS.items() if applies(metric, rows)]
     if "gender_unsure" in names and not (rows["gender"] == UNSURE).any():
         names.remove("gender_unsure")
     constant = {} if train_faces is None else _constant_answers(train_faces)
@@ -599,7 +600,8 @@ def _means(spec: Metric, sides: Sequence[Sequence[pd.DataFrame]], n_boot: int, s
     return means
 
 
-def _applies(metric: Metric, rows: pd.DataFrame) -> bool:
+def applies(metric: Metric, rows: pd.DataFrame) -> bool:
+    """Whether the joined table has what a metric needs, and a label for some face."""
     return {metric.truth, *metric.answers} <= set(rows.columns) and bool(rows[metric.truth].notna().any())
 
 

@@ -1,11 +1,14 @@
 """`mien audit`: thin verbs, each of which imports what it needs when it is called."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mien.errors import MienError
+
+if TYPE_CHECKING:
+    from mien.audit.schema import LimitVerdict
 
 audit_app = typer.Typer(
     name="audit",
@@ -27,16 +30,55 @@ def model(
         list[str] | None, typer.Option(metavar="THEIRS=OURS", help="Their column and mien's; repeatable.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Names and values of deepface or insightface.")] = None,
-    by: Annotated[str, typer.Option(help="Columns that make groups.")] = "gender,age_group,race",
+    by: Annotated[
+        str | None, typer.Option(help="Columns that make groups; default: gender, age_group and race, where there.")
+    ] = None,
+    limits: Annotated[Path | None, typer.Option(help="YAML of what must hold, for a pass or fail.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Predictions of another model, to compare.")] = None,
+    against_preset: Annotated[str | None, typer.Option(help="The other's preset.")] = None,
+    child_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of children who may be taken for adults, for the thresholds.")
+    ] = 0.05,
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.json and the tables.")] = Path("audit"),
 ) -> None:
-    """Say for whom a model fails: this one or any other, by its predictions and the truth."""
-    from mien.audit.model import audit_model
+    """Say for whom a model fails: this one or any other, by its predictions and the truth.
+
+    Exit status: 0 without limits or where all hold, 3 where one fails.
+    """
+    from mien.audit.limits import read_limits
+    from mien.audit.model import Settings, audit_model
+    from mien.console import console
+    from mien.reports.audit_model import check_out
     from mien.table import read_faces_table
 
-    columns = [column.strip() for column in by.split(",") if column.strip()]
-    audit_model(list(predictions), read_faces_table(faces), columns, out, map=pairs(map), preset=preset)
-    print(f"report: {out / 'report.json'}")
+    check_out(out)
+    settings = Settings(read_limits(limits) if limits else None, child_rate)
+    report = audit_model(
+        list(predictions),
+        read_faces_table(faces),
+        None if by is None else [column.strip() for column in by.split(",") if column.strip()],
+        out,
+        map=pairs(map),
+        preset=preset,
+        against=against,
+        against_preset=against_preset,
+        settings=settings,
+    )
+    console.print(report.summary, highlight=False, soft_wrap=True, markup=False)
+    for one in report.limits:
+        console.print(in_words(one), highlight=False, soft_wrap=True, markup=False)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
+    if report.passed is False:
+        raise typer.Exit(3)
+
+
+def in_words(one: "LimitVerdict") -> str:
+    """A verdict in a line."""
+    found = "nothing" if one.found.value is None else f"{one.found.value:.3f}"
+    missed = f", missed by {one.beyond:.3f}" if not one.passed and one.beyond is not None else ""
+    told = "" if one.sure else "; the data does not suffice to tell"
+    result = "pass" if one.passed else "FAIL"
+    return f"{result}: {one.limit} {one.direction} {one.allowed:g}: {found} ({one.where}){missed}{told}"
 
 
 def pairs(items: list[str] | None) -> dict[str, str]:
