@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from mien.errors import MienError
+
 
 class Lock:
     """A file that one process at a time holds; as a context manager it waits until it is free.
@@ -27,6 +29,12 @@ class Lock:
         except BlockingIOError:
             os.close(handle)
             return False
+        except OSError as error:
+            os.close(handle)
+            raise MienError(
+                f"file {str(self._file)!r} cannot be locked ({error.strerror}): its file system keeps no locks between "
+                "processes; valid: a local one, NFS, or Lustre mounted with the option flock"
+            ) from error
         except BaseException:
             os.close(handle)
             raise

@@ -33,7 +33,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mien.atomic import atomic_path
 from mien.console import console, show
 from mien.datasets import data_root
-from mien.errors import MienError, choices
+from mien.errors import MienError, MissingExtra, choices
 from mien.experiments.hyperband import STATES, best_trial, brackets, make_ledger
 from mien.experiments.space import Scalar, Space, is_whole, read_space
 from mien.experiments.space import changes as as_changes
@@ -310,9 +310,16 @@ def _reaching(search: Search, what: str = "cannot be reached") -> Iterator[None]
 def _open_storage(search: Search) -> BaseStorage:
     if search.storage is None:
         return JournalStorage(JournalFileBackend(str(search.out / "search.log")))
-    # Several processes write to one file of SQLite in turn.
-    waiting = {"connect_args": {"timeout": 60}} if search.storage.startswith("sqlite") else {}
-    return RDBStorage(search.storage, engine_kwargs=waiting)
+    if search.storage.startswith("sqlite"):
+        # Several processes write to one file in turn.
+        return RDBStorage(search.storage, engine_kwargs={"connect_args": {"timeout": 60}})
+    try:
+        # Trials are long: a server may have closed a connection, or begun anew, since it was last used.
+        return RDBStorage(search.storage, engine_kwargs={"pool_pre_ping": True})
+    except ModuleNotFoundError as error:
+        if error.name == "psycopg":
+            raise MissingExtra("a search in PostgreSQL", "cluster") from None
+        raise
 
 
 def _begin(search: Search) -> optuna.Study:
@@ -361,7 +368,8 @@ def _open_study(search: Search, folder: str | None) -> optuna.Study:
     if study.user_attrs.get("folder", folder) != folder:
         raise StorageError(
             f"storage {search.storage_name!r} holds this search of another folder, whose trials are not in "
-            f"{str(search.out)!r}; give that --out, another --storage or another --seed"
+            f"{str(search.out)!r}; give that --out (on several machines: one folder that all share), another "
+            "--storage or another --seed"
         )
     return study
 
