@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
@@ -55,6 +55,10 @@ def test_two_faces_that_cross_while_one_hides_the_other_keep_their_numbers():
     assert follow(looks) == [[0, 1]] * 5 + [[0]] * 2 + [[0, 1]] * 5
 
 
+def test_looks_far_apart_follow_a_face_that_moves_to_and_fro():
+    assert follow([[box(60 * (n % 2))] for n in range(8)], every=5, gap=10) == [[0]] * 8
+
+
 def test_a_face_that_comes_back_soon_is_the_same_track_and_later_another():
     there, away = [box(300)], []
     assert follow([there] * 3 + [away] * 3 + [there]) == [[0]] * 3 + [[]] * 3 + [[0]]
@@ -83,6 +87,7 @@ any_box = st.tuples(numbers, numbers, st.integers(8, 400).map(float), st.integer
 any_looks = st.lists(st.lists(any_box, max_size=5), max_size=8)
 
 
+@settings(max_examples=50, deadline=None)
 @given(any_looks)
 def test_numbers_are_given_in_order_and_once_a_look(looks):
     found = follow(looks)
@@ -92,12 +97,14 @@ def test_numbers_are_given_in_order_and_once_a_look(looks):
     assert firsts == list(range(len(firsts)))
 
 
+@settings(max_examples=50, deadline=None)
 @given(any_looks, st.sampled_from([0.25, 0.5, 2.0, 8.0]))
 def test_the_size_of_the_picture_does_not_matter(looks, scale):
     larger = [[tuple(scale * edge for edge in one) for one in boxes] for boxes in looks]
     assert follow(larger) == follow(looks)
 
 
+@settings(max_examples=50, deadline=None)
 @given(any_looks, st.integers(0, 7))
 def test_a_cut_starts_anew(looks, place):
     before, after = looks[:place], looks[place:]
@@ -106,6 +113,7 @@ def test_a_cut_starts_anew(looks, place):
     assert [[number - offset for number in row] for row in found] == follow(after)
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.integers(1, 5),
     st.lists(st.tuples(st.floats(-40, 40), st.floats(-40, 40)), min_size=5, max_size=5),

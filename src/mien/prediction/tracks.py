@@ -17,6 +17,7 @@ GAP = 2.0
 OVERLAP = 0.2
 """Boxes of one track agree at least so much: a face that moved by 4/3 of its side, or is 2.2 times as large."""
 
+_KEEPS_MOVING = 1.0  # seconds for which a face that is not seen is expected to move on
 _SETTLING = 0.5  # seconds over which a track's velocity is averaged, since boxes jitter
 
 
@@ -30,7 +31,7 @@ class _Track:
 
     def expected(self, time: float) -> Box:
         x, y, w, h = self.box
-        past = time - self.time
+        past = min(time - self.time, _KEEPS_MOVING)
         return x + self.right * past, y + self.down * past, w, h
 
     def move(self, time: float, box: Box) -> None:
