@@ -9,7 +9,7 @@ from skimage.transform import rotate
 
 from mien import images, metrics, read_faces
 from mien.errors import MienError
-from mien.robustness import AS_IT_IS, CONDITIONS, face_pixels, likelier, predictions, scores
+from mien.robustness import AS_IT_IS, CONDITIONS, LEVELS, covered, dark, face_pixels, likelier, predictions, scores
 
 
 @pytest.fixture
@@ -200,3 +200,27 @@ def test_nothing_to_score_is_an_error(plain_faces):
         scores(Brightness(), faces.head(0), root)
     with pytest.raises(MienError, match="no face has a label of what the model predicts"):
         scores(Brightness(), faces[["face", "path"]].pipe(metrics.check_faces), root, {})
+
+
+ALL_LEVELS = [(kind, level) for kind, levels in LEVELS.items() for level in levels]
+
+
+@pytest.mark.parametrize(("kind", "level"), ALL_LEVELS)
+def test_every_level_gives_a_picture_that_a_network_can_take(kind, level, face):
+    before = face.copy()
+    worse = LEVELS[kind][level](face)
+    assert worse.dtype == np.uint8 and worse.ndim == 3 and not np.array_equal(worse, face)
+    assert np.array_equal(face, before)
+
+
+@pytest.mark.parametrize("kind", ["blur", "JPEG", "darkness", "eyes covered", "mouth covered"])
+def test_levels_go_from_mild_to_hard(kind, face):
+    lost = [np.abs(change(face).astype(float) - face).mean() for change in LEVELS[kind].values()]
+    assert lost == sorted(lost)
+
+
+def test_covered_and_dark_by_hand(face):
+    hidden = covered(face, 0.25, 0.5)
+    assert np.array_equal(hidden[:50], face[:50]) and np.array_equal(hidden[100:], face[100:])
+    assert (hidden[50:100] == face.mean(axis=(0, 1)).astype(np.uint8)).all()
+    assert np.array_equal(dark(face, 10), face // 10)

@@ -77,9 +77,17 @@ def grey(face: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(face).convert("L").convert("RGB"))
 
 
-def dark(face: np.ndarray) -> np.ndarray:
-    """The face with a third of each pixel's value."""
-    return face // 3
+def dark(face: np.ndarray, parts: int = 3) -> np.ndarray:
+    """The face with one of so many parts of each pixel's value: a third."""
+    return face // parts
+
+
+def covered(face: np.ndarray, top: float, bottom: float) -> np.ndarray:
+    """The face with a bar in its mean colour from side to side, between two shares of its height."""
+    hidden = face.copy()
+    height = len(face)
+    hidden[round(top * height) : round(bottom * height)] = face.mean(axis=(0, 1)).astype(np.uint8)
+    return hidden
 
 
 CONDITIONS: dict[str, Condition] = {
@@ -102,6 +110,33 @@ CONDITIONS: dict[str, Condition] = {
 
 A crop of 80% shows the middle 80% of the face's side, one of 120% the whole with repeated edges around it; the face
 itself moves in the direction that a shift names.
+"""
+
+
+LEVELS: dict[str, dict[str, Condition]] = {
+    "face size": {f"{side} pixels": partial(reduced, side=side) for side in (64, 48, 32, 24)},
+    # The first four of ImageNet-C's five strengths, of 224 pixels.
+    "blur": {
+        f"sigma {share:.1%} of the side": partial(blurred, share=share)
+        for share in (1 / 224, 2 / 224, 3 / 224, 4 / 224)
+    },
+    "JPEG": {f"quality {quality}": partial(jpeg, quality=quality) for quality in (50, 20, 10, 5)},
+    "darkness": {f"1/{parts} of each pixel": partial(dark, parts=parts) for parts in (2, 3, 6, 10)},
+    "eyes covered": {
+        "8% of the height": partial(covered, top=0.24, bottom=0.32),
+        "20% of the height": partial(covered, top=0.18, bottom=0.38),
+    },
+    "mouth covered": {
+        "10% of the height": partial(covered, top=0.64, bottom=0.74),
+        "24% of the height": partial(covered, top=0.58, bottom=0.82),
+    },
+    "crop shift": {f"{percent}% to the side": partial(window, right=percent / 100) for percent in (5, 10, 20)},
+    "rotation": {f"{degrees} degrees": partial(rotated, degrees=degrees) for degrees in (10, 20, 30, 45)},
+}
+"""What makes faces worse, and its levels from mild to hard.
+
+Eyes and mouth are where the mean face of UTKFace has them; in crops with more or less around the face the bars hide
+what lies there.
 """
 
 

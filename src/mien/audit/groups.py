@@ -215,12 +215,15 @@ class Gap(NamedTuple):
 
 
 def ranked(table: Table, columns: Sequence[str] | None = None) -> dict[Group, Estimate]:
-    """The groups that may be called the worst: those of at least `FEWEST` subjects, of one grouping or of all."""
+    """The groups that may be called the worst: those of at least `FEWEST` subjects, of one grouping or of all.
+
+    A number without an interval, as an error that is 0 for every face, is not ranked.
+    """
     return {
         group: one
         for group, one in table.items()
         if one.subjects >= FEWEST
-        and np.isfinite(one.value)
+        and np.isfinite(one.interval()).all()
         and group.columns
         and (columns is None or group.columns == tuple(columns))
     }
@@ -332,3 +335,14 @@ def _errors(estimates: Sequence[Estimate]) -> np.ndarray:
 def _critical(most: np.ndarray) -> float:
     """The quantile of the largest deviation that leaves `SIDE` beyond it, and not less than that of one group."""
     return max(_SIDE_Z, float(np.nanquantile(most, 1 - SIDE)))
+
+
+def together(resamples: Sequence[np.ndarray], values: Sequence[float]) -> float:
+    """The z with which 95% intervals hold for all numbers at once, from the largest deviations (max-T)."""
+    off = np.array(resamples) - np.array(values)[:, None]
+    off = np.where(np.isfinite(off), off, 0)
+    error = off.std(axis=1, ddof=1, keepdims=True)
+    some = error[:, 0] > 1e-9
+    if not some.any():
+        return Z
+    return max(Z, float(np.quantile(np.abs(off[some] / error[some]).max(axis=0), 0.95)))

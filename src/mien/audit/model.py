@@ -5,13 +5,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from mien import metrics
 from mien.atomic import atomic_path
 from mien.audit import ages, schema
-from mien.audit.groups import ENOUGH, FEWEST, Group, Job, Table, groupings, largest_gap, ranked, samples, worst
+from mien.audit.groups import (
+    ENOUGH,
+    FEWEST,
+    Group,
+    Job,
+    Table,
+    groupings,
+    largest_gap,
+    ranked,
+    samples,
+    together,
+    worst,
+)
 from mien.audit.inputs import Matched, Predictions, match, read_predictions
 from mien.audit.limits import Found, Limits, judge
 from mien.errors import MienError, choices
@@ -138,7 +149,7 @@ def audit_model(
         gaps=list(found.gaps),
         fairness=list(found.fairness),
         age_limits=list(found.age_limits),
-        robustness=robustness.worsened(rows, columns, settings.n_boot, settings.seed) if robustness else [],
+        robustness=robustness.worsened(columns, settings.n_boot, settings.seed) if robustness else [],
         differences=differences,
         limits=verdicts,
     )
@@ -299,19 +310,6 @@ def _corrected(name: str, pairs: Mapping[Group, tuple[Sample, Sample]]) -> list[
             )
         )
     return lines
-
-
-def together(resamples: Sequence[np.ndarray], values: Sequence[float], level: float = 0.95) -> float:
-    """The z with which all intervals hold at once, from the largest deviation in each resample (max-T)."""
-    from mien.intervals import Z
-
-    off = np.array(resamples) - np.array(values)[:, None]
-    off = np.where(np.isfinite(off), off, 0)
-    error = off.std(axis=1, ddof=1, keepdims=True)
-    some = error[:, 0] > 1e-9
-    if not some.any():
-        return Z
-    return max(Z, float(np.quantile(np.abs(off[some] / error[some]).max(axis=0), level)))
 
 
 def _compared(better: str | None, low: float, high: float) -> str:

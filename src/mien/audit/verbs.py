@@ -8,7 +8,11 @@ import typer
 from mien.errors import MienError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from mien.audit.robustness import Robustness
     from mien.audit.schema import LimitVerdict
+    from mien.pixels import Progress
 
 audit_app = typer.Typer(
     name="audit",
@@ -22,8 +26,8 @@ def _audit() -> None:
     """For whom does a model fail, and is the data sound? One report, and JSON for a pipeline."""
 
 
-@audit_app.command(epilog="Example: mien audit model predictions.csv --faces faces.parquet --out audit")
-def model(
+@audit_app.command("model", epilog="Example: mien audit model predictions.csv --faces faces.parquet --out audit")
+def audit_a_model(
     predictions: Annotated[list[Path], typer.Argument(help="mien's predictions or any table; several make one.")],
     faces: Annotated[Path, typer.Option(help="The truth: a faces table.")],
     map: Annotated[
@@ -39,6 +43,13 @@ def model(
     child_rate: Annotated[
         float, typer.Option(min=0, max=1, help="Share of children who may be taken for adults, for the thresholds.")
     ] = 0.05,
+    root: Annotated[
+        Path | None, typer.Option(help="The faces' folder: then the model is asked about worse pictures, too.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="With --root: what made the predictions; default: the shipped model.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=2, help="With --root: faces that are made worse, at most.")] = 400,
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.json and the tables.")] = Path("audit"),
 ) -> None:
     """Say for whom a model fails: this one or any other, by its predictions and the truth.
@@ -47,29 +58,48 @@ def model(
     """
     from mien.audit.limits import read_limits
     from mien.audit.model import Settings, audit_model
-    from mien.console import console
+    from mien.console import console, progress
     from mien.reports.audit_model import check_out
     from mien.table import read_faces_table
 
     check_out(out)
+    if root is not None and (preset or map):
+        raise MienError("--root asks a model of mien's about worse pictures; --map and --preset are for others")
+    if root is None and model is not None:
+        raise MienError("--model belongs to --root, which was not given")
     settings = Settings(read_limits(limits) if limits else None, child_rate)
-    report = audit_model(
-        list(predictions),
-        read_faces_table(faces),
-        None if by is None else [column.strip() for column in by.split(",") if column.strip()],
-        out,
-        map=pairs(map),
-        preset=preset,
-        against=against,
-        against_preset=against_preset,
-        settings=settings,
-    )
+    truth = read_faces_table(faces)
+    with progress("making faces worse") as tell:
+        report = audit_model(
+            list(predictions),
+            truth,
+            None if by is None else [column.strip() for column in by.split(",") if column.strip()],
+            out,
+            map=pairs(map),
+            preset=preset,
+            against=against,
+            against_preset=against_preset,
+            robustness=_robustness(truth, root, model, sample, tell),
+            settings=settings,
+        )
     console.print(report.summary, highlight=False, soft_wrap=True, markup=False)
     for one in report.limits:
         console.print(in_words(one), highlight=False, soft_wrap=True, markup=False)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
     if report.passed is False:
         raise typer.Exit(3)
+
+
+def _robustness(
+    faces: "pd.DataFrame", root: Path | None, model: str | None, sample: int, tell: "Progress"
+) -> "Robustness | None":
+    """What to ask of worse pictures, where the folder of the pictures is given."""
+    if root is None:
+        return None
+    from mien.audit.robustness import Robustness
+    from mien.prediction.predict import Predictor
+
+    return Robustness(Predictor(model), faces, root, sample, tell)
 
 
 def in_words(one: "LimitVerdict") -> str:
