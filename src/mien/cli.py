@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -464,6 +465,8 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> Any:
     """Runs a verb; a mistake of the user's ends in one message and status 1."""
+    # What a decoder mutters about a broken image is no news: the image's status says it.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return app(args=arguments)
     except MienError as error:

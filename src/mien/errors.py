@@ -1,8 +1,12 @@
 """What a user did wrong, said so that the user can mend it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+_MISTAKES = 20  # are listed, at most
+_LONGEST = 200  # characters of a value that is repeated
 
 
 class MienError(ValueError):
@@ -29,6 +33,18 @@ class DiskFull(MienError):
 def choices(thing: str, given: object, valid: Iterable[object]) -> str:
     """Says that `given` is no valid `thing`, lists what is valid, and names the nearest match if there is one."""
     names = [str(name) for name in valid]
-    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(given)[:_LONGEST], names, n=1, cutoff=0.6)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"unknown {thing} {given!r}{hint}; valid: {', '.join(names)}"
+    return f"unknown {thing} {shortened(repr(given))}{hint}; valid: {', '.join(names)}"
+
+
+def shortened(text: str) -> str:
+    """A text that a file brought, short enough for a message."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
+
+
+def listed(explain: Callable[[Any], str], mistakes: Sequence[Any]) -> str:
+    """The mistakes in words, one a line; of very many the first ones, and how many there are."""
+    lines = [f"  {explain(mistake)}" for mistake in mistakes[:_MISTAKES]]
+    rest = [f"  and {len(mistakes) - _MISTAKES:,} more"] if len(mistakes) > _MISTAKES else []
+    return "\n".join(lines + rest)

@@ -6,7 +6,6 @@ CMYK as RGB, 16 bits reduced to 8, transparency over white, the first picture of
 
 import io
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -113,12 +112,17 @@ def square(width: float, height: float, box: Box | None = None, margin: float = 
 
     Around a box: centred on it, with its longer side plus `margin` times that side (0.4 adds a fifth at each edge);
     it may reach beyond the image. Without a box: the largest square in the middle of the image, and no margin.
+
+    Raises:
+        ImageError: The box is empty, or not finite.
     """
     if box is None:
         side = float(min(width, height))
         return (width - side) / 2, (height - side) / 2, side
     x, y, w, h = box
     side = max(w, h) * (1 + margin)
+    if not (side > 0 and all(map(math.isfinite, (x, y, w, h)))):
+        raise ImageError("outside", f"the box ({x:g}, {y:g}, {w:g}, {h:g}) holds nothing")
     return x + (w - side) / 2, y + (h - side) / 2, side
 
 
@@ -184,15 +188,17 @@ def _open(source: Source) -> Image.Image:
         name = str(source)
         file_size(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except Image.DecompressionBombError as error:
         raise ImageError("too large", f"{name}: more than {MAX_PIXELS:,} pixels") from error
     except UnidentifiedImageError as error:
         raise ImageError("not an image", f"{name}; read are {', '.join(FORMATS)}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError) as error:
+    except Exception as error:  # a broken header can raise anything too
         raise ImageError("unreadable", f"{name}: {error}") from error
+    # Pillow only warns up to twice its bound, and Python's filters of warnings are one for all threads.
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise ImageError("too large", f"{name}: {image.width}x{image.height} pixels, at most {MAX_PIXELS:,}")
     return _big_enough(image, name)
 
 
@@ -230,17 +236,19 @@ def _lies_on_its_side(image: Image.Image) -> bool:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16"):
             # Pillow clips 16 bits when it converts; the high byte is the picture.
-            return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
-        if upright.mode in ("I", "F"):
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        if image.mode in ("I", "F"):
             raise ImageError("unsupported", "32 bits a pixel; valid: 8 or 16")
-        if upright.has_transparency_data:
-            layer = upright.convert("RGBA")
+        if image.has_transparency_data:
+            layer = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-        return upright.convert("RGB")
+        return image.convert("RGB")
     except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageError("too large", "no memory is left to decode it") from error
     except Exception as error:  # a broken file can raise anything in a decoder
         raise ImageError("truncated", str(error)) from error

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mien.errors import MienError, choices
+from mien.errors import MienError, choices, listed, shortened
 
 Share = float
 """A number from 0 to 1."""
@@ -330,14 +330,41 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     return Recipe(name=f"{recipe.name}-first", model=recipe.model, init=Init(weights=recipe.init.weights), **own)
 
 
+MAX_YAML = 100_000
+"""Characters of a YAML text, at most; the longest recipe that ships has 3,000."""
+
+_DEEPEST = 20  # levels of a YAML text
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key occurs once and 1e-3 is a number."""
+    """YAML in which a key occurs once and 1e-3 is a number, and which is no larger in memory than it is written."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            # A few lines of aliases of aliases stand for billions of values.
+            raise yaml.composer.ComposerError(
+                None, None, f"alias *{event.anchor}: aliases are not read; write the value again", event.start_mark
+            )
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"more than {_DEEPEST} levels", event.start_mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        seen = set()
+        for name, _ in node.value:
+            key = self.construct_object(name, deep=True)
+            if not isinstance(key, str | int | float | None):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", name.start_mark)
+            if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -376,8 +403,7 @@ def load_recipe(recipe: "str | Path | Recipe | Mapping[str, Any]", changes: Iter
         # JSON knows no tuples, so lists from YAML may stand for them although types are strict.
         return Recipe.model_validate_json(json.dumps({"name": name, **tree}, default=str))
     except ValidationError as error:
-        lines = "\n".join(f"  {_explain(problem, tree)}" for problem in error.errors())
-        raise RecipeError(f"recipe {name!r}:\n{lines}") from None
+        raise RecipeError(f"recipe {name!r}:\n{listed(_explain, error.errors())}") from None
 
 
 def _read(recipe: "str | Path | Recipe | Mapping[str, Any]", above: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
@@ -387,14 +413,14 @@ def _read(recipe: "str | Path | Recipe | Mapping[str, Any]", above: tuple[str, .
         return "recipe", _on_base(json.loads(json.dumps(dict(recipe), default=str)), Path(), above)
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise RecipeError(f"recipe file {str(path)!r} does not exist")
-        text = path.read_text("utf-8")
+        if not os.path.isfile(path):  # noqa: PTH113 - as below
+            raise RecipeError(f"recipe file {shortened(str(path))!r} does not exist")
+        tree = read_yaml_file(path, f"recipe {str(recipe)!r}")
     elif str(recipe) in recipe_names():
         text = (resources.files("mien") / "recipes" / f"{recipe}.yaml").read_text("utf-8")
+        tree = read_yaml(text, f"recipe {str(recipe)!r}")
     else:
         raise RecipeError(choices("recipe", str(recipe), recipe_names()) + "; or a .yaml file")
-    tree = read_yaml(text, f"recipe {str(recipe)!r}")
     if str(recipe) in above:
         raise RecipeError(f"recipe {str(recipe)!r} is its own base: {' -> '.join([*above, str(recipe)])}")
     name = path.stem if path.suffix in (".yaml", ".yml") else str(recipe)
@@ -407,22 +433,47 @@ def _on_base(tree: dict[str, Any], folder: Path, above: tuple[str, ...]) -> dict
     if base is None:
         return tree
     beside = folder / str(base)
-    return _merged(_read(beside if beside.is_file() else str(base), above)[1], tree)
+    there = os.path.isfile(beside)  # noqa: PTH113 - unlike Path.is_file, it takes any text for a name
+    return _merged(_read(beside if there else str(base), above)[1], tree)
 
 
 def read_yaml(text: str, what: str) -> dict[str, Any]:
     """A mapping from YAML in which a key occurs once and 1e-3 is a number.
 
     Raises:
-        RecipeError: It is no YAML, or no mapping; the message names `what`.
+        RecipeError: It is no YAML, or no mapping; too long or too deep, or with aliases; the message names `what`.
     """
-    try:
-        tree = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{what} is not valid YAML: {error}") from None
+    tree = _parse(text, f"{what} is")
     if not isinstance(tree, dict):
         raise RecipeError(f"{what} must be a mapping of sections; it is {type(tree).__name__}")
     return tree
+
+
+def read_yaml_file(path: Path, what: str) -> dict[str, Any]:
+    """As `read_yaml`, from a file.
+
+    Raises:
+        RecipeError: Also where the file cannot be read, or is no text.
+    """
+    try:
+        if path.stat().st_size > 4 * MAX_YAML:  # bytes of one character, at most
+            raise RecipeError(f"{what} is not valid YAML: more than {MAX_YAML:,} characters")
+        return read_yaml(path.read_text("utf-8"), what)
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{what} is not valid YAML: it is no text in UTF-8: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{what} cannot be read: {error.strerror}") from None
+
+
+def _parse(text: str, subject: str) -> Any:
+    """The value of a YAML text."""
+    if len(text) > MAX_YAML:
+        raise RecipeError(f"{subject} not valid YAML: more than {MAX_YAML:,} characters")
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
+        # The last ones are how the loader says that a date, a number or a tagged value is none.
+        raise RecipeError(f"{subject} not valid YAML: {error}") from None
 
 
 def _merged(lower: Any, upper: Any) -> Any:
@@ -438,16 +489,13 @@ def _apply(tree: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise RecipeError(f"--set {change!r}: must be key=value with a dotted key, for instance optim.lr=0.01")
-    try:
-        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {change!r}: the value is not valid YAML: {error}") from None
+    value = _parse(text, f"--set {change!r}: the value is")
     *sections, last = key.split(".")
     node = tree
     for depth, section in enumerate(sections):
         below = node.setdefault(section, {})
         if isinstance(below, list):  # tasks: [gender] is short for tasks: {gender: {}}
-            below = node[section] = {name: {} for name in below}
+            below = node[section] = {str(name): {} for name in below}
         if below is None:
             below = node[section] = {}
         if not isinstance(below, dict):
@@ -457,20 +505,23 @@ def _apply(tree: dict[str, Any], change: str) -> None:
     node[last] = value
 
 
-def _explain(problem: Any, tree: dict[str, Any]) -> str:
+def _explain(problem: Any) -> str:
     """One mistake in words: the dotted key, what was given, what is valid."""
-    location = [part for part in problem["loc"] if not (isinstance(part, str) and "[" in part)]
+    *above, last = problem["loc"] or ("recipe",)
     # A union names the branch that it tried; that is no key of the user's.
-    parts = [str(part) for part in location if part not in ("int", "literal['auto']")]
-    key = ".".join(parts) or "recipe"
-    given = problem["input"]
+    parts = [str(part) for part in above if not _is_branch(part)]
+    given = shortened(repr(problem["input"]))
     if problem["type"] == "extra_forbidden":
-        valid = _fields(parts[:-1])
-        return f"{key} = {given!r}: {choices('key', parts[-1], valid)}"
+        return f"{'.'.join([*parts, shortened(str(last))])} = {given}: {choices('key', last, _fields(parts))}"
+    key = ".".join(parts if _is_branch(last) else [*parts, str(last)]) or "recipe"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return message if key == "recipe" else f"{key}: {message}"
-    return f"{key} = {given!r}: {message[0].lower()}{message[1:]}"
+    return f"{key} = {given}: {message[0].lower()}{message[1:]}"
+
+
+def _is_branch(part: str | int) -> bool:
+    return isinstance(part, str) and ("[" in part or part == "int")
 
 
 def _fields(parts: list[str]) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from mien.errors import MienError, choices
-from mien.recipe import Recipe, RecipeError, load_recipe, read_yaml
+from mien.errors import MienError, choices, listed
+from mien.recipe import Recipe, RecipeError, load_recipe, read_yaml_file
 
 Scalar = bool | int | float | str | None
 
@@ -115,7 +115,7 @@ def read_space(source: str | Path | Mapping[str, Any], recipe: Recipe) -> Space:
     for key in space:
         mistakes += _mistakes(key, space, tree, recipe)
     if mistakes:
-        raise SpaceError(f"search space {name!r}:\n" + "\n".join(f"  {line}" for line in mistakes))
+        raise SpaceError(f"search space {name!r}:\n{listed(str, mistakes)}")
     return space
 
 
@@ -123,8 +123,8 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     if not path.is_file():
         raise SpaceError(f"search space {str(path)!r} does not exist or is not a file; valid: a YAML file")
     try:
-        return str(path), read_yaml(path.read_text("utf-8"), f"search space {str(path)!r}")
-    except (RecipeError, UnicodeDecodeError) as error:
+        return str(path), read_yaml_file(path, f"search space {str(path)!r}")
+    except RecipeError as error:
         raise SpaceError(str(error)) from None
 
 

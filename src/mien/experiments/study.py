@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mien.errors import MienError, choices
+from mien.errors import MienError, choices, listed, shortened
 from mien.labels import AGE_GROUPS
 from mien.metrics import METRICS
-from mien.recipe import STAGE, Recipe, first_stage, load_recipe, read_yaml
+from mien.recipe import STAGE, Recipe, first_stage, load_recipe, read_yaml, read_yaml_file
 from mien.run import Run
 
 FOLDED = ("folds", "subject_folds", "random_folds")
@@ -199,8 +199,7 @@ def load_study(study: "str | Path | Study | Mapping[str, Any]", quick: bool = Fa
     try:
         found = Study.model_validate_json(json.dumps({"name": name, **tree}, default=str))
     except ValidationError as error:
-        lines = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
-        raise StudyError(f"study {name!r}:\n{lines}") from None
+        raise StudyError(f"study {name!r}:\n{listed(_explain, error.errors())}") from None
     return _with_bases_beside(found, folder)
 
 
@@ -212,7 +211,7 @@ def _read(study: "str | Path | Mapping[str, Any]") -> tuple[str, dict[str, Any],
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise StudyError(f"study file {str(path)!r} does not exist")
-        return path.stem, read_yaml(path.read_text("utf-8"), f"study {str(path)!r}"), path.parent
+        return path.stem, read_yaml_file(path, f"study {str(path)!r}"), path.parent
     if str(study) not in study_names():
         raise StudyError(choices("study", str(study), study_names()) + "; or a .yaml file")
     text = (resources.files("mien") / "studies" / f"{study}.yaml").read_text("utf-8")
@@ -236,12 +235,13 @@ def _explain(problem: Any) -> str:
     """One mistake in words: the dotted key, what was given, what is valid."""
     key = ".".join(map(str, problem["loc"])) or "study"
     message = problem["msg"].removeprefix("Value error, ")
+    given = shortened(repr(problem["input"]))
     if problem["type"] == "extra_forbidden":
         model = Level if problem["loc"][0] == "axes" else Study
-        return f"{key} = {problem['input']!r}: {choices('key', problem['loc'][-1], model.model_fields)}"
+        return f"{key} = {given}: {choices('key', problem['loc'][-1], model.model_fields)}"
     if problem["type"] == "value_error":
         return message if key in ("study", "axes") else f"{key}: {message}"
-    return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{key} = {given}: {message[0].lower()}{message[1:]}"
 
 
 def make_cells(study: Study, changes: Iterable[str] = (), faces: Path | None = None) -> list[Cell]:

@@ -1,0 +1,138 @@
+"""What is fuzzed: bytes in, nothing out, and no error but mien's own. Used by `fuzz.py` and by `test_fuzz.py`."""
+
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from mien import images
+from mien.datasets import read_faces
+from mien.errors import MienError
+from mien.experiments.space import read_space
+from mien.experiments.study import load_study
+from mien.prediction.inputs import image_files
+from mien.recipe import Recipe, load_recipe, read_yaml
+from mien.table import check_faces, read_table
+
+SIZE = 32
+
+
+def image(content: bytes) -> None:
+    """An image file's bytes, as a photograph and as a crop, with a box taken from the bytes too."""
+    edges = np.frombuffer(content[-8:].rjust(8, b"\0"), dtype="<i2").astype(float) / 64
+    box = None if content[-1:] < b"\x80" else (edges[0], edges[1], abs(edges[2]) + 1, abs(edges[3]) + 1)
+    try:
+        whole = images.load(content)
+        assert whole.dtype == np.uint8 and whole.ndim == 3 and whole.shape[2] == 3
+        images.load(content, min_size=16)
+        face, side = images.load_face_and_side(content, SIZE, box, 0.4)
+        assert face.shape == (SIZE, SIZE, 3) and face.dtype == np.uint8 and side > 0
+    except MienError as error:
+        assert isinstance(error, images.ImageError) and error.reason
+
+
+def table(content: bytes) -> None:
+    """A table's file: Parquet where it begins so, else CSV; as faces, as a source, and as a list of images."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        file = Path(folder) / ("t.parquet" if content[:4] == b"PAR1" else "t.csv")
+        file.write_bytes(content)
+        for read in (
+            lambda: check_faces(read_table(file)),
+            lambda: read_faces("csv", file),
+            lambda: read_faces("csv", file, map={"a": "path", "b": "age"}),
+            lambda: image_files([str(file)]),
+        ):
+            try:
+                read()
+            except MienError as error:
+                assert str(error)
+
+
+def recipe(content: bytes) -> None:
+    """A recipe's file, a change, a study and a search space."""
+    text = content.decode("utf-8", "replace")
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        file = Path(folder) / "r.yaml"
+        file.write_bytes(content)
+        for read in (
+            lambda: load_recipe(file).to_yaml(),
+            lambda: load_study(file),
+            lambda: read_space(file, _PLAIN),
+            lambda: load_recipe(_PLAIN, [text]),
+            lambda: load_recipe(_PLAIN, [f"optim.lr={text}"]),
+            lambda: read_yaml(text, "text"),
+        ):
+            try:
+                read()
+            except MienError as error:
+                assert str(error)
+
+
+_PLAIN = Recipe(name="plain")
+
+TARGETS = {"image": image, "table": table, "recipe": recipe}
+
+
+def seeds(target: str) -> list[bytes]:
+    """Small valid inputs to begin with."""
+    return {"image": _images, "table": _tables, "recipe": _recipes}[target]()
+
+
+def _images() -> list[bytes]:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    plain = Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wanted = [("JPEG", "RGB", {"exif": exif}), ("JPEG", "CMYK", {}), ("JPEG", "L", {}), ("JPEG", "RGB", {"progressive": True})]
+    wanted += [("PNG", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
+    wanted += [("PNG", "RGB", {"exif": exif}), ("GIF", "P", {}), ("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True})]
+    wanted += [("BMP", "RGB", {}), ("BMP", "L", {}), ("PPM", "RGB", {}), ("PPM", "L", {})]
+    wanted += [("TIFF", mode, {}) for mode in ("RGB", "L", "F", "I;16", "CMYK", "RGBA")]
+    wanted += [("TIFF", "RGB", {"compression": name}) for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")]
+    found = []
+    for kind, mode, options in wanted:
+        buffer = io.BytesIO()
+        (Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else plain.convert(mode)).save(
+            buffer, kind, **options
+        )
+        found.append(buffer.getvalue())
+    for kind in ("GIF", "PNG", "WEBP"):
+        buffer = io.BytesIO()
+        plain.save(buffer, kind, save_all=True, append_images=[plain.rotate(90)])
+        found.append(buffer.getvalue())
+    return found
+
+
+def _tables() -> list[bytes]:
+    faces = pd.DataFrame(
+        {"face": ["1", "2"], "path": ["a.jpg", "b/c.jpg"], "gender": ["female", None], "age": [3.5, None], "x": [1, 2]}
+    )
+    buffer = io.BytesIO()
+    faces.to_parquet(buffer)
+    text = faces.to_csv(index=False)
+    return [
+        buffer.getvalue(),
+        text.encode(),
+        text.replace(",", ";").encode(),
+        text.replace(",", "\t").encode("utf-16"),
+        b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(),
+        b'a,b\n"x, y",3\n"un""quoted",4\n',
+        b"a,b,c\n1\n1,2,3,4\n",
+    ]
+
+
+def _recipes() -> list[bytes]:
+    return [
+        load_recipe("demo-gender-age").to_yaml().encode(),
+        b"tasks: [gender, age]\noptim: {lr: 1e-3}\n",
+        b"base: demo-gender\ntrainer:\n  epochs: 3\n",
+        b"base: demo-gender\naxes:\n  a: {one: {}, two: {set: [optim.lr=0.1]}}\nseeds: [0, 1]\ncompare: [a]\n",
+        b"optim.lr: {low: 1e-4, high: 1e-2, log: true}\naugment.flip: {choices: [0.0, 0.5]}\n",
+        json.dumps({"tasks": {"gender": {}}}).encode(),
+        b"optim.lr=0.1",
+        b"a: &a [x, x]\nb: [*a, *a]\n",
+    ]
