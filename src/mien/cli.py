@@ -1,5 +1,6 @@
 """The command line: thin verbs, each of which imports what it needs when it is called."""
 
+import io
 import json
 import shutil
 import sys
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from mien.audit.verbs import audit_app, pairs
-from mien.errors import MienError, MissingExtra, choices
+from mien.errors import MienError, MissingExtra, choices, printable
 
 app = typer.Typer(
     name="mien",
@@ -467,8 +468,13 @@ def main(arguments: list[str] | None = None) -> Any:
     """Runs a verb; a mistake of the user's ends in one message and status 1."""
     # What a decoder mutters about a broken image is no news: the image's status says it.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return app(args=arguments)
     except MienError as error:
-        print(f"mien: {error}", file=sys.stderr)
+        words = str(error)
+    except OSError as error:  # what no part of mien knows better: no permission, no space, a name that is too long
+        words = f"{error.strerror}: {str(error.filename)!r}" if error.filename else str(error)
+    print("mien:", printable(words, keep="\n"), file=sys.stderr)
     raise SystemExit(1)

@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mien.errors import printable
 from mien.pixels import Progress as Callback
 from mien.run import Run
 
-console = Console() if sys.stdout.isatty() else Console(width=140)  # a log has no width of its own
+# What is shown comes from files too: "[/red]" or ":smile:" in a name is text. A log has no width of its own.
+console = Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False)
 
 
 @contextmanager
@@ -43,9 +45,9 @@ def show(table: pd.DataFrame, title: str = "") -> None:
     drawn = Table(title=title or None, title_justify="left", title_style="bold")
     for column in table.columns:
         right = pd.api.types.is_numeric_dtype(table[column])
-        drawn.add_column(str(column), justify="right" if right else "left")
+        drawn.add_column(printable(str(column)), justify="right" if right else "left")
     for row in table.itertuples(index=False):
-        drawn.add_row(*(str(cell) for cell in row))
+        drawn.add_row(*(printable(str(cell)) for cell in row))
     console.print(drawn)
 
 

@@ -1,6 +1,7 @@
 """What a user did wrong, said so that the user can mend it."""
 
 import difflib
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,13 @@ def choices(thing: str, given: object, valid: Iterable[object]) -> str:
     near = difflib.get_close_matches(str(given)[:_LONGEST], names, n=1, cutoff=0.6)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {thing} {shortened(repr(given))}{hint}; valid: {', '.join(names)}"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text that a file brought, for a terminal: no line breaks (but those to keep), commands or stray bytes."""
+    plain = "".join(letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    return plain.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def shortened(text: str) -> str:

@@ -1,5 +1,7 @@
 """The tables of the spine: their columns, dtypes and checks, and how they are read and written."""
 
+import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -8,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from mien.atomic import atomic_path
-from mien.errors import MienError, MissingExtra
+from mien.errors import MienError, MissingExtra, shortened
 from mien.labels import AGE_GROUPS, GENDERS, age_group_codes
+
+_CELLS_A_BYTE = 1000  # of a Parquet file, at most
 
 SPLITS = ("train", "val", "test")
 
@@ -85,7 +89,7 @@ def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:
             f"for instance {duplicated.iloc[0]!r}"
         )
     _check_ages(out, name)
-    _check_paths(out["path"], name)
+    check_paths(out["path"], name)
     unknown_group = out["age_group"].isna() & out["age"].notna()
     if unknown_group.any():
         out.loc[unknown_group, "age_group"] = age_to_group(out.loc[unknown_group, "age"])
@@ -125,11 +129,17 @@ def _check_ages(faces: pd.DataFrame, name: str) -> None:
         raise TableError(f"{name}: column 'age': {odd.iloc[0]:g} is outside of 0 to {OLDEST:g} years ({len(odd)} rows)")
 
 
-def _check_paths(paths: "pd.Series[str]", name: str) -> None:
+def check_paths(paths: "pd.Series[str]", name: str) -> None:
+    """Raises `TableError` for a path (n,) that is absolute or leaves the root; `name` is that of the table.
+
+    Links below the root are followed: a table cannot make any, and whoever owns the folder can.
+    """
     suspicious = paths[paths.str.contains(r"\.\.|^/|^[A-Za-z]:|\\|\x00", regex=True)]
     for path in suspicious:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or path[1:2] == ":" or "\x00" in path:
-            raise TableError(f"{name}: column 'path': {path!r} must be relative to the data root and stay inside it")
+            raise TableError(
+                f"{name}: column {paths.name!r}: {path!r} must be relative to the data root and stay inside it"
+            )
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -143,12 +153,38 @@ def read_table(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise TableError(f"table {str(path)!r} does not exist or is not a file")
     try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path, engine="pyarrow")
-        # Only an empty field is missing: "NA" or "null" may be somebody's file name.
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], encoding="utf-8-sig", low_memory=False)
+        return _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    except TableError as error:
+        raise TableError(f"table {str(path)!r}: {error}") from None
     except Exception as error:  # pandas and pyarrow raise many kinds
-        raise TableError(f"table {str(path)!r} cannot be read: {error}") from error
+        raise TableError(f"table {str(path)!r} cannot be read: {shortened(str(error))}") from error
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    from pyarrow import parquet
+
+    about, size = parquet.read_metadata(path), path.stat().st_size
+    # Faces have ids of their own, so a table grows with its rows; a small file of very many is a bomb.
+    if about.num_rows * about.num_columns > _CELLS_A_BYTE * size:
+        shape = f"{about.num_rows:,} rows of {about.num_columns:,} columns"
+        raise TableError(f"states {shape} in {size:,} bytes, which no table of faces is")
+    table = pd.read_parquet(path, engine="pyarrow")
+    table.attrs = {}
+    return table.reset_index(drop=True)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names = next(csv.reader(file), [])
+    # pandas would call the second one "path.1".
+    twice = [name for name, count in Counter(names).items() if count > 1 and name]
+    if twice:
+        raise TableError(f"column {shortened(twice[0])!r} occurs more than once")
+    for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(names) == 1 and separator in names[0]:
+            raise TableError(f"its columns {shortened(names[0])!r} are separated by {word}; valid: commas")
+    # Only an empty field is missing: "NA" or "null" may be somebody's file name.
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], encoding="utf-8-sig", low_memory=False)
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> Path:
@@ -160,7 +196,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> Path:
         if path.suffix == ".parquet":
             table.to_parquet(part, engine="pyarrow", index=False)
         else:
-            table.to_csv(part, index=False)
+            table.to_csv(part, index=False, errors="backslashreplace")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Fuzzing with atheris (libFuzzer): `python tests/fuzz/fuzz.py TARGET [SECONDS [FOLDER]]`, TARGET image, table or recipe.
+"""Fuzzing with atheris (libFuzzer): `python tests/fuzz/fuzz.py image|table|recipe [SECONDS [FOLDER]]`.
 
 Each unexpected error is written down once a place, with the input that made it, and fuzzing goes on; what ends the
 process (a crash in a decoder, more than 3 GB, more than 30 seconds for one input) is written down by libFuzzer, and the

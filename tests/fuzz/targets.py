@@ -87,12 +87,24 @@ def _images() -> list[bytes]:
     plain = Image.fromarray(pixels)
     exif = Image.Exif()
     exif[0x0112] = 6
-    wanted = [("JPEG", "RGB", {"exif": exif}), ("JPEG", "CMYK", {}), ("JPEG", "L", {}), ("JPEG", "RGB", {"progressive": True})]
+    wanted = [
+        ("JPEG", "RGB", {"exif": exif}),
+        ("JPEG", "CMYK", {}),
+        ("JPEG", "L", {}),
+        ("JPEG", "RGB", {"progressive": True}),
+    ]
     wanted += [("PNG", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
-    wanted += [("PNG", "RGB", {"exif": exif}), ("GIF", "P", {}), ("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True})]
+    wanted += [
+        ("PNG", "RGB", {"exif": exif}),
+        ("GIF", "P", {}),
+        ("WEBP", "RGB", {}),
+        ("WEBP", "RGBA", {"lossless": True}),
+    ]
     wanted += [("BMP", "RGB", {}), ("BMP", "L", {}), ("PPM", "RGB", {}), ("PPM", "L", {})]
     wanted += [("TIFF", mode, {}) for mode in ("RGB", "L", "F", "I;16", "CMYK", "RGBA")]
-    wanted += [("TIFF", "RGB", {"compression": name}) for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")]
+    wanted += [
+        ("TIFF", "RGB", {"compression": name}) for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
+    ]
     found = []
     for kind, mode, options in wanted:
         buffer = io.BytesIO()

@@ -89,13 +89,14 @@ def parse_lines(
 def list_images(root: Path, ledger: Ledger) -> list[str]:
     """The images below `root`, by ending, as sorted paths relative to it.
 
-    Hidden files and folders are no part of a data set; files with another ending make one warning.
-    Links to folders are followed, each folder once.
+    Hidden files and folders are no part of a data set; files with another ending make one warning, and so do those
+    whose names are no text, which no table can hold. Links to folders are followed, each folder once.
     """
     images: list[str] = []
     others: list[str] = []
+    strange: list[str] = []
     seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=_stop):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
@@ -106,11 +107,29 @@ def list_images(root: Path, ledger: Ledger) -> list[str]:
         # Paths are joined by hand: for 20,000 files pathlib takes longer than all the rest.
         start = "" if inside == "." else f"{inside}/"
         for name in files:
-            if not name.startswith("."):
+            if name.startswith("."):
+                continue
+            if not _is_text(start + name):
+                strange.append(start + name)
+            else:
                 (images if name.lower().endswith(IMAGE_ENDINGS) else others).append(start + name)
+    if strange:
+        ledger.warn(f"files whose names are no text in UTF-8, for instance {ascii(min(strange))}", len(strange))
     if others:
         ledger.warn(f"files that are no images by their ending, for instance {min(others)!r}", len(others))
     return sorted(images)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _stop(error: OSError) -> None:
+    raise MienError(f"folder {str(error.filename)!r} cannot be read: {error.strerror}")
 
 
 def present(root: Path, paths: Iterable[str]) -> np.ndarray:
@@ -126,4 +145,9 @@ def present(root: Path, paths: Iterable[str]) -> np.ndarray:
 
 
 def _names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path's, it takes any text for a name
+        return set()
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208
+    except OSError as error:
+        raise MienError(f"folder {str(folder)!r} cannot be read: {error.strerror}") from None

@@ -1,6 +1,7 @@
 """What a user names on the command line, as the list of image files that is meant."""
 
 import glob
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -26,8 +27,9 @@ def image_files(paths: Iterable[str], endings: tuple[str, ...] = ENDINGS) -> lis
         endings: Of the files that are taken from folders.
 
     Raises:
-        MienError: A folder or pattern holds no image, a folder cannot be read, a table has no such column. A file
-            that does not exist is no error here: it becomes a row of the table that says so.
+        MienError: A folder or pattern holds no image, a folder cannot be read, a table has no such column or names a
+            file outside of its folder (a list on standard input may name any). A file that does not exist is no error
+            here: it becomes a row of the table that says so.
     """
     return list(dict.fromkeys(file for path in paths for file in _one(path, endings)))
 
@@ -38,7 +40,7 @@ def homes(paths: Iterable[str]) -> list[Path]:
     found = []
     for path in paths:
         place = Path(path).expanduser()
-        if not place.is_dir():
+        if not os.path.isdir(place):  # noqa: PTH112 - unlike Path.is_dir, it takes any text for a name
             place = place.parent
         while glob.has_magic(str(place)) and not place.exists():
             place = place.parent
@@ -58,12 +60,14 @@ def check_homes(places: Iterable[Path]) -> None:
 
 def _one(path: str, endings: tuple[str, ...]) -> Iterator[str]:
     if path == "-":
+        if isinstance(sys.stdin, io.TextIOWrapper):  # a name may be no text
+            sys.stdin.reconfigure(errors="surrogateescape")
         yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-    elif Path(path).is_dir():
+    elif os.path.isdir(path):  # noqa: PTH112 - as above
         yield from _folder(path, endings)
-    elif Path(path).suffix.lower() in TABLES and Path(path).is_file():
+    elif Path(path).suffix.lower() in TABLES and os.path.isfile(path):  # noqa: PTH113
         yield from _table(Path(path))
-    elif glob.has_magic(path) and not Path(path).exists():
+    elif glob.has_magic(path) and not os.path.exists(path):  # noqa: PTH110
         found = sorted(glob.glob(str(Path(path).expanduser()), recursive=True))  # noqa: PTH207 - may be absolute
         if not found:
             raise MienError(f"pattern {path!r} matches no file")
@@ -89,11 +93,13 @@ def _folder(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
 
 
 def _table(path: Path) -> Iterator[str]:
-    from mien.table import read_table
+    from mien.table import check_paths, read_table
 
     table = read_table(path)
     named = [column for column in _COLUMNS if column in table.columns]
     if not named:
         columns = ", ".join(map(str, table.columns))
         raise MienError(f"table {str(path)!r} has no column {' or '.join(map(repr, _COLUMNS))}; it has: {columns}")
-    yield from (str(path.parent / str(file)) for file in table[named[0]].dropna())
+    files = table[named[0]].dropna().map(str)
+    check_paths(files, f"table {str(path)!r}")
+    yield from (str(path.parent / file) for file in files)

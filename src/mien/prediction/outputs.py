@@ -253,7 +253,7 @@ _Close = Callable[[], Any]
 
 
 def _open_csv(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
-    file = path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+    file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
     return writer.writerows, file.close

@@ -1,7 +1,6 @@
 """From what a user names to predictions on the screen, in a file and on drawings; what `mien predict` does."""
 
 import hashlib
-import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mien import images
-from mien.errors import MienError
+from mien.errors import MienError, printable
 from mien.prediction import annotate, video
 from mien.prediction.clips import EVERY, ClipReader, check_every, draw_clip, frame_columns, track_columns
 from mien.prediction.inputs import ENDINGS, check_homes, homes, image_files
@@ -144,7 +143,7 @@ class _Answers:
 
         if self._draw is not None:
             clip.sightings = {}
-        name = _printable(Path(clip.path).name)
+        name = printable(Path(clip.path).name)
         with progress(name, "frames") as tell:
             seen = clip.frame_rows(tell)
             frames = list(seen) if self._journal is not None else deque(seen, maxlen=0)
@@ -223,7 +222,7 @@ def _lines(rows: Iterable[Row]) -> Iterator[str]:
 
 def _cells(row: Row) -> Iterator[str]:
     has_age = row.get("age") is not None
-    yield _printable(row["file"])
+    yield printable(row["file"])
     yield "" if row.get("face_index") is None else str(row["face_index"])
     yield f"{row['start']:.1f} to {row['end']:.1f}" if "start" in row else ""
     yield str(row.get("frames", ""))
@@ -234,12 +233,6 @@ def _cells(row: Row) -> Iterator[str]:
     yield row.get("age_group") or ""
     yield row["status"]
     yield row.get("quality") or ""
-
-
-def _printable(text: str) -> str:
-    """A file's name may hold line breaks, or bytes that are no text in the terminal's encoding."""
-    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-    return plain.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8")
 
 
 def _summary(answers: _Answers, out: Path | None, draw: Path | None, clips: int) -> str:
