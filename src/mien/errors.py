@@ -36,7 +36,7 @@ def choices(thing: str, given: object, valid: Iterable[object]) -> str:
     names = [str(name) for name in valid]
     near = difflib.get_close_matches(str(given)[:_LONGEST], names, n=1, cutoff=0.6)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"unknown {thing} {shortened(repr(given))}{hint}; valid: {', '.join(names)}"
+    return f"unknown {thing} {shortened(repr(given))}{hint}; valid: {shortened(', '.join(names), 2000)}"
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -46,9 +46,14 @@ def printable(text: str, keep: str = "") -> str:
     return plain.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, longest: int = _LONGEST) -> str:
     """A text that a file brought, short enough for a message."""
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text):,} characters)"
+
+
+def columns_of(table: Any) -> str:
+    """The names of a table's columns, for a message."""
+    return shortened(", ".join(map(str, table.columns)), 700)
 
 
 def listed(explain: Callable[[Any], str], mistakes: Sequence[Any]) -> str:

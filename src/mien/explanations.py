@@ -18,6 +18,7 @@ from mien.explain import check, occlusion, overlay
 from mien.pixels import boxes
 from mien.prediction.annotate import label
 from mien.prediction.inputs import image_files
+from mien.prediction.outputs import as_utf8
 from mien.prediction.predict import Cut, Predictor
 from mien.reports.page import Face, Section, Sheet, Table, write_report
 from mien.table import write_table
@@ -62,7 +63,7 @@ def explain_files(
     with progress("explaining") as tell:
         for done, file in enumerate(files, 1):
             for row, face in _faces(predictor, file, crops):
-                about = {"file": file, "face_index": row.get("face_index"), "status": row["status"]}
+                about = {"file": as_utf8(file), "face_index": row.get("face_index"), "status": row["status"]}
                 if face is None:
                     lines.append(about)
                     continue

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mien.atomic import atomic_path
-from mien.errors import MienError
+from mien.errors import MienError, columns_of
 from mien.hub import absent, local_folder
 from mien.recipe import Recipe, load_recipe
 from mien.table import read_faces_table, read_table
@@ -68,7 +68,7 @@ class Run:
     def name(self) -> str:
         """The folder's name; of a published model, that of the run."""
         # A name from elsewhere goes into the names of files here.
-        return Path(self.info["published"]["name"]).name if self.published else self.folder.resolve().name
+        return Path(str(self.info["published"].get("name"))).name if self.published else self.folder.resolve().name
 
     @property
     def published(self) -> bool:
@@ -98,22 +98,34 @@ class Run:
             MienError: This is a published model, which has none.
         """
         self._need("predictions")
-        return read_table(self.predictions_file)
+        return _read(self.predictions_file, "face", "status")
 
     @property
     def metrics(self) -> pd.DataFrame:
         """The metrics table."""
-        return read_table(self.metrics_file)
+        return _read(self.metrics_file, "run", "split", "group", "metric", "value", "low", "high", "n")
 
     @property
     def log(self) -> pd.DataFrame:
         """One row an epoch."""
-        return read_table(self.log_file)
+        return _read(self.log_file, "epoch")
 
     @property
     def info(self) -> dict[str, Any]:
-        """Status, cost, leaks and versions; empty before anything is known."""
-        return json.loads(self.info_file.read_text("utf-8")) if self.info_file.exists() else {}
+        """Status, cost, leaks and versions; empty before anything is known.
+
+        Raises:
+            MienError: run.json is damaged.
+        """
+        if not self.info_file.exists():
+            return {}
+        try:
+            info = json.loads(self.info_file.read_text("utf-8"))
+            if not isinstance(info, dict) or not isinstance(info.get("published", {}), dict):
+                raise ValueError("it is no mapping")
+        except (ValueError, RecursionError) as error:
+            raise MienError(f"{str(self.info_file)!r} is damaged: {error}") from None
+        return info
 
     @property
     def finished(self) -> bool:
@@ -169,6 +181,15 @@ class Run:
                 f"run {str(self.folder)!r} was begun with another recipe: {key} was {before.get(key)!r} and is "
                 f"{now.get(key)!r} ({len(changed)} settings differ); give another --out"
             )
+
+
+def _read(path: Path, *columns: str) -> pd.DataFrame:
+    """A table of a run, which has these columns."""
+    table = read_table(path)
+    absent = [column for column in columns if column not in table.columns]
+    if absent:
+        raise MienError(f"{str(path)!r} has no column {absent[0]!r}; its columns are: {columns_of(table)}")
+    return table
 
 
 def open_run(source: "str | Path | Run") -> Run:

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from mien.atomic import atomic_path
-from mien.errors import MienError, MissingExtra, shortened
+from mien.errors import MienError, MissingExtra, columns_of, shortened
 from mien.labels import AGE_GROUPS, GENDERS, age_group_codes
 
-_CELLS_A_BYTE = 1000  # of a Parquet file, at most
+_NESTED = (bytes, list, tuple, dict, np.ndarray)
+
+_CELLS_A_BYTE = 100  # of a Parquet file, at most
 
 SPLITS = ("train", "val", "test")
 
@@ -67,9 +69,7 @@ def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:
     """
     for column in ("face", "path"):
         if column not in faces.columns:
-            raise TableError(
-                f"{name}: needed column {column!r} is absent; its columns are: {', '.join(map(str, faces.columns))}"
-            )
+            raise TableError(f"{name}: needed column {column!r} is absent; its columns are: {columns_of(faces)}")
     twice = faces.columns[faces.columns.duplicated()]
     if len(twice):
         raise TableError(f"{name}: column {twice[0]!r} occurs more than once")
@@ -110,6 +110,9 @@ def _convert(values: pd.Series, dtype: Any, where: str) -> pd.Series:
             )
         return values.astype("object").where(values.notna(), None).astype(dtype)
     if dtype == "str":
+        if values.dtype == object and values.map(lambda value: isinstance(value, _NESTED)).any():
+            nested = values[values.map(lambda value: isinstance(value, _NESTED))]
+            raise TableError(f"{where}: {shortened(repr(nested.iloc[0]))} is not text ({len(nested)} rows)")
         # Ids that look like numbers come back from CSV as floats where some are missing: 7, not 7.0.
         if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
             values = values.astype("Int64")
@@ -196,8 +199,17 @@ def write_table(table: pd.DataFrame, path: str | Path) -> Path:
         if path.suffix == ".parquet":
             table.to_parquet(part, engine="pyarrow", index=False)
         else:
-            table.to_csv(part, index=False, errors="backslashreplace")
+            quoting = csv.QUOTE_NONNUMERIC if _has_carriage_return(table) else csv.QUOTE_MINIMAL
+            table.to_csv(part, index=False, errors="backslashreplace", quoting=quoting)
     return path
+
+
+def _has_carriage_return(table: pd.DataFrame) -> bool:
+    """Whether a text needs quotes that Python's CSV writer would leave out."""
+    texts = (
+        table.iloc[:, place] for place, dtype in enumerate(table.dtypes) if not pd.api.types.is_numeric_dtype(dtype)
+    )
+    return any("\r" in str(value) for text in texts for value in text.unique())
 
 
 def check_ending(path: Path) -> None:
@@ -212,5 +224,8 @@ def check_ending(path: Path) -> None:
 
 
 def read_faces_table(path: str | Path) -> pd.DataFrame:
-    """Reads and checks a faces table."""
-    return check_faces(read_table(path), str(path))
+    """Reads and checks a faces table, which holds at least one face."""
+    faces = check_faces(read_table(path), str(path))
+    if faces.empty:
+        raise TableError(f"table {str(path)!r} has no rows; valid: at least one face")
+    return faces

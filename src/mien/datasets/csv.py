@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from mien.datasets import _files
-from mien.errors import MienError, choices
+from mien.errors import MienError, choices, columns_of
 from mien.labels import AGE_GROUPS
 from mien.ledger import Ledger
 from mien.table import FACES_COLUMNS, read_table
@@ -69,7 +69,7 @@ def _read_columns(path: Path, map: Mapping[str, str], ledger: Ledger) -> pd.Data
     if "path" not in table:
         raise MienError(
             f"csv: {str(path)!r} has no column 'path' and none is mapped to it (--map theirs=path); "
-            f"its columns are: {', '.join(table.columns)}"
+            f"its columns are: {columns_of(table)}"
         )
     if "face" not in table:
         table.insert(0, "face", table["path"])

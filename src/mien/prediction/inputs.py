@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mien.errors import MienError
+from mien.errors import MienError, columns_of
 
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 """Files with these endings are taken from folders, whatever the case; a file named alone may have any."""
@@ -98,8 +98,9 @@ def _table(path: Path) -> Iterator[str]:
     table = read_table(path)
     named = [column for column in _COLUMNS if column in table.columns]
     if not named:
-        columns = ", ".join(map(str, table.columns))
-        raise MienError(f"table {str(path)!r} has no column {' or '.join(map(repr, _COLUMNS))}; it has: {columns}")
+        raise MienError(
+            f"table {str(path)!r} has no column {' or '.join(map(repr, _COLUMNS))}; it has: {columns_of(table)}"
+        )
     files = table[named[0]].dropna().map(str)
     check_paths(files, f"table {str(path)!r}")
     yield from (str(path.parent / file) for file in files)

@@ -256,7 +256,14 @@ def _open_csv(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
     file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    return writer.writerows, file.close
+    # The writer forgets that a carriage return ends a line too.
+    quoted = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+
+    def flush(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            (quoted if "\r" in row["file"] else writer).writerow(row)
+
+    return flush, file.close
 
 
 def _open_jsonl(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
@@ -279,14 +286,14 @@ def _open_parquet(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
 
     def flush(rows: list[dict[str, Any]]) -> None:
         if rows:
-            writer.write_table(pa.Table.from_pylist([_as_utf8(row) for row in rows], schema))
+            writer.write_table(pa.Table.from_pylist([row | {"file": as_utf8(row["file"])} for row in rows], schema))
 
     return flush, writer.close
 
 
-def _as_utf8(row: dict[str, Any]) -> dict[str, Any]:
-    """A file's name may hold bytes that are no text; Parquet knows none, so they are escaped."""
-    return row | {"file": row["file"].encode("utf-8", "backslashreplace").decode("utf-8")}
+def as_utf8(text: str) -> str:
+    """A file's name as a table holds it: bytes that are no text are escaped, as `\\udce9`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 _OPENERS = {".csv": _open_csv, ".jsonl": _open_jsonl, ".parquet": _open_parquet}

@@ -168,6 +168,7 @@ def tabulate(faces: pd.DataFrame, found: Images | None = None) -> dict[str, pd.D
     if found is not None:
         tables["image_sizes"] = _sizes(found.files)
         tables["unreadable"] = _unreadable(found.files)
+        tables["unreadable_files"] = found.files.loc[found.files["status"] != "ok", ["path", "status"]]
         tables["duplicates"] = found.pairs
         tables["duplicate_counts"] = _duplicate_counts(found.pairs)
     return tables
