@@ -39,7 +39,7 @@ def homes(paths: Iterable[str]) -> list[Path]:
     folder is gone is no missing image."""
     found = []
     for path in paths:
-        place = Path(path).expanduser()
+        place = Path(os.path.expanduser(path))  # noqa: PTH111 - "~x.jpg" may be a file, and nobody's home
         if not os.path.isdir(place):  # noqa: PTH112 - unlike Path.is_dir, it takes any text for a name
             place = place.parent
         while glob.has_magic(str(place)) and not place.exists():
@@ -68,7 +68,7 @@ def _one(path: str, endings: tuple[str, ...]) -> Iterator[str]:
     elif Path(path).suffix.lower() in TABLES and os.path.isfile(path):  # noqa: PTH113
         yield from _table(Path(path))
     elif glob.has_magic(path) and not os.path.exists(path):  # noqa: PTH110
-        found = sorted(glob.glob(str(Path(path).expanduser()), recursive=True))  # noqa: PTH207 - may be absolute
+        found = sorted(glob.glob(os.path.expanduser(path), recursive=True))  # noqa: PTH207, PTH111 - may be absolute
         if not found:
             raise MienError(f"pattern {path!r} matches no file")
         for file in found:
