@@ -343,14 +343,15 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
+        mark: Any = event.start_mark
         if isinstance(event, yaml.AliasEvent):
             # A few lines of aliases of aliases stand for billions of values.
             raise yaml.composer.ComposerError(
-                None, None, f"alias *{event.anchor}: aliases are not read; write the value again", event.start_mark
+                None, None, f"alias *{event.anchor}: aliases are not read; write the value again", mark
             )
         self._depth += 1
         if self._depth > _DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"more than {_DEEPEST} levels", event.start_mark)
+            raise yaml.composer.ComposerError(None, None, f"more than {_DEEPEST} levels", mark)
         try:
             return super().compose_node(parent, index)
         finally:

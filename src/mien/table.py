@@ -4,7 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -199,7 +199,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> Path:
         if path.suffix == ".parquet":
             table.to_parquet(part, engine="pyarrow", index=False)
         else:
-            quoting = csv.QUOTE_NONNUMERIC if _has_carriage_return(table) else csv.QUOTE_MINIMAL
+            quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if _has_carriage_return(table) else csv.QUOTE_MINIMAL
             table.to_csv(part, index=False, errors="backslashreplace", quoting=quoting)
     return path
 
