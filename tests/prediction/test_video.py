@@ -15,7 +15,7 @@ from mien import MienError, Predictor
 from mien.cli import main
 from mien.prediction import video
 from mien.prediction.annotate import COLOURS
-from mien.prediction.clips import ClipReader, Sighting, place
+from mien.prediction.clips import ClipReader, Sighting, Track, place
 from mien.prediction.outputs import frames_path
 from mien.prediction.video import ClipWriter, frames
 
@@ -271,6 +271,7 @@ def test_a_track_is_the_mean_of_its_frames_and_the_words_follow(predictor, table
         "start",
         "end",
         "frames",
+        "pooled",
         *predictor.columns[2:],
     ]
     assert list(tables.frames.columns) == ["file", "time", *predictor.columns[1:]]
@@ -278,12 +279,32 @@ def test_a_track_is_the_mean_of_its_frames_and_the_words_follow(predictor, table
     for row in tables.tracks.to_dict("records"):
         own = tables.frames[tables.frames["face_index"] == row["face_index"]]
         assert (row["frames"], row["start"], row["end"]) == (len(own), own["time"].min(), own["time"].max())
+        if own["quality"].isin(["", np.nan]).any():
+            own = own[own["quality"].isin(["", np.nan])]
+        assert row["pooled"] == len(own)
         for name in predictor.outputs:
             assert row[name] == pytest.approx(own[name].mean(), abs=0.006), name
         assert row["age_low"] < row["age"] < row["age_high"]
         certainty = max(row["p_female"], 1 - row["p_female"])
         word = "female" if row["p_female"] >= 0.5 else "male"
         assert row["gender"] == (word if certainty >= predictor.metadata["unsure_below"] else "unsure")
+
+
+def test_frames_with_a_note_count_only_where_there_are_no_others():
+    track = Track(0.0, 0.0)
+    for time, age, quality in (
+        (0, 10, "blurred"),
+        (1, 20, "blurred; small"),
+        (2, 60, ""),
+        (3, 90, "small"),
+        (4, 40, ""),
+    ):
+        if time == 2:
+            assert (track.frames, track.pooled, track.sums) == (2, 2, {"age": 30.0})
+            assert track.notes == {"blurred": 2, "small": 1}
+        track.add(time, {"age": age}, quality)
+    assert (track.start, track.end, track.frames, track.pooled, track.sums) == (0.0, 4, 5, 2, {"age": 100.0})
+    assert not track.notes
 
 
 def test_an_unsure_track_says_so(predictor):

@@ -1,7 +1,8 @@
 """A clip to rows: one for each face in each frame that is looked at, and one for each face that was followed.
 
-Pooling: every output of the model (`p_female`, the three ages, the age groups) is averaged over the frames of a track,
-each frame alike, and the words follow from the means as they do for a single face. The mean of the medians and of the
+Pooling: every output of the model (`p_female`, the three ages, the age groups) is averaged over the frames of a track
+whose quality has no note, or over all where none is without, each frame alike; the words follow from the means as they
+do for a single face (benchmarks/pooling.py compares ways). The mean of the medians and of the
 ends of the intervals is the median and the interval of the distribution whose quantiles are the means of the frames'
 quantiles (Vincent 1912; Lichtendahl, Grushka-Cockayne and Winkler 2013). Its interval is as wide as a typical frame's:
 many frames of one face repeat one perception, and so do not make its age surer.
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 EVERY = 0.5
 """Seconds between two looks at a clip, unless others are asked for."""
 
-TRACK_COLUMNS = ("start", "end", "frames")
+TRACK_COLUMNS = ("start", "end", "frames", "pooled")
 """Columns that clips add to the predictions table."""
 
 _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -54,6 +55,8 @@ class Track:
     start: float
     end: float
     frames: int = 0
+    pooled: int = 0
+    """How many of its frames the sums are of: those without a note, as soon as there is one."""
     sums: dict[str, float] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
 
@@ -61,6 +64,13 @@ class Track:
         """One more frame of the face."""
         self.end = time
         self.frames += 1
+        spotless = self.pooled > 0 and not self.notes
+        if quality and spotless:
+            return
+        if not quality and not spotless:
+            self.pooled, self.sums = 0, {}
+            self.notes.clear()
+        self.pooled += 1
         for name, value in outputs.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.notes.update(note for note in quality.split("; ") if note)
@@ -110,10 +120,11 @@ class ClipReader:
     def track_rows(self) -> Iterator[Row]:
         """After `frame_rows`: a row for each face that was followed, or why there is none, and what ended the clip."""
         for number, track in self._tracks.items():
-            times = {"start": round(track.start, 3), "end": round(track.end, 3), "frames": track.frames}
-            means = {name: total / track.frames for name, total in track.sums.items()}
-            notes = "; ".join(note for note, count in track.notes.items() if 2 * count > track.frames)
-            row = {"file": self.path, "face_index": number, **times, "status": "ok"}
+            times = {"start": round(track.start, 3), "end": round(track.end, 3)}
+            counts = {"frames": track.frames, "pooled": track.pooled}
+            means = {name: total / track.pooled for name, total in track.sums.items()}
+            notes = "; ".join(note for note, count in track.notes.items() if 2 * count > track.pooled)
+            row = {"file": self.path, "face_index": number, **times, **counts, "status": "ok"}
             yield row | self._predictor.pooled(means) | {"quality": notes}
         if self._trouble:
             yield {"file": self.path, "end": round(self._time, 3), "status": self._trouble}

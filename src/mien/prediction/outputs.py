@@ -16,7 +16,7 @@ from mien.errors import MienError, MissingExtra
 ENDINGS = (".csv", ".parquet", ".jsonl")
 
 _TEXT = ("file", "status", "gender", "age_group", "quality")
-_WHOLE = ("face_index", "frames")
+_WHOLE = ("face_index", "frames", "pooled")
 _CHUNK = 1024
 
 

@@ -225,7 +225,7 @@ def _cells(row: Row) -> Iterator[str]:
     yield printable(row["file"])
     yield "" if row.get("face_index") is None else str(row["face_index"])
     yield f"{row['start']:.1f} to {row['end']:.1f}" if "start" in row else ""
-    yield str(row.get("frames", ""))
+    yield f"{row['pooled']} of {row['frames']}" if "frames" in row else ""
     yield row.get("gender") or ""
     yield f"{row['p_female']:.2f}" if "p_female" in row else ""
     yield f"{row['age']:.1f}" if has_age else ""
