@@ -268,6 +268,7 @@ def largest_gap(tables: Sequence[Table], columns: Sequence[str] | None = None) -
         groups, estimates = list(family), list(family.values())
         value = np.array([one.value for one in estimates])
         gaps = value[:, None] - value
+        np.fill_diagonal(gaps, -np.inf)
         low = max(low, float(np.nanmax(_pair_ends(estimates, critical)[0])))
         high = max(high, float(np.nanmax(_pair_ends(estimates, _SIDE_Z)[1])))
         i, j = np.unravel_index(int(gaps.argmax()), gaps.shape)

@@ -188,12 +188,13 @@ def _jobs(rows: pd.DataFrame) -> dict[str, Metric]:
 
 
 def _tables(rows: pd.DataFrame, by: Sequence[str], settings: Settings) -> dict[str, dict[Group, Estimate]]:
-    """Each metric by group."""
+    """Each metric by group; what is asked of one gender alone has no groups by gender."""
     jobs = {name: Job(metric, rows) for name, metric in _jobs(rows).items()}
     tables: dict[str, dict[Group, Estimate]] = {name: {} for name in jobs}
     for group, own in samples(groupings(rows, by), jobs, settings.n_boot, settings.seed):
         for name, sample in own.items():
-            tables[name][group] = sample.estimate()
+            if "gender" not in group.columns or jobs[name].metric.among is None:
+                tables[name][group] = sample.estimate()
     return tables
 
 

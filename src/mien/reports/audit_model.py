@@ -137,7 +137,7 @@ def _worst(report: Report) -> Section:
         }
         for one in report.worst
     ]
-    gaps = [_gap_row(one) for one in report.gaps]
+    gaps = [_gap_row(one) for one in report.gaps if one.value]
     own = [Table("the worst of all groups and crossings", _all(worst))] if worst else []
     own += [Table("the largest gaps between two groups of one kind", _all(gaps))] if gaps else []
     own += [Table("by column and by crossing: worst groups", pd.DataFrame(worst), folded=True)] if worst else []
@@ -205,9 +205,9 @@ def _groups(report: Report) -> Section:
 
 def _chart(report: Report, metric: str) -> Picture | None:
     own = [one for one in report.groups if one.metric == metric]
-    if not own:
-        return None
     overall = [one for one in own if not one.labels]
+    if not own or (metric == "gender_unsure" and not overall[0].value):
+        return None
     rows = [_row("all faces", one, metric) for one in overall]
     for columns in dict.fromkeys(tuple(one.labels) for one in own if len(one.labels) == 1):
         rows.append({"label": columns[0], "value": np.nan, "low": np.nan, "high": np.nan})
