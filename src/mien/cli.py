@@ -326,7 +326,10 @@ def predict(
             help="Images, clips, folders (recursively), patterns, a CSV or Parquet with a path column, - for a list."
         ),
     ],
-    out: Annotated[Path | None, typer.Option(help="A .csv, .parquet or .jsonl file; default: the screen.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="A .csv, .parquet or .jsonl file; default: the screen. With --engine ray a folder."),
+    ] = None,
     crops: Annotated[bool, typer.Option("--crops", help="Each image already is a face: none is looked for.")] = False,
     draw: Annotated[Path | None, typer.Option(help="Folder for the images and clips with boxes and labels.")] = None,
     every: Annotated[float, typer.Option(metavar="SECONDS", help="Between two looks at a clip.")] = 0.5,
@@ -335,8 +338,17 @@ def predict(
     ] = None,
     detector: Annotated[str, typer.Option(help="dlib, centerface, or yunet:FILE.")] = "dlib",
     runtime: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: one a core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Default: one a core; of each worker of --engine ray: 1.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+    engine: Annotated[
+        str, typer.Option(help="local; or ray: very many images, on this machine or the cluster of RAY_ADDRESS.")
+    ] = "local",
+    image_column: Annotated[
+        str | None,
+        typer.Option(help="With --engine ray: a table's column with the bytes of images; default: bytes or image."),
+    ] = None,
 ) -> None:
     """Predict perceived gender and age of each face in photographs and clips; nobody is identified.
 
@@ -349,12 +361,26 @@ def predict(
 
     Exit status: 0 when every file could be read, 2 when some could not; they are rows with their reason.
     """
-    from mien.prediction.photographs import READ, predict_files
+    from mien.prediction.photographs import READ, predict_files, summary
     from mien.prediction.predict import Predictor
 
+    if engine not in ("local", "ray"):
+        raise MienError(choices("--engine", engine, ("local", "ray")))
     try:
-        predictor = Predictor(model, threads, detector, runtime)
-        statuses = predict_files(predictor, paths, out, crops, draw, overwrite, every)
+        if engine == "ray":
+            if out is None or draw is not None:
+                raise MienError("--engine ray needs --out, a folder, and knows no --draw")
+            from mien.prediction.cluster import predict_cluster
+
+            about: dict[str, Any] = {"model": model, "detector": detector, "runtime": runtime, "threads": threads or 1}
+            statuses = predict_cluster(paths, out, crops=crops, column=image_column, overwrite=overwrite, **about)
+            print(f"{summary(statuses)}\ntable: {out}")
+        else:
+            if image_column is not None:
+                raise MienError("--image-column belongs to --engine ray, which was not given")
+            predictor = Predictor(model, threads, detector, runtime)
+            file = None if out is None else Path(out)
+            statuses = predict_files(predictor, paths, file, crops, draw, overwrite, every)
     except KeyboardInterrupt:
         print(f"mien: interrupted{'; the same command goes on where it was' if out else ''}", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -235,11 +235,16 @@ def _cells(row: Row) -> Iterator[str]:
     yield row.get("quality") or ""
 
 
-def _summary(answers: _Answers, out: Path | None, draw: Path | None, clips: int) -> str:
-    counts = ", ".join(f"{status} {count:,}" for status, count in answers.statuses.most_common())
-    total = sum(answers.statuses.values())
+def summary(statuses: Counter[str], clips: int = 0) -> str:
+    """How many files, some of them clips, have which status."""
+    counts = ", ".join(f"{status} {count:,}" for status, count in statuses.most_common())
+    total = sum(statuses.values())
     kinds = "images" if not clips else "clips" if clips == total else "images and clips"
-    parts = [f"{total:,} {kinds}: {counts}"]
+    return f"{total:,} {kinds}: {counts}"
+
+
+def _summary(answers: _Answers, out: Path | None, draw: Path | None, clips: int) -> str:
+    parts = [summary(answers.statuses, clips)]
     if out is not None:
         parts.append(f"table: {out}" + (f", and of the clips' frames: {frames_path(out)}" if clips else ""))
     elif answers.rows > SHOWN:
