@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -262,7 +262,7 @@ def connected(keys: Sequence[np.ndarray]) -> np.ndarray:
         label = parent[label]
 
 
-def _keys(faces: pd.DataFrame) -> dict[str, np.ndarray]:
+def _keys(faces: pd.DataFrame) -> dict[Literal["subject", "photo"], np.ndarray]:
     """Codes (n,) of the subject (-1 where it is not known) and the photograph, each within its data set."""
     # Faces that were boxed in the same file are of the same photograph, whether or not the table says so.
     photo = faces["photo"].fillna(faces["path"])
@@ -372,15 +372,49 @@ def between(train: pd.DataFrame, other: pd.DataFrame, groups: Sequence[int] | np
     return _leaks(both, parts, [("train", "other")], groups)
 
 
+def sharing(faces: pd.DataFrame, some: np.ndarray, groups: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+    """Which faces (n, bool) share a subject, a photograph or a near-duplicate group with one of `some` (n, bool).
+
+    Those of `some` are among them. `groups` are as in `find_leaks`.
+    """
+    found = some.copy()
+    for codes in _compared_keys(faces, groups).values():
+        found |= (codes >= 0) & np.isin(codes, codes[some])
+    return found
+
+
+def straddling(
+    faces: pd.DataFrame, column: str, groups: Sequence[int] | np.ndarray | None = None
+) -> dict[Kind, np.ndarray]:
+    """Which faces (n, bool), by kind, have a subject, photograph or near-duplicate group in several values of a column.
+
+    `column` is `fold` or `split`; faces without it are passed over. `groups` are as in `find_leaks`.
+    """
+    known = faces[column].notna().to_numpy()
+    values = pd.Series(pd.factorize(faces[column])[0][known])
+    found = {}
+    for kind, codes in _compared_keys(faces, groups).items():
+        several = values.groupby(codes[known]).transform("nunique").to_numpy() > 1
+        found[kind] = np.zeros(len(faces), dtype=bool)
+        found[kind][known] = several & (codes[known] >= 0)
+    return found
+
+
+def _compared_keys(faces: pd.DataFrame, groups: Sequence[int] | np.ndarray | None) -> dict[Kind, np.ndarray]:
+    """Codes (n,) of what two faces can share, by kind; -1 shares nothing."""
+    keys: dict[Kind, np.ndarray] = {**_keys(faces)}
+    if groups is not None:
+        keys["near-duplicate"] = pd.factorize(_checked_groups(groups, len(faces)))[0]
+    return keys
+
+
 def _leaks(
     faces: pd.DataFrame,
     parts: np.ndarray,
     pairs: Iterable[tuple[str, str]],
     groups: Sequence[int] | np.ndarray | None,
 ) -> list[Leak]:
-    keys: dict[Any, np.ndarray] = _keys(faces)
-    if groups is not None:
-        keys["near-duplicate"] = pd.factorize(_checked_groups(groups, len(faces)))[0]
+    keys = _compared_keys(faces, groups)
     ids = faces["face"].to_numpy(dtype=object)
     leaks = []
     for earlier, later in pairs:

@@ -111,6 +111,37 @@ def in_words(one: "LimitVerdict") -> str:
     return f"{result}: {one.limit} {one.direction} {one.allowed:g}: {found} ({one.where}){missed}{told}"
 
 
+@audit_app.command(epilog="Example: mien audit data faces.parquet --root photos --run runs/fold-0 --run runs/fold-1")
+def data(
+    faces: Annotated[Path, typer.Argument(help="A faces table.")],
+    root: Annotated[Path | None, typer.Option(help="Folder of the images; without it, metadata alone.")] = None,
+    run: Annotated[
+        list[str] | None, typer.Option(help="A finished run on these faces, for likely label errors; repeatable.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for report.html, report.json, review.html and tables.")] = Path(
+        "audit-data"
+    ),
+    sheet: Annotated[int, typer.Option(min=1, help="Suggestions of each label in review.html, at most.")] = 1000,
+) -> None:
+    """Say whether a data set is sound: leaks, duplicates, contradictions, bad pictures, likely label errors.
+
+    Exit status: 0 when it is, 3 when a problem was found that makes results on it untrustworthy. (mien eda looks, and
+    judges nothing.)
+    """
+    from mien.audit.data import audit_data
+    from mien.console import console, progress
+    from mien.table import read_table
+
+    with progress("looking at images") as tell:
+        report = audit_data(read_table(faces), root, run or (), out, sheet, tell)
+    for check in report["checks"]:
+        if check["level"] in ("problem", "notice"):
+            style = "bold red" if check["level"] == "problem" else None
+            console.print(f"{check['level']}: {check['says']}", style=style, highlight=False, soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", highlight=False)
+    raise typer.Exit(report["exit_status"])
+
+
 def pairs(items: list[str] | None) -> dict[str, str]:
     """The columns that `--map theirs=ours` names."""
     found: dict[str, str] = {}

@@ -84,7 +84,7 @@ def explore(faces: pd.DataFrame, root: str | Path | None, out: str | Path, progr
         *_categories(faces, tables),
     ]
     if found is not None and home is not None:
-        sections += [_files(found, tables), _samples(faces, home, found), _duplicates(home, found, tables)]
+        sections += [_files(found, tables), _samples(faces, home, found), duplicate_section(home, found.pairs)]
     if ledger:
         sections.append(Section("Source", tables=[ledger_table(ledger)]))
     names = ", ".join(faces["dataset"].unique()[:3])
@@ -377,19 +377,12 @@ def _splits(faces: pd.DataFrame, found: Images | None, tables: dict[str, pd.Data
     if _in_several_folds(faces):
         warnings.append(f"Leak: {_in_several_folds(faces):,} subjects are in more than one fold.")
     if found is not None and faces["fold"].notna().any():
-        straddling = _straddling(faces, found)
+        straddling = int(splits.straddling(faces, "fold", found.groups)["near-duplicate"].sum())
         if straddling:
             warnings.append(f"Leak: {straddling:,} images have a near-duplicate in another fold.")
     leaks = splits.find_leaks(faces, None if found is None else found.groups)
     warnings += [f"Leak: {leak}." for leak in leaks]
     return [Section("Folds and parts", warnings, tables=shown, figures=pictures)]
-
-
-def _straddling(faces: pd.DataFrame, found: Images) -> int:
-    """Faces whose group of near-duplicates is in several folds."""
-    known = faces["fold"].notna().to_numpy()
-    folds = faces.loc[known, "fold"].groupby(found.groups[known]).transform("nunique")
-    return int((folds > 1).sum())
 
 
 def _categories(faces: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> list[Section]:
@@ -468,8 +461,8 @@ def _said(gender: Any, age: Any, group: Any) -> str:
     return f"{gender if pd.notna(gender) else _NO_GENDER}, {years}"
 
 
-def _duplicates(root: Path, found: Images, tables: dict[str, pd.DataFrame]) -> Section:
-    pairs = found.pairs
+def duplicate_section(root: Path, pairs: pd.DataFrame) -> Section:
+    """Pairs of near-duplicates, as `inspect_images` finds them: counts, and the most telling ones side by side."""
     if pairs.empty:
         return Section("Duplicates", text=["There are no near-duplicate pictures."])
     gap = (pairs["age_1"] - pairs["age_2"]).abs().fillna(0)
@@ -489,7 +482,7 @@ def _duplicates(root: Path, found: Images, tables: dict[str, pd.DataFrame]) -> S
         "Pictures that show the same photograph by their perceptual hash and thumbnail. Shown are "
         f"{len(shown)} of {len(pairs):,} pairs: first those whose labels differ or that straddle folds."
     )
-    return Section("Duplicates", text=[text], tables=[Table("Pairs", tables["duplicate_counts"])], pairs=shown)
+    return Section("Duplicates", text=[text], tables=[Table("Pairs", _duplicate_counts(pairs))], pairs=shown)
 
 
 def _half(pair: pd.Series, end: int) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""`review.html`: the contact sheet of likely label errors that a person goes through, and its corrections file."""
+
+import base64
+import hashlib
+import io
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+from PIL import Image
+
+from mien import images
+from mien.atomic import atomic_path
+from mien.labels import AGE_GROUPS, GENDERS
+from mien.pixels import boxes
+from mien.reports.page import NOTICE
+
+SHEET = 1000
+"""Suggestions of each column on the page, by default: some 5 MB a column."""
+
+_SIDE = 112  # pixels
+_MARGIN = 0.3
+_WORDS = {"gender": GENDERS, "age_group": AGE_GROUPS}
+
+
+def write_review(faces: pd.DataFrame, suggestions: pd.DataFrame, root: Path, path: Path, sheet: int = SHEET) -> int:
+    """Writes the page: one file with everything in it, and no request to anywhere.
+
+    Args:
+        faces: The faces that the suggestions are of.
+        suggestions: As `label_errors.suggest` ranks them.
+        root: The folder of the images.
+        path: The file.
+        sheet: How many of each column are shown, the likeliest first.
+
+    Returns:
+        The number of suggestions on the page.
+    """
+    shown = suggestions[suggestions["rank"] <= sheet]
+    rows = faces.set_index("face", drop=False).loc[shown["face"]]
+    cards = [
+        {
+            "face": suggestion.face,
+            "column": suggestion.column,
+            "rank": int(suggestion.rank),
+            "given": suggestion.given,
+            "suggested": suggestion.suggested,
+            "why": _why(suggestion),
+            "picture": _picture(root / suggestion.path, box),
+        }
+        for suggestion, box in zip(shown.itertuples(index=False), boxes(rows), strict=True)
+    ]
+    counts = {str(column): len(some) for column, some in suggestions.groupby("column", sort=False)}
+    data = {"cards": cards, "counts": counts, "words": {column: list(words) for column, words in _WORDS.items()}}
+    templates = resources.files("mien") / "templates"
+    script = (templates / "review.js").read_text("utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mien"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    text = environment.get_template("review.html").render(
+        notice=NOTICE,
+        # Only this script may run: whatever a name holds, it stays text.
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script=Markup(script),  # noqa: S704 - our own file
+        data=Markup(_embedded(data)),  # noqa: S704 - see there
+    )
+    with atomic_path(path) as part:
+        part.write_text(text, "utf-8", errors="replace")
+    return len(cards)
+
+
+def _embedded(data: object) -> str:
+    """JSON that cannot end the element it stands in."""
+    text = json.dumps(data, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _why(suggestion: Any) -> str:
+    """What speaks for it, in words."""
+    if suggestion.column == "age":
+        return f"out-of-fold prediction {suggestion.suggested} years"
+    return f"out-of-fold prediction {suggestion.suggested} ({100 * suggestion.p_suggested:.1f}%)"
+
+
+def _picture(path: Path, box: images.Box | None) -> str:
+    """The face as a data URI; empty where it cannot be read."""
+    try:
+        pixels = images.load_face(path, _SIDE, box, _MARGIN)
+    except images.ImageError:
+        return ""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
