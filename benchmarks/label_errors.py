@@ -2,10 +2,18 @@
 
     python benchmarks/label_errors.py plant --root UTKFACE --out FOLDER
     python benchmarks/label_errors.py train --root UTKFACE --out FOLDER
+    mien audit data FOLDER/corrupted.parquet --root UTKFACE --out FOLDER/audit \\
+        --run FOLDER/runs/corrupted-0 --run FOLDER/runs/corrupted-1
+    python benchmarks/label_errors.py curve --root UTKFACE --out FOLDER
+    python benchmarks/label_errors.py train --labels clean --folds 0 --root UTKFACE --out FOLDER      # and corrected
+    python benchmarks/label_errors.py compare --root UTKFACE --out FOLDER
 
 - `plant` flips the gender of 200 faces of 13 years and more, moves the ages of 200 other faces by 25 years, and deals
   all faces into folds that keep near-duplicates together: `planted.csv`, `corrupted.parquet`.
-- `train` trains a run for each fold on the corrupted labels (`label_errors.yaml`); the same command goes on.
+- `train` trains a run for each fold on the corrupted labels (`label_errors.yaml`); the same command goes on. `--labels`
+  takes the clean ones, or the corrected ones: a person who restores what was planted among the first 1,000 suggestions.
+- `curve` says how many of the planted errors are among the first suggestions, and draws docs/images/label_errors.svg.
+- `compare` compares runs on other labels with those on corrupted ones, on the same test faces with clean labels.
 """
 
 import argparse
@@ -89,9 +97,72 @@ def run_folds(labels: str, folds: list[int], root: Path, out: Path) -> None:
         train(RECIPE, [f"data.root={root}", f"data.faces={table}"], folder)
 
 
+LOOKED_AT = (100, 200, 300, 400, 500, 750, 1000, 1500, 2000)
+
+
+def curve(out: Path) -> None:
+    from mien.reports import figures
+
+    planted = pd.read_csv(out / "planted.csv")
+    suggestions = pd.read_csv(out / "audit" / "suggestions.csv")
+    lines = {}
+    for column in ("gender", "age"):
+        wanted = set(planted.loc[planted["column"] == column, "face"])
+        ranked = suggestions[suggestions["column"] == column].sort_values("rank")
+        found = ranked["face"].isin(wanted).cumsum().to_numpy()
+        looked = [number for number in LOOKED_AT if number <= len(ranked)]
+        shares = [100 * found[number - 1] / len(wanted) for number in looked]
+        flagged = int(ranked["flagged"].sum())
+        hit = int(ranked.loc[ranked["flagged"], "face"].isin(wanted).sum())
+        print(f"{column}: {len(ranked)} suggestions; flagged {flagged}, of them planted {hit} of {len(wanted)}")
+        print("  " + ", ".join(f"{number}: {share:.1f}%" for number, share in zip(looked, shares, strict=True)))
+        lines[f"{column}, {len(wanted)} planted"] = pd.Series([0.0, *shares], index=[0, *looked])
+    figure = figures.curves(lines, "planted errors found, %", "suggestions looked at, likeliest first")
+    figure.savefig(
+        Path(__file__).parents[1] / "docs" / "images" / "label_errors.svg",
+        metadata={"Date": None},
+        facecolor=figures.PAPER,
+    )
+
+
+def correct(out: Path) -> None:
+    """Writes the labels after a person restored what was planted among the first 1,000 suggestions of each column."""
+    planted = pd.read_csv(out / "planted.csv").set_index("face")
+    suggestions = pd.read_csv(out / "audit" / "suggestions.csv")
+    seen = set(suggestions.loc[suggestions["rank"] <= 1000, "face"]) & set(planted.index)
+    clean, corrupted = (read_faces_table(out / f"{name}.parquet") for name in ("clean", "corrupted"))
+    write_table(corrupted.where(~corrupted["face"].isin(seen), clean), out / "corrected.parquet")
+    print(f"{len(seen)} of {len(planted)} planted errors restored")
+
+
+def compare(out: Path) -> None:
+    from mien import metrics
+    from mien.run import Run
+
+    clean = read_faces_table(out / "clean.parquet")
+    for labels in ("clean", "corrected"):
+        sides: dict[str, list[pd.DataFrame]] = {"corrupted": [], labels: []}
+        for number in range(FOLDS):
+            runs = {name: Run(out / "runs" / f"{name}-{number}") for name in sides}
+            if all(run.finished for run in runs.values()):
+                for name, run in runs.items():
+                    predictions = run.predictions
+                    test = clean[clean["fold"] == number]
+                    theirs = predictions[predictions["face"].isin(test["face"])]
+                    sides[name].append(metrics.join(test, theirs))
+        if not sides[labels]:
+            continue
+        after, before = (pd.concat(sides[name], ignore_index=True) for name in (labels, "corrupted"))
+        for metric in ("gender_accuracy", "age_mae"):
+            found = metrics.paired_difference(after, before, metric)
+            print(
+                f"{labels} - corrupted, {metric}: {found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}], n {found.n}"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=["plant", "train"])
+    parser.add_argument("step", choices=["plant", "train", "curve", "compare"])
     parser.add_argument("--root", type=Path, required=True, help="folder of the images of UTKFace")
     parser.add_argument("--out", type=Path, required=True, help="folder for tables and runs")
     parser.add_argument("--labels", choices=["corrupted", "corrected", "clean"], default="corrupted")
@@ -99,7 +170,13 @@ def main() -> None:
     given = parser.parse_args()
     if given.step == "plant":
         plant(given.root, given.out)
+    elif given.step == "curve":
+        curve(given.out)
+    elif given.step == "compare":
+        compare(given.out)
     else:
+        if given.labels == "corrected":
+            correct(given.out)
         run_folds(given.labels, given.folds, given.root, given.out)
 
 

@@ -262,7 +262,7 @@ def connected(keys: Sequence[np.ndarray]) -> np.ndarray:
         label = parent[label]
 
 
-def _keys(faces: pd.DataFrame) -> dict[Literal["subject", "photo"], np.ndarray]:
+def _keys(faces: pd.DataFrame) -> dict["Kind", np.ndarray]:
     """Codes (n,) of the subject (-1 where it is not known) and the photograph, each within its data set."""
     # Faces that were boxed in the same file are of the same photograph, whether or not the table says so.
     photo = faces["photo"].fillna(faces["path"])
@@ -402,7 +402,7 @@ def straddling(
 
 def _compared_keys(faces: pd.DataFrame, groups: Sequence[int] | np.ndarray | None) -> dict[Kind, np.ndarray]:
     """Codes (n,) of what two faces can share, by kind; -1 shares nothing."""
-    keys: dict[Kind, np.ndarray] = {**_keys(faces)}
+    keys = _keys(faces)
     if groups is not None:
         keys["near-duplicate"] = pd.factorize(_checked_groups(groups, len(faces)))[0]
     return keys

@@ -1,17 +1,16 @@
 """The audit of a data set: what is wrong with it before anything is trained on it, and whether that is serious."""
 
-import json
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mien.atomic import atomic_path
 from mien.audit import data_checks, data_report, label_errors, pictures
 from mien.audit.checks import Check, any_is, not_checked, sound
+from mien.audit.data_schema import Data, DataReport, RunUsed, Suggested
 from mien.audit.label_errors import OutOfFold
 from mien.audit.review import SHEET, write_review
 from mien.datasets import data_root
@@ -21,12 +20,6 @@ from mien.reports.eda import Images, inspect_images
 from mien.run import Run, open_run
 from mien.table import check_faces, write_table
 
-SCHEMA = "mien.audit.data/1"
-"""Of `report.json`; docs/audit-data.md says what it holds. Counts up when a field changes its meaning or goes."""
-
-UNSOUND = 3
-"""Exit status where a problem was found that makes results on the data untrustworthy."""
-
 
 def audit_data(
     faces: pd.DataFrame,
@@ -35,7 +28,7 @@ def audit_data(
     out: str | Path = "audit-data",
     sheet: int = SHEET,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> DataReport:
     """Audits a data set and writes `report.html`, `report.json` and its tables; with runs `review.html` too.
 
     The order of the rows changes nothing.
@@ -124,34 +117,29 @@ def _report(
     checks: list[Check],
     tables: dict[str, pd.DataFrame],
     answers: OutOfFold | None,
-) -> dict[str, Any]:
-    good = sound(checks)
-    suggested = tables.get("suggestions")
-    return {
-        "schema": SCHEMA,
-        "version": metadata.version("mien"),
-        "sound": good,
-        "exit_status": 0 if good else UNSOUND,
-        "says": data_report.lead(faces, checks),
-        "data": {
-            "datasets": sorted(map(str, faces["dataset"].unique())),
-            "faces": len(faces),
-            "subjects": faces.groupby(["dataset", "subject"]).ngroups or None,
-            "images": None if images is None else len(images.files),
-        },
-        "checks": [check.to_dict() for check in checks],
-        "suggestions": {}
-        if suggested is None
-        else {
-            str(column): {"suggested": len(rows), "flagged": int(rows["flagged"].sum())}
+) -> DataReport:
+    suggested = tables.get("suggestions", pd.DataFrame(columns=["column", "flagged"]))
+    return DataReport(
+        mien=metadata.version("mien"),
+        summary=data_report.lead(faces, checks),
+        passed=sound(checks),
+        data=Data(
+            datasets=sorted(map(str, faces["dataset"].unique())),
+            faces=len(faces),
+            subjects=faces.groupby(["dataset", "subject"]).ngroups or None,
+            images=None if images is None else len(images.files),
+        ),
+        checks=checks,
+        suggestions=[
+            Suggested(column=column, suggested=len(rows), flagged=int(rows["flagged"].sum()))
             for column, rows in suggested.groupby("column", sort=False)
-        },
-        "runs": [] if answers is None else json.loads(answers.used.to_json(orient="records")),
-    }
+        ],
+        runs=[] if answers is None else [RunUsed.model_validate(row) for row in answers.used.to_dict("records")],
+    )
 
 
 def _write(
-    report: dict[str, Any],
+    report: DataReport,
     faces: pd.DataFrame,
     tables: dict[str, pd.DataFrame],
     images: Images | None,
@@ -165,15 +153,9 @@ def _write(
     reviewed = 0
     if suggested is not None and home is not None:
         reviewed = write_review(faces, suggested, home, out / "review.html", sheet)
-    checks = pd.DataFrame(report["checks"])
+    checks = pd.DataFrame([check.model_dump() for check in report.checks])
     for name, rows in {"checks": checks, **tables}.items():
         write_table(rows, out / f"{name}.csv")
     data_report.write(report, faces, tables, images, home, apart, reviewed, out / "report.html")
     with atomic_path(out / "report.json") as part:
-        part.write_text(json.dumps(report, indent=2, default=_plain) + "\n", "utf-8")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{value!r} has no place in a report")
+        part.write_text(report.to_json(), "utf-8")

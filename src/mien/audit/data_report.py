@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mien.audit import pictures
 from mien.audit.checks import LEVELS, Check
+from mien.audit.data_schema import DataReport
 from mien.reports import figures
 from mien.reports.eda import Images, duplicate_section, thumbnails
 from mien.reports.page import Pair, Picture, Section, Table, write_report
@@ -42,7 +42,7 @@ def lead(faces: pd.DataFrame, checks: Sequence[Check]) -> str:
 
 
 def write(
-    report: dict[str, Any],
+    report: DataReport,
     faces: pd.DataFrame,
     tables: dict[str, pd.DataFrame],
     images: Images | None,
@@ -63,43 +63,45 @@ def write(
         reviewed: How many suggestions `review.html` shows.
         path: The file.
     """
-    by_part: dict[str, list[dict[str, Any]]] = {name: [] for name in _TITLES}
-    for check in report["checks"]:
-        by_part[check["name"].split(".")[0]].append(check)
-    sections = [Section("Checks", tables=[Table("Worst first", _checks_table(report["checks"]))])]
+    by_part: dict[str, list[Check]] = {name: [] for name in _TITLES}
+    for check in report.checks:
+        by_part[check.name.split(".")[0]].append(check)
+    sections = [Section("Checks", tables=[Table("Worst first", _checks_table(report.checks))])]
     for name, checks in by_part.items():
-        warnings = [check["says"] for check in checks if check["level"] == "problem"]
-        text = [check["says"] for check in checks if check["level"] != "problem"]
+        warnings = [check.says for check in checks if check.level == "problem"]
+        text = [check.says for check in checks if check.level != "problem"]
         more = _more(name, faces, tables, images, home, apart, reviewed)
         sections.append(
             Section(_TITLES[name], warnings, [*text, *more.text], more.tables, more.figures, pairs=more.pairs)
         )
-    title = f"Audit of the data set {', '.join(report['data']['datasets'][:3])}"
-    return write_report(title, report["says"], sections, path)
+    title = f"Audit of the data set {', '.join(report.data.datasets[:3])}"
+    return write_report(title, report.summary, sections, path)
 
 
-def _checks_table(checks: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    rows = sorted(checks, key=lambda check: LEVELS.index(check["level"]))
+def _checks_table(checks: Sequence[Check]) -> pd.DataFrame:
+    rows = sorted(checks, key=lambda check: LEVELS.index(check.level))
     return pd.DataFrame(
         {
-            "verdict": [check["level"] for check in rows],
-            "check": [check["name"] for check in rows],
+            "verdict": [check.level for check in rows],
+            "check": [check.name for check in rows],
             "found": [_found(check) for check in rows],
             "a problem above": [_limit(check) for check in rows],
-            "example": [check["example"] or "" for check in rows],
+            "example": [check.example or "" for check in rows],
         }
     )
 
 
-def _found(check: dict[str, Any]) -> str:
-    if not check["of"]:
+def _found(check: Check) -> str:
+    if not check.of:
         return ""
-    interval = f" [{100 * check['low']:.1f}, {100 * check['high']:.1f}]" if check["low"] is not None else ""
-    return f"{check['count']:,} of {check['of']:,}, {100 * check['count'] / check['of']:.1f} %{interval}"
+    said = f"{check.count:,} of {check.of:,}, {100 * check.count / check.of:.1f} %"
+    if check.low is None or check.high is None:
+        return said
+    return f"{said} [{100 * check.low:.1f}, {100 * check.high:.1f}]"
 
 
-def _limit(check: dict[str, Any]) -> str:
-    return "" if check["limit"] is None else f"{100 * check['limit']:g} %"
+def _limit(check: Check) -> str:
+    return "" if check.limit is None else f"{100 * check.limit:g} %"
 
 
 def _more(
@@ -164,8 +166,8 @@ def _pictures(faces: pd.DataFrame, table: pd.DataFrame, home: Path, apart: pd.Se
 
 def _shares(table: pd.DataFrame) -> pd.DataFrame:
     said = [
-        f"{100 * row.share:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}]"  # type: ignore[operator]
-        for row in table.itertuples(index=False)
+        f"{100 * share:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        for share, low, high in table[["share", "low", "high"]].to_numpy(dtype=float)
     ]
     return table[["by", "part", "label", "value", "faces", "of"]].assign(share=said)
 
@@ -188,10 +190,10 @@ def _suggestions(faces: pd.DataFrame, tables: dict[str, pd.DataFrame], home: Pat
     runs = Table("Predictions of each run", tables["runs"])
     pairs = []
     if home is not None:
-        for _, rows in table.groupby("column", sort=False):
-            for row in rows.head(_SHOWN // 2).itertuples(index=False):
-                face = thumbnails(faces[faces["face"] == row.face], home)
-                pairs.append(Pair(face, f"{row.column}: labelled {row.given}, predicted {row.suggested}"))
+        for column, rows in table.groupby("column", sort=False):
+            for face, given, suggested in rows.head(_SHOWN // 2)[["face", "given", "suggested"]].to_numpy().tolist():
+                shown_face = thumbnails(faces[faces["face"] == face], home)
+                pairs.append(Pair(shown_face, f"{column}: labelled {given}, predicted {suggested}"))
     return Section("", text=text, tables=[runs, *shown], pairs=pairs)
 
 

@@ -78,10 +78,10 @@ def _answers(faces: pd.DataFrame, run: Run, groups: np.ndarray | None) -> tuple[
     ids = faces["face"].to_numpy(dtype=object)
     kind = predictions["face"].map(dict(zip(ids, np.where(trained, 1, np.where(alike, 2, 0)), strict=True)))
     kind = kind.where(predictions["status"] == "ok", 3)
-    line = {"run": run.name}
-    for number, name in enumerate(("used", "trained on", "shares something with a face trained on", "unreadable")):
+    line: dict[str, Any] = {"run": run.name}
+    for number, name in enumerate(("used", "trained_on", "shared", "unreadable")):
         line[name] = int((kind == number).sum())
-    line["no prediction"] = len(faces) - len(predictions)
+    line["no_prediction"] = len(faces) - len(predictions)
     return predictions[kind == 0].set_index("face"), line
 
 

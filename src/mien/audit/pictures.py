@@ -126,7 +126,7 @@ def outliers(measured: pd.DataFrame, thumbnails: np.ndarray) -> pd.Series:
 
 
 def _usual(rows: np.ndarray) -> np.ndarray:
-    """Which rows (n, bool) are the `USUAL` share nearest to the median: an outlier must not make a component its own."""
+    """Which rows (n, bool) are the `USUAL` share nearest to the median: no outlier shall make a component its own."""
     middle = np.median(rows, axis=0)
     away = np.concatenate(
         [((part - middle) ** 2).sum(axis=1) for part in np.array_split(rows, len(rows) // _CHUNK + 1)]

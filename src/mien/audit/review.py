@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+from collections.abc import Hashable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -44,20 +45,15 @@ def write_review(faces: pd.DataFrame, suggestions: pd.DataFrame, root: Path, pat
     rows = faces.set_index("face", drop=False).loc[shown["face"]]
     cards = [
         {
-            "face": suggestion.face,
-            "column": suggestion.column,
-            "rank": int(suggestion.rank),
-            "given": suggestion.given,
-            "suggested": suggestion.suggested,
+            **{name: suggestion[name] for name in ("face", "column", "rank", "given", "suggested")},
             "why": _why(suggestion),
-            "picture": _picture(root / suggestion.path, box),
+            "picture": _picture(root / suggestion["path"], box),
         }
-        for suggestion, box in zip(shown.itertuples(index=False), boxes(rows), strict=True)
+        for suggestion, box in zip(shown.to_dict("records"), boxes(rows), strict=True)
     ]
     counts = {str(column): len(some) for column, some in suggestions.groupby("column", sort=False)}
     data = {"cards": cards, "counts": counts, "words": {column: list(words) for column, words in _WORDS.items()}}
-    templates = resources.files("mien") / "templates"
-    script = (templates / "review.js").read_text("utf-8")
+    script = (resources.files("mien") / "templates" / "review.js").read_text("utf-8")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mien"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
@@ -79,11 +75,10 @@ def _embedded(data: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _why(suggestion: Any) -> str:
+def _why(suggestion: Mapping[Hashable, Any]) -> str:
     """What speaks for it, in words."""
-    if suggestion.column == "age":
-        return f"out-of-fold prediction {suggestion.suggested} years"
-    return f"out-of-fold prediction {suggestion.suggested} ({100 * suggestion.p_suggested:.1f}%)"
+    said = f"out-of-fold prediction {suggestion['suggested']}"
+    return f"{said} years" if suggestion["column"] == "age" else f"{said} ({100 * suggestion['p_suggested']:.1f}%)"
 
 
 def _picture(path: Path, box: images.Box | None) -> str:

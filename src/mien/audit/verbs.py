@@ -134,12 +134,12 @@ def data(
 
     with progress("looking at images") as tell:
         report = audit_data(read_table(faces), root, run or (), out, sheet, tell)
-    for check in report["checks"]:
-        if check["level"] in ("problem", "notice"):
-            style = "bold red" if check["level"] == "problem" else None
-            console.print(f"{check['level']}: {check['says']}", style=style, highlight=False, soft_wrap=True)
-    console.print(f"report: {out / 'report.html'}", highlight=False)
-    raise typer.Exit(report["exit_status"])
+    for check in report.checks:
+        if check.level in ("problem", "notice"):
+            console.print(f"{check.level}: {check.says}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
+    if not report.passed:
+        raise typer.Exit(3)
 
 
 def pairs(items: list[str] | None) -> dict[str, str]:

@@ -1,50 +1,43 @@
 """`mien audit data`: what is found, the verdict, and the report in JSON."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from skimage import data
-from test_label_errors import make_answers, make_faces, make_run
+from test_audit_label_errors import make_answers, make_faces, make_run
 from typer.testing import CliRunner
 
+import mien
 from mien.audit import data_checks
 from mien.audit.checks import share
-from mien.audit.data import SCHEMA, audit_data
+from mien.audit.data import audit_data
+from mien.audit.data_schema import DataReport, json_schema
 from mien.cli import app
 from mien.errors import MienError
 from mien.table import check_faces, write_table
 
-FIELDS = {"name", "level", "says", "count", "of", "low", "high", "limit", "example"}
-
 
 def checks(report):
-    return {check["name"]: check for check in report["checks"]}
+    return {check.name: check for check in report.checks}
 
 
 def levels(report, level):
-    return {name for name, check in checks(report).items() if check["level"] == level}
+    return {name for name, check in checks(report).items() if check.level == level}
 
 
 def valid(report):
-    """Checks a report against what docs/audit-data.md says of `mien.audit.data/1`."""
-    assert report["schema"] == SCHEMA == "mien.audit.data/1"
-    assert set(report) == {
-        *("schema", "version", "sound", "exit_status", "says", "data", "checks", "suggestions", "runs")
-    }
-    assert report["exit_status"] == (0 if report["sound"] else 3)
-    assert report["sound"] == (not levels(report, "problem"))
-    assert set(report["data"]) == {"datasets", "faces", "subjects", "images"}
-    for check in report["checks"]:
-        assert set(check) == FIELDS
-        assert check["level"] in ("problem", "notice", "sound", "not checked")
-        assert 0 <= check["count"] <= check["of"] or check["level"] == "not checked"
-        if check["low"] is not None:
-            assert check["low"] <= check["count"] / check["of"] <= check["high"]
-    for column, counts in report["suggestions"].items():
-        assert column in ("gender", "age", "age_group") and counts["flagged"] <= counts["suggested"]
+    """Checks what the schema alone does not say."""
+    assert report == DataReport.model_validate_json(report.to_json())
+    assert report.passed == (not levels(report, "problem"))
+    for check in report.checks:
+        assert 0 <= check.count <= check.of
+        if check.low is not None:
+            assert check.low <= check.count / check.of <= check.high
+    assert all(one.flagged <= one.suggested for one in report.suggestions)
     return report
 
 
@@ -71,11 +64,16 @@ def faces(photos):
     return check_faces(pd.DataFrame({"face": paths, "path": paths, "gender": gender, "age": 30}))
 
 
+def test_the_shipped_schema_is_that_of_the_report():
+    shipped = Path(mien.__file__).parent / "audit" / "data.schema.json"
+    assert json.loads(shipped.read_text("utf-8")) == json_schema()
+
+
 def test_metadata_alone(tmp_path):
     report = valid(audit_data(make_faces(), None, out=tmp_path))
-    assert report["sound"] and report["data"]["images"] is None
+    assert report.passed and report.data.images is None
     assert {"duplicates", "pictures", "labels", "leaks.fold", "leaks.split"} <= levels(report, "not checked")
-    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert (tmp_path / "report.json").read_text() == report.to_json()
     assert not (tmp_path / "review.html").exists()
 
 
@@ -85,8 +83,8 @@ def test_leaks_across_folds_and_parts(tmp_path):
     faces["subject"] = [f"s{at // 2}" if at < 6 else f"t{at}" for at in range(200)]
     report = valid(audit_data(faces, None, out=tmp_path))
     assert levels(report, "problem") == {"leaks.fold.subject", "leaks.split.subject"}
-    assert checks(report)["leaks.fold.subject"]["count"] == 6
-    assert "6 faces have their subject in several folds." in report["says"]
+    assert checks(report)["leaks.fold.subject"].count == 6
+    assert "6 faces have their subject in several folds." in report.summary
 
 
 def test_subjects_that_contradict_themselves():
@@ -109,10 +107,10 @@ def test_ages(tmp_path):
     faces["age"] = [-1.0, 200.0, 115.0, 20.5, *[25.0] * 96]
     report = valid(audit_data(faces, None, out=tmp_path))
     assert levels(report, "problem") == {"ages.impossible"}
-    assert checks(report)["ages.impossible"]["count"] == 2
+    assert checks(report)["ages.impossible"].count == 2
     assert {"ages.rare", "ages.fractions", "ages.heaps"} <= levels(report, "notice")
     wrong = make_faces(100).assign(age=[1.0] * 10 + [25.0] * 90, age_group="25-32")
-    assert checks(audit_data(wrong, None, out=tmp_path))["ages.group"]["level"] == "problem"
+    assert checks(audit_data(wrong, None, out=tmp_path))["ages.group"].level == "problem"
 
 
 def test_whipples_index():
@@ -136,11 +134,11 @@ def test_pictures_and_duplicates(tmp_path, faces, photos):
     faces["fold"] = (faces["face"] == "again-4.jpg").astype(int)
     report = valid(audit_data(faces, photos, out=tmp_path))
     found = checks(report)
-    assert (found["duplicates.gender"]["count"], found["duplicates.gender"]["of"]) == (3, 5)
-    assert found["duplicates.gender"]["level"] == "problem"
-    assert found["leaks.fold.near-duplicate"]["count"] == 2
-    assert found["pictures.unusable"]["example"] == "bad.jpg"
-    assert report["data"]["images"] == 66
+    assert (found["duplicates.gender"].count, found["duplicates.gender"].of) == (3, 5)
+    assert found["duplicates.gender"].level == "problem"
+    assert found["leaks.fold.near-duplicate"].count == 2
+    assert found["pictures.unusable"].example == "bad.jpg"
+    assert report.data.images == 66
     pictures = pd.read_csv(tmp_path / "pictures.csv").set_index("face")
     assert pictures.loc["bad.jpg", "status"] == "not an image"
     assert "3 of 5 groups" in (tmp_path / "report.html").read_text()
@@ -151,8 +149,8 @@ def test_a_class_that_a_fold_lacks(tmp_path):
     faces = faces.assign(fold=(faces["gender"] == "male").astype(int))
     report = valid(audit_data(faces, None, out=tmp_path))
     assert "balance.fold.gender.classes" in levels(report, "problem")
-    assert checks(report)["balance.fold.gender"]["level"] == "notice"
-    assert "Cramer's V 1.000" in checks(report)["balance.fold.gender"]["says"]
+    assert checks(report)["balance.fold.gender"].level == "notice"
+    assert "Cramer's V 1.000" in checks(report)["balance.fold.gender"].says
     table = pd.read_csv(tmp_path / "balance.csv")
     assert table.loc[table["label"] == "gender", "faces"].sum() == 200
 

@@ -67,10 +67,10 @@ class TestOutOfFold:
             {
                 "run": "a",
                 "used": 30,
-                "trained on": 20,
-                "shares something with a face trained on": 0,
+                "trained_on": 20,
+                "shared": 0,
                 "unreadable": 0,
-                "no prediction": 10,
+                "no_prediction": 10,
             }
         ]
 
@@ -94,7 +94,7 @@ class TestOutOfFold:
         split = np.repeat(["train", "test"], 30)
         found = out_of_fold(faces, [make_run(tmp_path / "a", faces, split, make_answers(faces))], groups)
         assert found.answers["runs"].tolist() == [0] * 30 + [1] * 28 + [0] * 2
-        assert found.used["shares something with a face trained on"].tolist() == [2]
+        assert found.used["shared"].tolist() == [2]
 
     def test_an_unreadable_face_has_no_answer(self, tmp_path):
         faces = make_faces(60)
