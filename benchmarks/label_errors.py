@@ -101,6 +101,8 @@ LOOKED_AT = (100, 200, 300, 400, 500, 750, 1000, 1500, 2000)
 
 
 def curve(out: Path) -> None:
+    import matplotlib
+
     from mien.reports import figures
 
     planted = pd.read_csv(out / "planted.csv")
@@ -118,11 +120,9 @@ def curve(out: Path) -> None:
         print("  " + ", ".join(f"{number}: {share:.1f}%" for number, share in zip(looked, shares, strict=True)))
         lines[f"{column}, {len(wanted)} planted"] = pd.Series([0.0, *shares], index=[0, *looked])
     figure = figures.curves(lines, "planted errors found, %", "suggestions looked at, likeliest first")
-    figure.savefig(
-        Path(__file__).parents[1] / "docs" / "images" / "label_errors.svg",
-        metadata={"Date": None},
-        facecolor=figures.PAPER,
-    )
+    picture = Path(__file__).parents[1] / "docs" / "images" / "label_errors.svg"
+    with matplotlib.rc_context({"svg.hashsalt": "mien", "svg.fonttype": "none", "font.size": 9}):
+        figure.savefig(picture, metadata={"Date": None}, facecolor=figures.PAPER)
 
 
 def correct(out: Path) -> None:

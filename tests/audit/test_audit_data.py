@@ -115,9 +115,9 @@ def test_ages(tmp_path):
 
 def test_whipples_index():
     years = pd.Series(range(23, 63), dtype=float)
-    assert data_checks.whipple(years) == (100, 40)
-    assert data_checks.whipple(pd.Series([30.0, 45.0, 12.0])) == (500, 2)
-    assert data_checks.whipple(pd.Series([25.9, 26.0])) == (250, 2)
+    assert data_checks.whipple(years) == (100, 8, 40)
+    assert data_checks.whipple(pd.Series([30.0, 45.0, 12.0])) == (500, 2, 2)
+    assert data_checks.whipple(pd.Series([25.9, 26.0])) == (250, 1, 2)
 
 
 def test_whether_the_data_suffices_to_tell():

@@ -171,7 +171,7 @@ def ages(faces: pd.DataFrame, impossible: pd.DataFrame) -> Found:
     old = (faces["age"] > RARELY).to_numpy()
     odd = (known["age"] % 1 != 0).to_numpy()
     differs = (faces["age"].notna() & (faces["age_group"].astype("object") != age_to_group(faces["age"]))).to_numpy()
-    index, counted = whipple(known["age"])
+    index, ending, counted = whipple(known["age"])
     heaped = f"Whipple's index of ages that end in 0 or 5 is {index:.0f} (100: none are rounded), ages 23 to 62."
     checks += [
         any_is("notice", "ages.rare", f"{int(old.sum())} ages are above {RARELY:g} years.", int(old.sum()), len(known),
@@ -180,20 +180,21 @@ def ages(faces: pd.DataFrame, impossible: pd.DataFrame) -> Found:
                _example(known, odd)),
         share("ages.group", f"{int(differs.sum()):,} age groups are not those of the ages.", int(differs.sum()),
               len(known), AGE_MISMATCH, _example(faces, differs)),
-        any_is("notice", "ages.heaps", heaped, counted if index > HEAPED else 0, len(known))
+        any_is("notice" if index > HEAPED else "sound", "ages.heaps", heaped, ending, counted)
         if counted else not_checked("ages.heaps", "No age is between 23 and 62 years."),
     ]  # fmt: skip
     return Found(checks, {})
 
 
-def whipple(age: pd.Series) -> tuple[float, int]:
+def whipple(age: pd.Series) -> tuple[float, int, int]:
     """Whipple's index of age heaping: 100 where ages end in 0 or 5 as often as others, 500 where all do.
 
     Returns:
-        The index, over whole years from 23 to 62, and the number of ages in that range.
+        The index, over whole years from 23 to 62; how many ages in that range end in 0 or 5; how many are in it.
     """
     years = np.floor(age[(age >= 23) & (age < 63)])
-    return (500 * float((years % 5 == 0).mean()) if len(years) else float("nan")), len(years)
+    ending = int((years % 5 == 0).sum())
+    return (500 * ending / len(years) if len(years) else float("nan")), ending, len(years)
 
 
 def pictures_of(faces: pd.DataFrame, measured: pd.DataFrame | None, apart: pd.Series | None) -> Found:
