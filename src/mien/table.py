@@ -209,7 +209,7 @@ def _has_carriage_return(table: pd.DataFrame) -> bool:
     texts = (
         table.iloc[:, place] for place, dtype in enumerate(table.dtypes) if not pd.api.types.is_numeric_dtype(dtype)
     )
-    return any("\r" in str(value) for text in texts for value in text.unique())
+    return any("\r" in value for text in texts for value in text.astype("str").dropna().unique())
 
 
 def check_ending(path: Path) -> None:
