@@ -196,6 +196,7 @@ def test_report_is_text_tables_and_json(written: Path) -> None:
     report = Report.model_validate_json((written / "report.json").read_text())
     groups = pd.read_csv(written / "groups.csv")
     assert len(groups) == len(report.groups) and {"value", "low", "high", "n"} <= set(groups.columns)
+    assert set(pd.read_csv(written / "worst.csv")["by"]) == {"all", "gender", "race", "gender × race"}
     assert all((written / f"{name}.csv").exists() for name in ("gaps", "worst", "limits", "age_curves", "differences"))
 
 

@@ -58,6 +58,9 @@ def tables(report: Report) -> dict[str, pd.DataFrame]:
         "limits": report.limits,
     }
     found = {name: pd.json_normalize([one.model_dump() for one in entries]) for name, entries in lists.items()}
+    for name in ("worst", "gaps"):
+        if len(found[name]):
+            found[name]["by"] = found[name]["by"].map(_among)
     found["age_curves"] = pd.DataFrame(list(_curve_rows(report.age_limits)))
     choices = [{"limit": limit.limit} | choice.model_dump() for limit in report.age_limits for choice in limit.choices]
     return found | {"age_choices": pd.json_normalize(choices)}
