@@ -326,7 +326,7 @@ def _robustness(report: Report) -> Section:
         "metric."
     ]
     if hurt:
-        named = "; ".join(f"{one.kind}, {one.level}: {one.group}" for one in hurt[:6])
+        named = "; ".join(f"{one.group} at {one.kind}, {one.level} ({NAMES[one.metric][0]})" for one in hurt[:6])
         text.append(f"Some groups lose more than the others ({len(hurt)} comparisons): {named}.")
     else:
         text.append("Of no group can it be told that it loses more than the others.")
