@@ -103,7 +103,7 @@ class Run:
     @property
     def metrics(self) -> pd.DataFrame:
         """The metrics table."""
-        return _read(self.metrics_file, "run", "split", "group", "metric", "value", "low", "high", "n")
+        return _read(self.metrics_file, "split", "group", "metric", "value", "low", "high", "n")
 
     @property
     def log(self) -> pd.DataFrame:
