@@ -1,5 +1,6 @@
 """The command line: thin verbs, each of which imports what it needs when it is called."""
 
+import errno
 import io
 import json
 import shutil
@@ -501,6 +502,9 @@ def main(arguments: list[str] | None = None) -> Any:
     except MienError as error:
         words = str(error)
     except OSError as error:  # what no part of mien knows better: no permission, no space, a name that is too long
-        words = f"{error.strerror}: {str(error.filename)!r}" if error.filename else str(error)
+        place = f": {str(error.filename)!r}" if error.filename else ""
+        words = f"{error.strerror}{place}" if error.strerror else str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            words = f"a disk is full{place}; free some space and give the same command again"
     print("mien:", printable(words, keep="\n"), file=sys.stderr)
     raise SystemExit(1)

@@ -10,6 +10,7 @@ from mien.console import console, progress
 from mien.datasets import data_root
 from mien.duplicates import group_files
 from mien.errors import MienError
+from mien.images import check_there
 from mien.pixels import Pixels, Rows
 from mien.prediction.predict import Predictor
 from mien.run import Run
@@ -92,9 +93,12 @@ def _predict(run: Run, faces: pd.DataFrame, pixels: Pixels | None) -> pd.DataFra
     judged = faces.iloc[rows].reset_index(drop=True)
     root = data_root(run.recipe.data.root or ".")
     with progress("predicting") as tell:
-        return Predictor(run.model_file).predict_faces(
+        found = Predictor(run.model_file).predict_faces(
             judged, root, tell, None if pixels is None else Rows(pixels, rows)
         )
+    if (found["status"] == "missing").any():
+        check_there([root])
+    return found
 
 
 def _leaks(run: Run, faces: pd.DataFrame, root: Path, allow: bool) -> list[str]:

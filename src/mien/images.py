@@ -6,6 +6,7 @@ CMYK as RGB, 16 bits reduced to 8, transparency over white, the first picture of
 
 import io
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,19 @@ Box = tuple[float, float, float, float]
 """x, y, width and height in pixels of the upright image; may reach beyond it."""
 
 _EXIF_ORIENTATION = 0x0112
+
+
+def check_there(folders: Iterable[Path]) -> None:
+    """Raises where a folder of images is gone: images that are not found now are not missing for that.
+
+    Raises:
+        MienError: With the name of the folder.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise MienError(
+                f"folder {str(folder)!r} is gone, and its images with it; once it is back, the same command goes on"
+            )
 
 
 class ImageError(MienError):

@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 
 from mien import images
-from mien.atomic import atomic_path
+from mien.atomic import atomic_path, naming_full_disk
 from mien.errors import MienError
+from mien.lock import Lock
 
 Progress = Callable[[int, int], None]
 """Told how many of how many are done."""
 
 _VERSION = 1  # of what images.load_face makes; another one makes old caches void
-_CHUNK = 256
+_CHUNK = 64
 _TODO, _GOOD, _BAD = 0, 1, 2
 
 
@@ -58,6 +59,7 @@ class Files:
     def __init__(self, faces: pd.DataFrame, root: str | Path, size: int, margin: float = 0.0) -> None:
         self.size = size
         self._margin = margin
+        self.root = Path(root)
         self._paths = [Path(root) / path for path in faces["path"]]
         self._boxes = boxes(faces)
 
@@ -101,7 +103,8 @@ class Rows:
 class Cache:
     """Decoded faces in a memory-mapped file; faces whose source has changed since are decoded anew.
 
-    An interrupted `fill` goes on where it was: a face counts as done only after its pixels are written.
+    An interrupted `fill` goes on where it was: a face counts as done only after its pixels are written. Of several
+    processes that want to fill it, one does, and the others wait.
     """
 
     def __init__(self, files: Files, folder: Path | None = None) -> None:
@@ -113,6 +116,10 @@ class Cache:
     def _map(self) -> None:
         count, size = len(self._files), self.size
         self._folder.mkdir(parents=True, exist_ok=True)
+        with Lock(self._folder / "lock"):
+            self._open(count, size)
+
+    def _open(self, count: int, size: int) -> None:
         self._pixels = _mapped(self._folder / "pixels.u8", np.uint8, (count, size, size, 3))
         self._state = _mapped(self._folder / "state.u8", np.uint8, (count,))
         self._stamps = _mapped(self._folder / "stamps.i64", np.int64, (count, 2))
@@ -136,8 +143,19 @@ class Cache:
         return self._pixels[index]
 
     def fill(self, progress: Progress | None = None) -> None:
-        """Decodes what is not there yet, or has changed."""
+        """Decodes what is not there yet, or has changed.
+
+        Raises:
+            MienError: The folder of the images is gone; what is decoded stays.
+        """
+        with Lock(self._folder / "lock"):
+            self._open(len(self._files), self.size)  # another process may have filled it meanwhile
+            self._fill(progress)
+
+    def _fill(self, progress: Progress | None) -> None:
         stamps = self._files.stamps()
+        if (stamps < 0).any():
+            images.check_there([self._files.root])
         self._state[(self._stamps != stamps).any(axis=1)] = _TODO
         todo = np.flatnonzero(self._state == _TODO)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside of the interpreter's lock
@@ -157,6 +175,7 @@ class Cache:
     def _finish(self, chunk: np.ndarray, reasons: Sequence[str | None], stamps: np.ndarray) -> None:
         bad = {str(index): reason for index, reason in zip(chunk, reasons, strict=True) if reason is not None}
         if bad:
+            images.check_there([self._files.root])
             self._reasons.update(bad)
             with atomic_path(self._folder / "unreadable.json") as part:
                 part.write_text(json.dumps(self._reasons))
@@ -199,5 +218,6 @@ def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
         if file.tell() != size and size:
             file.truncate(0)
             # A full disk must be an error here, not a fatal signal at some later write to the map.
-            os.posix_fallocate(file.fileno(), 0, size)
+            with naming_full_disk(path):
+                os.posix_fallocate(file.fileno(), 0, size)
     return np.memmap(path, dtype, "r+", shape=shape) if size else np.zeros(shape, dtype)

@@ -44,7 +44,7 @@ class Run:
     | predictions.parquet, metrics.csv | of the validation and test part |
     | report.html | all of it to look at |
     | run.json | status, cost, leaks, versions |
-    | resume.ckpt, teachers.safetensors | only while training is not finished |
+    | resume.ckpt, best.ckpt, teachers.safetensors | only while training is not finished |
 
     A published model (`mien publish`) is read as a run, and has neither faces nor predictions nor a log.
     """
@@ -62,6 +62,7 @@ class Run:
         self.report_file = self.folder / "report.html"
         self.info_file = self.folder / "run.json"
         self.resume_file = self.folder / "resume.ckpt"
+        self.best_file = self.folder / "best.ckpt"
         self.teachers_file = self.folder / "teachers.safetensors"
 
     @property
@@ -160,11 +161,9 @@ class Run:
             return True
         # A recipe without faces is an attempt that failed before anything was made, or ended in its first stage, which
         # has a folder of its own: it stands in nobody's way.
-        if self.folder.exists() and {file.name for file in self.folder.iterdir()} - {
-            "recipe.yaml",
-            "run.json",
-            "first",
-        }:
+        # So do the beginnings of files, whose names start with a dot.
+        names = {file.name for file in self.folder.iterdir()} if self.folder.exists() else set()
+        if {name for name in names if not name.startswith(".")} - {"recipe.yaml", "run.json", "first"}:
             raise MienError(f"folder {str(self.folder)!r} holds other files and no run; give another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.recipe_file) as part:

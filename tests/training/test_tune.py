@@ -1,12 +1,15 @@
 """Searches: mostly with a stand-in for training whose curves are known, once with real training."""
 
+import contextlib
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -410,3 +413,64 @@ def test_two_processes_share_a_real_search_and_one_is_killed(drawn, tmp_path):
         folder = out / "trials" / str(trial)
         names = {file.name for file in folder.iterdir()}
         assert not names & {"predictions.parquet", "metrics.csv", "model.onnx", "resume.ckpt", "best.ckpt"}
+
+
+@pytest.mark.parametrize(("sampler", "seed"), [("random", 0), ("random", 1), ("tpe", 2)])
+def test_a_search_that_dies_after_any_note_in_its_journal_draws_and_judges_the_same(search, tmp_path, sampler, seed):
+    options = {"trials": 14, "sampler": sampler}
+    whole = search(out=tmp_path / "whole", **options)
+    rng, backend = np.random.default_rng(seed), optuna.storages.journal.JournalFileBackend
+    real, deaths = backend.append_logs, 0
+    for _ in range(200):
+        left = int(rng.integers(1, 14))
+
+        def append(self, logs):
+            nonlocal left
+            real(self, logs)
+            left -= 1
+            if left == 0:
+                raise Killed
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(backend, "append_logs", append)
+            patch.setattr(module, "_LIVES", 1000)
+            try:
+                run = search(**options)
+            except Killed:
+                deaths += 1
+            else:
+                break
+    assert deaths > 10
+    for name in ("trials", "curves", "ledger"):
+        pd.testing.assert_frame_equal(table(run, name), table(whole, name))
+
+
+def test_a_line_that_a_full_disk_cut_short_is_no_part_of_the_journal(search, tmp_path):
+    whole = search(out=tmp_path / "whole", trials=4)
+    search(trials=2)
+    shutil.rmtree(tmp_path / "search" / "best")
+    with (tmp_path / "search" / "search.log").open("a") as file:
+        file.write('{"op_code":5,"work')
+    pd.testing.assert_frame_equal(table(search(trials=4)), table(whole))
+
+
+def test_a_trial_that_comes_further_between_deaths_is_not_given_up(search, trainings, tmp_path):
+    def die(recipe, epoch):
+        run = Run(tmp_path / "search" / "trials" / "0")
+        if trainings.calls[-1][0] == "0":
+            attempts = sum(name == "0" for name, _, _ in trainings.calls)
+            if saving or attempts < 2:
+                run.resume_file.write_text("a checkpoint")
+                os.utime(run.resume_file, (attempts, attempts))
+            if attempts < 7:
+                raise Killed
+
+    for saving, state in ((True, "finished"), (False, "failed")):
+        trainings.calls.clear()
+        trainings.before_epoch = die
+        for _ in range(6):
+            with contextlib.suppress(Killed):
+                run = search(trials=3, eta=9)
+        trials = table(search(trials=3, eta=9)) if saving else table(run)
+        assert trials.loc[0, "state"] in (("finished", "stopped early") if saving else (state,))
+        shutil.rmtree(tmp_path / "search")

@@ -48,16 +48,6 @@ def homes(paths: Iterable[str]) -> list[Path]:
     return [place for place in dict.fromkeys(found) if place.is_dir()]
 
 
-def check_homes(places: Iterable[Path]) -> None:
-    """Raises where a folder that was there has gone."""
-    for place in places:
-        if not place.is_dir():
-            raise MienError(
-                f"folder {str(place)!r} is gone, and its images with it; once it is back, the same command goes on "
-                "where it was"
-            )
-
-
 def _one(path: str, endings: tuple[str, ...]) -> Iterator[str]:
     if path == "-":
         if isinstance(sys.stdin, io.TextIOWrapper):  # a name may be no text

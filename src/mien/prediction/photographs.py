@@ -12,7 +12,7 @@ from mien import images
 from mien.errors import MienError, printable
 from mien.prediction import annotate, video
 from mien.prediction.clips import EVERY, ClipReader, check_every, draw_clip, frame_columns, track_columns
-from mien.prediction.inputs import ENDINGS, check_homes, homes, image_files
+from mien.prediction.inputs import ENDINGS, homes, image_files
 from mien.prediction.outputs import Journal, check_output, frames_path, part_of
 from mien.prediction.predict import BATCH, Predictor, Row
 
@@ -157,7 +157,7 @@ class _Answers:
     def _add(self, rows: list[Row], frames: Iterable[Row] = ()) -> None:
         status = rows[-1]["status"]  # of a clip that ends early, the last row says so
         if status not in READ:
-            check_homes(self._places)
+            images.check_there(self._places)
         self.statuses[status] += 1
         self.rows += len(rows)
         if len(self.shown) < SHOWN:

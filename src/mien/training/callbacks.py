@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mien.atomic import atomic_path
 from mien.console import console
 from mien.errors import MienError
+from mien.images import check_there
 from mien.table import write_table
 from mien.training.data import mixed_seed
 
@@ -179,18 +180,33 @@ class Tell(pl.Callback):
 
 
 class UnreadableBound(pl.Callback):
-    """Stops training when too many images turn out to be unreadable."""
+    """Stops training when too many images turn out to be unreadable, or their folder is gone.
 
-    def __init__(self, bound: int) -> None:
+    It must come before `Resume`: what was learnt without them is not to be saved.
+    """
+
+    def __init__(self, bound: int, root: Path) -> None:
         self._bound = bound
+        self._root = root
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Raises once the bound is passed."""
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Raises where the folder is gone."""
+        self._check_there(batch)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Raises where the folder is gone, or once the bound is passed."""
+        self._check_there(batch)
         self._check(pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Raises here for what several processes found together."""
         self._check(pl_module)
+
+    def _check_there(self, batch: Any) -> None:
+        if batch["unreadable"]:
+            check_there([self._root])
 
     def _check(self, pl_module: Any) -> None:
         if len(pl_module.unreadable) > self._bound:

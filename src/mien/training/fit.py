@@ -26,6 +26,7 @@ from mien.duplicates import group_files
 from mien.errors import MienError
 from mien.evaluation import evaluate
 from mien.hub import local_folder
+from mien.images import check_there
 from mien.pixels import Cache, Files, Pixels, check_readable
 from mien.recipe import Init, Recipe, first_stage, load_recipe, without_paths
 from mien.run import Run
@@ -102,9 +103,9 @@ def _finish(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, judge
         seen = _as_judged(pixels, recipe)
         _export(run, recipe, faces, seen)
         evaluate(run, pixels=seen)
+    for leftover in (run.resume_file, run.best_file, run.teachers_file):
+        leftover.unlink(missing_ok=True)
     run.note(status="finished")
-    run.resume_file.unlink(missing_ok=True)
-    run.teachers_file.unlink(missing_ok=True)
 
 
 def _root(root: str | None, key: str) -> Path:
@@ -214,6 +215,7 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
     for leak in leaks:
         console.print(f"leak allowed by the recipe: {leak}", style="yellow", highlight=False)
     counts = {name: int(count) for name, count in faces["split"].value_counts().items()}
+    check_there([root])  # or they would seem to have no duplicates, or not to be there at all
     run.note(leaks=[str(leak) for leak in leaks], ledger=faces.attrs.get("ledger"), faces=counts)
     console.print(f"faces: {', '.join(f'{name} {count}' for name, count in counts.items())}", highlight=False)
     write_table(faces, run.faces_file)
@@ -305,8 +307,6 @@ def _fit(
     if recipe.trainer.keep == "best" and best.best_model_path:
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
     _write_weights(run, net.cpu(), faces, module.unreadable)
-    if best.best_model_path:
-        Path(best.best_model_path).unlink(missing_ok=True)
 
 
 def _best(run: Run) -> ModelCheckpoint:
@@ -317,7 +317,7 @@ def _best(run: Run) -> ModelCheckpoint:
     """
     return ModelCheckpoint(
         run.folder,
-        "best",
+        run.best_file.stem,
         "val_loss",
         save_weights_only=True,
         enable_version_counter=False,
@@ -339,7 +339,8 @@ def _trainer(
 ) -> pl.Trainer:
     settings = recipe.trainer
     log = Log(run.log_file)
-    callbacks: list[pl.Callback] = [StepSeeds(settings.seed), log, UnreadableBound(bound), best]
+    unreadable = UnreadableBound(bound, data_root(recipe.data.root or "."))
+    callbacks: list[pl.Callback] = [StepSeeds(settings.seed), log, unreadable, best]
     if settings.averaging:
         callbacks.append(EMAWeightAveraging(decay=settings.averaging))
     if settings.patience:

@@ -8,6 +8,8 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from mien.datasets import SOURCES, data_root
 from mien.draw import MARKER
 from mien.errors import MienError
 from mien.hub import FILES, PREFIX, Repository, repository, unreachable
+from mien.lock import Lock
 from mien.recipe import Recipe, without_paths
 from mien.reports.runs import (
     HEADLINES,
@@ -88,7 +91,7 @@ def publish(run: str | Path | Run, destination: str, license: str | None = None)
     if repo is None:
         _check_folder(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".mien-", dir=folder.parent if repo is None else None) as place:
+    with _workplace(folder) if repo is None else tempfile.TemporaryDirectory(prefix="mien-") as place:
         made = Path(place) / "new"
         made.mkdir()
         if source.published:
@@ -104,6 +107,23 @@ def publish(run: str | Path | Run, destination: str, license: str | None = None)
     if source.published:
         return []
     return [*_warnings(public_facts(source)), *notices(source).values()]
+
+
+@contextmanager
+def _workplace(folder: Path) -> Iterator[str]:
+    """A folder beside the destination, always the same one, so that what a killed process left there goes away."""
+    place = folder.with_name(f".{folder.name[:40]}.part")
+    place.mkdir(exist_ok=True)
+    with Lock(place / "lock"):
+        # Killed between the two steps of replacing an earlier publication.
+        if (place / "old").is_dir() and not folder.exists():
+            (place / "old").rename(folder)
+        for left in ("new", "old"):
+            shutil.rmtree(place / left, ignore_errors=True)
+        try:
+            yield str(place)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _check_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mien.atomic import atomic_path
 from mien.console import progress
 from mien.errors import MienError
-from mien.images import ImageError
+from mien.images import ImageError, check_there
 from mien.pixels import Files
 from mien.recipe import Init, Recipe
 from mien.run import Run, open_run
@@ -113,6 +113,7 @@ def _batches(files: Files) -> Iterator[tuple[list[int], Tensor]]:
             try:
                 read[row] = files[row]
             except ImageError:
+                check_there([files.root])
                 continue  # neither will training have it, which says so and counts it
         if read:
             yield list(read), torch.from_numpy(np.stack(list(read.values()))).permute(0, 3, 1, 2)

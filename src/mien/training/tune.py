@@ -9,10 +9,11 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import sys
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ import pandas as pd
 import yaml
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -49,9 +51,9 @@ Sampler = Literal["random", "tpe"]
 Direction = Literal["minimize", "maximize"]
 
 _LIVES = 3
-"""How often a trial may take its process with it."""
+"""How often a trial may take its process with it without having come further in between."""
 
-_BEGINNINGS = {"search.lock", "search.log", "search.log.lock", "run.json", "faces.parquet"}
+_BEGINNINGS = {"search.lock", "search.log", "journal.lock", "run.json", "faces.parquet"}
 """What a folder may hold whose search failed, or is about, to begin."""
 
 _STATES = dict(zip((TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING), STATES, strict=True))
@@ -63,6 +65,27 @@ class StorageError(MienError):
 
 class _Stopped(Exception):
     """A trial that is not among the best of its rung."""
+
+
+class _JournalLock(BaseJournalFileLock):
+    """Between the processes that write to a journal; Optuna's own locks outlive a process that is killed."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal, self._lock = journal, Lock(journal.with_name("journal.lock"))
+
+    def acquire(self) -> bool:
+        """Waits for it, and cuts off the line that a full disk left unfinished, which nobody could read."""
+        self._lock.take(wait=True)
+        if self._journal.stat().st_size:
+            with self._journal.open("rb+") as file:
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.truncate(self._journal.read_bytes().rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        """Lets go of it."""
+        self._lock.release()
 
 
 def make_pruner(epochs: int, eta: int = 3) -> optuna.pruners.HyperbandPruner:
@@ -309,7 +332,8 @@ def _reaching(search: Search, what: str = "cannot be reached") -> Iterator[None]
 
 def _open_storage(search: Search) -> BaseStorage:
     if search.storage is None:
-        return JournalStorage(JournalFileBackend(str(search.out / "search.log")))
+        file = search.out / "search.log"
+        return JournalStorage(JournalFileBackend(str(file), _JournalLock(file)))
     if search.storage.startswith("sqlite"):
         # Several processes write to one file in turn.
         return RDBStorage(search.storage, engine_kwargs={"connect_args": {"timeout": 60}})
@@ -387,9 +411,12 @@ def _claim(search: Search, study: optuna.Study, total: int) -> tuple[Trial, Lock
             lock = Lock(folder / f"{lost.number}.lock")
             if lost.state != TrialState.RUNNING or not lock.take():
                 continue
-            trial, lives = Trial(study, lost._trial_id), lost.user_attrs.get("begun", 0)
-            if lives < _LIVES:
-                trial.set_user_attr("begun", lives + 1)
+            study.sampler = _again(search, study, known, lost.number)
+            trial, lives, place = Trial(study, lost._trial_id), lost.user_attrs.get("begun", 0), _place(search, lost)
+            if lives < _LIVES or place != lost.user_attrs.get("place", ""):
+                trial.set_user_attr("begun", lives + 1 if place == lost.user_attrs.get("place", "") else 1)
+                trial.set_user_attr("place", place)
+                suggest(trial, search.space)
                 return trial, lock
             trial.set_user_attr("error", f"its process was lost {_LIVES} times")
             study.tell(lost.number, state=TrialState.FAIL)
@@ -405,6 +432,32 @@ def _claim(search: Search, study: optuna.Study, total: int) -> tuple[Trial, Lock
         return trial, lock
 
 
+def _place(search: Search, trial: FrozenTrial) -> str:
+    """How far a trial has come: another word after each checkpoint."""
+    run = Run(search.out / "trials" / str(trial.number))
+    return str(run.resume_file.stat().st_mtime_ns) if run.resume_file.exists() else ""
+
+
+def _copy(search: Search, study: optuna.Study, trials: Iterable[FrozenTrial]) -> optuna.Study:
+    """The study with these of its trials alone, in memory, to ask it what it would have done."""
+    pruner = make_pruner(search.recipe.trainer.epochs, search.eta)
+    copy = optuna.create_study(study_name=study.study_name, direction=search.direction, pruner=pruner)
+    copy.add_trials(trials)
+    return copy
+
+
+def _again(
+    search: Search, study: optuna.Study, known: Sequence[FrozenTrial], number: int
+) -> optuna.samplers.BaseSampler:
+    """The sampler of a trial whose process may have died while it drew: what it drew, and would have drawn next."""
+    copy = _copy(search, study, known[:number])
+    copy.sampler = make_sampler(search.sampler, search.seed, number)
+    chosen = suggest(copy.ask(), search.space)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.PartialFixedSampler(chosen, optuna.samplers.RandomSampler(number))
+
+
 class _Watch:
     """Hands a trial's epochs to the storage, and stops the trial where it is not among the best of its rung."""
 
@@ -417,6 +470,7 @@ class _Watch:
             self._add({str(name): float(value) for name, value in row.items()})
         if self.rows:
             self._judge()
+            self._judge_again()
 
     def __call__(self, row: dict[str, float]) -> None:
         """Told after each epoch, once it is saved."""
@@ -440,6 +494,27 @@ class _Watch:
                 stop = self._trial.should_prune()
             if stop:
                 raise _Stopped
+
+    def _judge_again(self) -> None:
+        """Repeats the judgement of a process that died between judging the trial and saying that it is stopped.
+
+        Optuna notes that a trial was judged, but not how, and does not judge it again: a copy without the note is.
+        """
+        search, study, number = self._search, self._trial.study, self._trial.number
+        rungs = next(
+            bracket.rungs
+            for bracket in brackets(search.recipe.trainer.epochs, search.eta)
+            if bracket.s == bracket_of(study, number)
+        )
+        epoch = int(self.rows[-1]["epoch"])
+        if epoch not in rungs:
+            return
+        with _reaching(search):
+            trials = study.get_trials()
+        trials[number].system_attrs.pop(f"completed_rung_{rungs.index(epoch)}", None)
+        copy = _copy(search, study, trials)
+        if copy.pruner.prune(copy, copy.get_trials()[number]):
+            raise _Stopped
 
     @property
     def value(self) -> float:
@@ -481,7 +556,7 @@ def _run_trial(search: Search, study: optuna.Study, trial: Trial, display: "_Dis
         raise
     except Exception as problem:  # whatever a setting breaks, the other trials go on
         state, error = TrialState.FAIL, f"{type(problem).__name__}: {problem}".split("\n")[0][:300]
-    for leftover in (run.resume_file, run.folder / "best.ckpt"):
+    for leftover in (run.resume_file, run.best_file):
         leftover.unlink(missing_ok=True)
     with _reaching(search):
         if error:
@@ -597,12 +672,13 @@ def _finish(search: Search, study: optuna.Study, total: int) -> Run:
         failed = trials[trials["error"] != ""]
         example = f"; trial {failed['trial'].iloc[0]}: {failed['error'].iloc[0]}" if len(failed) else ""
         raise MienError(f"none of {len(trials)} trials trained to the end{example}")
+    recipe = load_recipe(search.recipe, as_changes(search.space, _chosen(search, study, int(best["trial"]))))
     with Lock(search.out / "best.lock"):
         if not run.finished:
-            recipe = load_recipe(search.recipe, as_changes(search.space, _chosen(search, study, int(best["trial"]))))
             _write_best(search, recipe, trials, best, None)
             train(recipe, out=run.folder, stages=search.out / "first")
-            _write_best(search, recipe, trials, best, run)
+        # Also where an earlier process was killed before it could.
+        _write_best(search, recipe, trials, best, run)
     _show(ledger)
     console.print(f"report: {write_search_report(search.out)}", highlight=False)
     return run
