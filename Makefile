@@ -8,10 +8,11 @@ ifneq ($(wildcard ../shared/data),)
 export MIEN_SHARED_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help setup demo test check docs clean model
+.PHONY: help setup demo test torture check docs clean model
 help:
 	@echo "make demo   draw faces, look at them, train two classifiers on them, compare: one HTML report"
 	@echo "make test   run the tests"
+	@echo "make torture  kill every command again and again, and compare what comes of it: about an hour"
 	@echo "make check  ruff, formatting and mypy"
 	@echo "make docs   build the site into site/, with the tutorial's commands executed: some minutes"
 	@echo "make setup  make .venv with everything (the others do this first)"
@@ -52,6 +53,10 @@ $(DEMO)/report.html: $(DEMO)/gender-age/report.html
 # One thread a worker: OpenMP's threads of two processes wait for each other in busy loops.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Kills every command a hundred times and compares what comes of it: docs/reliability.md.
+torture: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture.py --kills 100 --seed 0
 
 check: setup
 	$(BIN)/ruff check .

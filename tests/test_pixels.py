@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mien import images
-from mien.errors import MienError
+from mien.errors import DiskFull, MienError
 from mien.pixels import Cache, Files, Rows, check_readable
 from mien.table import check_faces
 
@@ -111,7 +111,7 @@ def test_a_full_disk_is_an_error_not_a_crash(folder, faces, tmp_path_factory):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], capture_output=True).returncode:
         pytest.skip("this machine does not let tests mount a disk")
     try:
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(DiskFull, match="is full: .pixels.u8. was not written"):
             Cache(Files(faces, folder, 512), small)
     finally:
         subprocess.run(["umount", small], check=True)
