@@ -410,7 +410,7 @@ def make_tasks(home: Path, faces: Path) -> dict[str, Task]:
         Task("study --jobs 1", command_line, studied(1), study_result),
         Task("study --jobs 2", command_line, studied(2), study_result),
         Task("tune", command_line, tune, search_result),
-        Task("tune, two processes", command_line, tune, counted_search, processes=2),
+        Task("tune with two processes", command_line, tune, counted_search, processes=2),
         *(
             Task(f"predict to {ending}", command_line, predict(ending), files_result)
             for ending in (".csv", ".parquet", ".jsonl")
@@ -436,7 +436,7 @@ SHARES = {
     "study --jobs 1": 8,
     "study --jobs 2": 8,
     "tune": 14,
-    "tune, two processes": 10,
+    "tune with two processes": 10,
     "predict to .csv": 12,
     "predict to .parquet": 8,
     "predict to .jsonl": 8,
