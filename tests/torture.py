@@ -416,10 +416,18 @@ def make_tasks(home: Path, faces: Path) -> dict[str, Task]:
             for ending in (".csv", ".parquet", ".jsonl")
         ),
         Task("decode cache", fill_cache, fill, cache_result),
-        Task("publish", command_line, publish, files_result),
-        Task("publish over an earlier one", command_line, publish, files_result, lambda out: _earlier(home, out)),
+        Task("publish", command_line, publish, files_result, lambda out: need("train")),
+        Task("publish over an earlier one", command_line, publish, files_result, lambda out: _earlier(need, out)),
     ]
-    return {task.name: task for task in tasks}
+    named = {task.name: task for task in tasks}
+
+    def need(name: str) -> Path:
+        """The folder of an uninterrupted run of another task."""
+        if not (home / name / "whole").exists():
+            _reference(named[name], home / name)
+        return home / name / "whole" / "out"
+
+    return named
 
 
 def _published_run(home: Path) -> Path:
@@ -427,8 +435,8 @@ def _published_run(home: Path) -> Path:
     return home / "train" / "whole" / "out" / "run"
 
 
-def _earlier(home: Path, out: Path) -> None:
-    shutil.copytree(home / "publish" / "whole" / "out" / "shared", out / "shared")
+def _earlier(need: Callable[[str], Path], out: Path) -> None:
+    shutil.copytree(need("publish") / "shared", out / "shared")
 
 
 SHARES = {
