@@ -119,6 +119,8 @@ class Task:
     processes: int = 1
     again: tuple[str, ...] = ("is finished; give another", "exists; --overwrite replaces it")
     """What a command says that was killed after its work was done."""
+    left: str = "still running in other processes"
+    """What one of several processes says that ends before the last one, which finishes the work."""
 
 
 @dataclass
@@ -156,11 +158,11 @@ def torment(task: Task, home: Path, kills: int, seed: int = 0, tell: Callable[[s
 def _reference(task: Task, home: Path) -> tuple[dict[str, Any], float, int]:
     folder = home / "whole"
     _make(task, folder)
-    process = _start(task, folder, 0)
+    process = _start(task, folder, 0, 0)
     begin = _begun([process], folder / "counts")
     process.join()
     if process.exitcode not in (0, 2):
-        raise RuntimeError(f"{task.name} fails without being killed: {(folder / 'log').read_text()[-2000:]}")
+        raise RuntimeError(f"{task.name} fails without being killed: {_last_words(folder, 0)}")
     return task.result(folder / "out"), time.monotonic() - begin, (folder / "counts").stat().st_size
 
 
@@ -169,8 +171,13 @@ def _make(task: Task, folder: Path) -> None:
     task.prepare(folder / "out")
 
 
-def _start(task: Task, folder: Path, last: int) -> BaseProcess:
-    arguments = (task.call, task.arguments(folder / "out"), folder / "log", folder / "out", folder / "counts", last)
+def _last_words(folder: Path, number: int) -> str:
+    return (folder / f"log-{number}").read_text()[-600:]
+
+
+def _start(task: Task, folder: Path, number: int, last: int) -> BaseProcess:
+    log = folder / f"log-{number}"
+    arguments = (task.call, task.arguments(folder / "out"), log, folder / "out", folder / "counts", last)
     process = _SERVER.Process(target=_attempt, args=arguments)
     process.start()
     return process
@@ -188,33 +195,31 @@ def _round(
 ) -> None:
     """Attempts until all processes have ended by themselves; the last ones are not killed."""
     _make(task, folder)
-    open_ended = task.processes
+    numbers = list(range(task.processes))
     killed_here = 0
-    while open_ended:
+    while numbers:
         spare = outcome.kills >= kills or killed_here >= 6
         by_operation = not spare and rng.random() < 0.5
-        lasts = [rng.randint(1, -(-operations // 2)) if by_operation else 0 for _ in range(open_ended)]
-        processes = [_start(task, folder, last) for last in lasts]
-        _begun(processes, folder / "counts")
-        for process in processes if not (spare or by_operation) else ():
-            process.join(rng.uniform(0, 0.5 * seconds) / open_ended)
+        lasts = [rng.randint(1, -(-operations // 2)) if by_operation else 0 for _ in numbers]
+        processes = {number: _start(task, folder, number, last) for number, last in zip(numbers, lasts, strict=True)}
+        _begun(list(processes.values()), folder / "counts")
+        for process in () if spare or by_operation else processes.values():
+            process.join(rng.uniform(0, 0.5 * seconds) / len(processes))
             with contextlib.suppress(ProcessLookupError):  # it has just ended, or has not made its group yet
                 os.killpg(process.pid or 0, signal.SIGKILL)
-        for process in processes:
+        for number, process in processes.items():
             process.join()
+            words = _last_words(folder, number)
             if process.exitcode == -signal.SIGKILL:
                 outcome.kills += 1
                 killed_here += 1
-            elif process.exitcode in (0, 2) or (killed_here and _was_done(task, folder)):
-                open_ended -= 1
-            else:
-                outcome.losses.append(f"ended with {process.exitcode}: {(folder / 'log').read_text()[-600:]}")
-                open_ended -= 1
+                continue
+            numbers.remove(number)
+            was_done = killed_here and any(said in words for said in task.again)
+            one_of_several = task.processes > 1 and task.left in words
+            if not (process.exitcode in (0, 2) or was_done or one_of_several):
+                outcome.losses.append(f"ended with {process.exitcode}: {words}")
         outcome.losses += half_written(folder / "out")
-
-
-def _was_done(task: Task, folder: Path) -> bool:
-    return any(words in (folder / "log").read_text()[-600:] for words in task.again)
 
 
 # ---- what is looked at -------------------------------------------------------------------------------------------
