@@ -49,14 +49,24 @@ TIMING = ("seconds", "images_per_second", "waiting_for_data")
 def _attempt(call: Callable[..., object], arguments: tuple, log: Path, folder: Path, counts: Path, last: int) -> None:
     """The life of one process: a group of its own, which kills itself before operation `last` (0: never)."""
     os.setsid()
-    # The cells of a study are forked as this process was; they have nothing of torch's threads either.
-    from mien.experiments import workers
-
-    workers._SPAWN = multiprocessing.get_context("fork")
+    _fork_workers()
     for number in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     _count_operations(folder, counts, last)
     call(*arguments)
+
+
+def _fork_workers() -> None:
+    """Lets the cells of a study be forked as this process was, which has nothing of torch's threads either."""
+    from mien.experiments import workers
+
+    def end(worker: Any) -> None:
+        worker.process.kill()  # a forked one holds both ends of its pipe, and would not see it closed
+        worker.pipe.close()
+        worker.process.join()
+
+    workers._SPAWN = multiprocessing.get_context("fork")  # type: ignore[assignment]
+    workers._Worker.end = end  # type: ignore[method-assign]
 
 
 def _count_operations(folder: Path, counts: Path, last: int) -> None:
