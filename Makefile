@@ -8,7 +8,7 @@ ifneq ($(wildcard ../shared/data),)
 export MIEN_SHARED_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help setup demo test torture check docs clean model
+.PHONY: help setup demo test torture check docs clean model audit-deps
 help:
 	@echo "make demo   draw faces, look at them, train two classifiers on them, compare: one HTML report"
 	@echo "make test   run the tests"
@@ -80,6 +80,13 @@ model: runs/mien-1/report.html
 	rm -f runs/mien-1-int8.onnx
 	$(BIN)/mien export runs/mien-1 --quantize --root $(UTKFACE) --out runs/mien-1-int8.onnx
 	cp runs/mien-1-int8.onnx src/mien/weights/mien-1.onnx
+
+# Needs the network: it asks a service for known vulnerabilities of what is installed.
+audit-deps: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@$(BIN)/python -m pip_audit --local --progress-spinner off || { \
+	  $(BIN)/python -c 'import urllib.request as r; r.urlopen("https://pypi.org/pypi/pip/json", timeout=10)' 2> /dev/null \
+	  && exit 1 || echo "audit-deps: SKIPPED, the vulnerability service cannot be reached; nothing was checked"; }
 
 clean:
 	rm -rf $(DEMO) build/docs site

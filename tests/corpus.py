@@ -290,6 +290,7 @@ def tables() -> list[Damaged]:
         "empty.csv": (b"", "cannot be read"),
         "byte-order-mark-alone.csv": (b"\xef\xbb\xbf", "cannot be read"),
         "header-only.csv": (b"face,path\n", "no face|without rows|no rows|empty|holds no|names no"),
+        "empty-paths.csv": (b"face,path\n1,\n2,\n", "empty in 2 rows"),
         "semicolons.csv": (GOOD.replace(",", ";").encode(), "semicolons; valid: commas"),
         "tabs.csv": (GOOD.replace(",", "\t").encode(), "tabs; valid: commas"),
         "bars.csv": (GOOD.replace(",", "|").encode(), "bars; valid: commas"),

@@ -91,6 +91,6 @@ def _table(path: Path) -> Iterator[str]:
         raise MienError(
             f"table {str(path)!r} has no column {' or '.join(map(repr, _COLUMNS))}; it has: {columns_of(table)}"
         )
-    files = table[named[0]].dropna().map(str)
+    files = table[named[0]].dropna().map(str).astype("str")
     check_paths(files, f"table {str(path)!r}")
     yield from (str(path.parent / file) for file in files)

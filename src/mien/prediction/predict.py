@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mien import images
-from mien.errors import MienError, MissingExtra, choices
+from mien.errors import MienError, MissingExtra, choices, shortened
 from mien.hub import model_file
 from mien.labels import AGE_GROUPS, age_group_codes
 
@@ -30,6 +30,9 @@ SHIPPED = "mien-1.onnx"
 """The model that ships with the package, in `weights/`; see MODEL_CARD.md."""
 
 SHIPPED_NOTICE = "Its weights are for non-commercial research only, as the faces of UTKFace, which they learnt from."
+
+LARGEST = 1024
+"""Pixels of a side of the square that a network sees, at most."""
 
 RUNTIMES = ("onnxruntime", "openvino")
 
@@ -284,7 +287,7 @@ def _open_session(path: Path, name: str, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's classes share no base
-        raise MienError(f"model {name!r} is not a usable ONNX file: {error}") from error
+        raise MienError(f"model {name!r} is not a usable ONNX file: {shortened(str(error))}") from error
 
 
 def _metadata(session: Any, name: str) -> dict[str, Any]:
@@ -293,12 +296,37 @@ def _metadata(session: Any, name: str) -> dict[str, Any]:
         raise MienError(f"model {name!r} is not mien's: its metadata has no entry 'mien'")
     try:
         metadata = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MienError(f"model {name!r}: its metadata entry 'mien' is no JSON: {error}") from None
+    if not isinstance(metadata, dict):
+        raise MienError(f"model {name!r}: its metadata entry 'mien' is no mapping")
     absent = [key for key in ("image_size", "margin", "tasks") if key not in metadata]
     if absent:
         raise MienError(f"model {name!r}: its metadata entry 'mien' has no {', '.join(absent)}")
+    _check_metadata(metadata, session, name)
     return metadata
+
+
+def _check_metadata(metadata: dict[str, Any], session: Any, name: str) -> None:
+    """Refuses what no file of mien's states: a file from elsewhere decides neither memory nor columns."""
+    size, margin, tasks = (metadata[key] for key in ("image_size", "margin", "tasks"))
+    if type(size) is not int or not 8 <= size <= LARGEST:
+        raise MienError(f"model {name!r}: its image_size is {shortened(repr(size))}; valid: 8 to {LARGEST}")
+    if not isinstance(margin, int | float) or not 0 <= margin <= 2:
+        raise MienError(f"model {name!r}: its margin is {shortened(repr(margin))}; valid: 0 to 2")
+    if not isinstance(tasks, list | dict) or not all(isinstance(task, str) for task in tasks):
+        raise MienError(f"model {name!r}: its tasks are {shortened(repr(tasks))}; valid: names")
+    unsure = metadata.get("unsure_below", 0.5)
+    if not isinstance(unsure, int | float) or not 0 <= unsure <= 1:
+        raise MienError(f"model {name!r}: its unsure_below is {shortened(repr(unsure))}; valid: 0 to 1")
+    given = [(entry.name, entry.type, entry.shape[1:]) for entry in session.get_inputs()]
+    if given != [("images", "tensor(uint8)", [size, size, 3])]:
+        what = shortened(repr(given))
+        raise MienError(f"model {name!r}: its inputs are {what}; valid: images, uint8 (n, {size}, {size}, 3)")
+    known = {"p_female", "age", "age_low", "age_high", *(f"p_{group}" for group in AGE_GROUPS)}
+    strange = [output.name for output in session.get_outputs() if output.name not in known]
+    if strange:
+        raise MienError(f"model {name!r}: {choices('output', strange[0], sorted(known))}")
 
 
 class _OpenVino:
