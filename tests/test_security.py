@@ -101,7 +101,8 @@ def test_a_malicious_pickle_is_never_run(tmp_path, capsys, monkeypatch):
     with pytest.raises(MienError, match="pickled file"):
         model_file(tmp_path / "model.pt", ".safetensors")
     assert not mark.exists()
-    os.rmdir(pickle.loads(bomb) or mark)  # it would have worked
+    pickle.loads(bomb)
+    mark.rmdir()  # it would have worked
 
 
 def test_a_cache_or_checkpoint_with_a_pickle_is_not_run(tmp_path):
@@ -322,7 +323,7 @@ def test_every_page_is_made_by_the_one_that_escapes():
     writers = {path.name for path in HOME.rglob("*.py") if re.search(r"<html|<!DOCTYPE", path.read_text("utf-8"))}
     assert writers == set()
     marked = [(path.name, node.lineno) for path, name, _, node in calls() if name.endswith("Markup")]
-    assert {name for name, _ in marked} <= {"page.py"} and len(marked) == 1
+    assert sorted(name for name, _ in marked) == ["page.py", "review.py"], "a figure, and review's own script"
     for path in HOME.rglob("*.js"):
         text = path.read_text("utf-8")
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), path
