@@ -3,6 +3,8 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -261,8 +263,17 @@ class TestRunning:
 
     def test_a_study_is_run_by_one_process_at_a_time(self, faked, tmp_path):
         (tmp_path / "out").mkdir(exist_ok=True)
-        with runner._alone(tmp_path / "out"), pytest.raises(MienError, match="in use"):
-            faked()
+        code = "import sys, time, pathlib; from mien.lock import Lock; "
+        code += "print(Lock(pathlib.Path(sys.argv[1])).take(), flush=True); time.sleep(600)"
+        command = [sys.executable, "-c", code, str(tmp_path / "out" / ".lock")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+            try:
+                assert other.stdout.readline() == "True\n"
+                with pytest.raises(MienError, match="in use"):
+                    faked()
+            finally:
+                other.kill()
+        faked()
 
     def test_an_interruption_leaves_tables_of_what_is_finished(self, faked, monkeypatch, tmp_path):
         real = runner.StudyProgress.finished

@@ -1,6 +1,5 @@
 """Runs the cells of a study, in processes that are kept and may be killed without harm to the other cells."""
 
-import fcntl
 import os
 import time
 import traceback
@@ -29,6 +28,7 @@ from mien.experiments.study import (
     sources,
 )
 from mien.experiments.workers import Tell, Workers
+from mien.lock import Lock
 from mien.recipe import Recipe, first_stage
 from mien.reports.study import shown_table, write_results
 from mien.run import Run
@@ -114,11 +114,10 @@ def _show(study: Study, folder: StudyFolder, results: Results) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keeps a second process from running the same study; the lock ends with the process, however that ends."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StudyError(f"study folder {str(folder)!r} is in use: another process runs this study") from None
+    lock = Lock(folder / ".lock")
+    if not lock.take():
+        raise StudyError(f"study folder {str(folder)!r} is in use: another process runs this study")
+    with lock:
         yield
 
 
