@@ -26,6 +26,9 @@ _FROM_REPORT = re.compile(
     r'<div data-report="(?P<report>[^"]+)"(?: data-figure="(?P<figure>[^"]+)")?(?: data-section="(?P<section>[^"]+)")?>'
     r"</div>"
 )
+_ELSEWHERE = re.compile(
+    r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"'](?:https?:)?//[^>]*>|url\([\"']?https?:[^)]*\)"
+)
 _reports: set[str] = set()
 
 
@@ -69,10 +72,13 @@ def on_page_content(content: str, page: Page, config: Any, files: Files) -> str:
 
 
 def on_post_build(config: Any) -> None:
-    """Copies the reports that pages show."""
+    """Copies the reports that pages show, and sees that no page loads anything from another host."""
+    site = Path(config["site_dir"])
     for report in sorted(_reports):
-        target = Path(config["site_dir"]) / "tutorial" / _flat(report)
-        shutil.copyfile(WORK / report, target)
+        shutil.copyfile(WORK / report, site / "tutorial" / _flat(report))
+    for file in sorted([*site.rglob("*.html"), *site.rglob("*.css")]):
+        if found := _ELSEWHERE.search(file.read_text("utf-8")):
+            raise PluginError(f"{file.relative_to(site)} loads something from another host: {found[0]}")
 
 
 def _flat(report: str) -> str:
