@@ -38,8 +38,15 @@ RUN = {"recipes", "studies", "faces", "eda", "predict", "explain", "evaluate", "
 RUN |= {"train"}
 
 SMALL = ["data.sample=40", "model.backbone=test_resnet", "model.image_size=32", "model.freeze=none"]
-SMALL += ["init.weights=none", "trainer.epochs=1", "trainer.workers=0", "trainer.devices=1", 'trainer.precision="32"']
-SMALL += ["trainer.batch_size=16", "optim.warmup=0", "optim.layer_decay=1", "model.drop_path=0", "augment.mixup=0"]
+SMALL += ["init.weights=none", "trainer.epochs=1", "trainer.workers=0", "trainer.devices=1", "trainer.nodes=1"]
+SMALL += [
+    'trainer.precision="32"',
+    "trainer.batch_size=16",
+    "optim.warmup=0",
+    "optim.layer_decay=1",
+    "model.drop_path=0",
+    "augment.mixup=0",
+]
 SMALL += ["split.near_duplicates=false"]
 """Settings that make any recipe train in seconds without network and without a GPU."""
 
@@ -92,8 +99,10 @@ def commands_of(block):
         text = re.sub(r"<<'(\w+)'.*?^\1$", "", text, flags=re.M | re.S)
     for line in text.split("\n"):
         words = [] if block.executed and not line.startswith("mien ") else shlex.split(line, comments=True)
-        while words and re.match(r"[A-Z_]+=", words[0]):
+        while words and (re.match(r"[A-Z_]+=", words[0]) or words[0] == "export"):
             words = words[1:]
+        if words[:1] in (["srun"], ["torchrun"]):  # what starts the processes is no part of mien
+            words = words[words.index("mien") :]
         if words:
             yield words[: next((n for n, word in enumerate(words) if word in (">", "|", "&&")), len(words))]
 
@@ -163,6 +172,18 @@ def check_make(words):
         assert "=" in word or re.search(rf"^{word}:", makefile, re.M), f"make {word}: no such target"
 
 
+def write_clip(path, picture):
+    """A second of one picture."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.height, stream.width = picture.shape[:2]
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory, drawn):
     """A folder in which demonstration faces stand for the data of the docs, and two short runs for theirs."""
@@ -186,6 +207,10 @@ def world(tmp_path_factory, drawn):
     shutil.copy(image, root / "crops" / "a.jpg")
     for name in ("holiday.jpg", "a.jpg", "b.jpg"):
         imsave(root / name, pictures.astronaut())
+    write_clip(root / "two.mp4", pictures.astronaut())
+    (root / "holiday").mkdir()
+    for name in ("two.mp4", "holiday.jpg"):
+        shutil.copy(root / name, root / "holiday" / name)
     pd.DataFrame(rows).to_csv(root / "photos" / "labels.csv", index=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
