@@ -263,6 +263,17 @@ def publish_to(hub):
     hub.put("OWNER/NAME", {path.name: path.read_bytes() for path in Path("published").iterdir()})
 
 
+_trained = set()
+
+
+def seen(recipe):
+    """Whether a recipe of that name, source and tasks has been trained already: with `SMALL` it would be the same."""
+    key = (recipe.name, recipe.data.source, *recipe.tasks.named(), "hub:" in recipe.init.weights)
+    known = key in _trained
+    _trained.add(key)
+    return known
+
+
 def run_mien(words):
     """Runs a verb, or checks the files and settings of one that would take hours."""
     from mien.cli import main
@@ -275,6 +286,7 @@ def run_mien(words):
         recipe = load_recipe(arguments[0], settings_of(arguments))
         if verb == "tune":
             read_space(arguments[arguments.index("--space") + 1], recipe)
+        if verb == "tune" or (verb == "train" and seen(recipe)):
             return
         small = [change for change in SMALL if "hub:" not in recipe.init.weights or "init.weights" not in change]
         arguments += [word for change in small for word in ("--set", change)]
