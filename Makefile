@@ -65,8 +65,9 @@ check: setup
 	$(BIN)/mypy
 
 # The tutorial is executed while its pages are built; DOCS_EXECUTE=no make docs shows its commands only.
+# (Not --quiet: warnings that are not said are not counted by --strict.)
 docs: setup
-	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site: site/index.html"
 
 # The model that ships, from the faces of UTKFace. Each step is done once; an interrupted one goes on where it was.
