@@ -99,7 +99,10 @@ def commands_of(block):
     text = block.text.replace("\\\n", " ")
     if block.executed:
         text = re.sub(r"<<'(\w+)'.*?^\1$", "", text, flags=re.M | re.S)
-    for line in text.split("\n"):
+    lines = text.split("\n")
+    if block.language == "console":  # what stands there without a prompt is output
+        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    for line in lines:
         words = [] if block.executed and not line.startswith("mien ") else shlex.split(line, comments=True)
         while words and (re.match(r"[A-Z_]+=", words[0]) or words[0] == "export"):
             words = words[1:]
