@@ -30,6 +30,7 @@ STANDS_FOR = {
     "ADIENCE": "adience",
     "CELEBA": "celeba",
     "UTKFACE": "utkface",
+    "ROOT": "utkface",
     "RECIPE": "my.yaml",
     "NETWORK": "test_resnet",
     "EPOCHS": "2",
@@ -200,7 +201,7 @@ def world(tmp_path_factory, drawn):
 
     root = tmp_path_factory.mktemp("world")
     shutil.copytree(drawn, root / "adience")
-    draw_faces(root / "celeba", "celeba", subjects=20)
+    draw_faces(root / "celeba", "celeba", subjects=60)
     for folder in ("utkface", "photos", "crops"):
         (root / folder).mkdir()
     rows = []
@@ -221,11 +222,18 @@ def world(tmp_path_factory, drawn):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         from mien.datasets import read_faces
+        from mien.labels import GENDERS
         from mien.table import write_table
 
         faces = read_faces("csv", "photos/labels.csv", map={"file": "path", "sex": "gender", "person": "subject"})
         write_table(faces, Path("faces.parquet"))
         write_table(faces, Path("faces.csv"))
+        write_table(read_faces("adience", "adience", labels="masked"), Path("adience.parquet"))
+        first = read_faces("utkface", "utkface").iloc[0]
+        other = next(gender for gender in GENDERS if gender != first["gender"])
+        corrections = [{"face": first["face"], "column": "gender", "old": first["gender"], "new": other, "why": "seen"}]
+        pd.DataFrame(corrections).to_csv("corrections.csv", index=False)
+        Path("space.yaml").write_text("optim.lr: {low: 1.0e-4, high: 1.0e-2, log: true}\n")
         Path("my.yaml").write_text(
             "base: demo-gender-age\ndata: {source: csv, labels: all, root: photos, faces: faces.parquet}\n"
             "split: {method: subjects}\ntasks: [gender, age_group, age]\naugment: {rotate: 5}\n"
