@@ -8,11 +8,12 @@ ifneq ($(wildcard ../shared/data),)
 export MIEN_SHARED_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help setup demo test torture check docs clean model audit-deps
+.PHONY: help setup demo test torture scaling check docs clean model audit-deps
 help:
 	@echo "make demo   draw faces, look at them, train two classifiers on them, compare: one HTML report"
 	@echo "make test   run the tests"
 	@echo "make torture  kill every command again and again, and compare what comes of it: about an hour"
+	@echo "make scaling  time and memory at 1,000 to 1,000,000 rows, and what 100,000,000 take: about an hour, 12 GB of disk"
 	@echo "make check  ruff, formatting and mypy"
 	@echo "make docs   build the site into site/, with the tutorial's commands executed: some minutes"
 	@echo "make setup  make .venv with everything (the others do this first)"
@@ -58,6 +59,14 @@ test: setup
 # Kills every command a hundred times and compares what comes of it: docs/reliability.md.
 torture: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture.py --kills 100 --seed 0
+
+# On a machine that does nothing else: what is measured here is compared with what was recorded.
+scaling: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scaling.py measure
+	$(BIN)/python benchmarks/scaling.py draw
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check duckdb
+	$(BIN)/python benchmarks/hundred_million.py --memory 5GB
+	$(BIN)/python benchmarks/hundred_million.py --memory 5GB --check
 
 check: setup
 	$(BIN)/ruff check .
