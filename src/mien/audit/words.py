@@ -38,8 +38,8 @@ def _limits(verdicts: Sequence[LimitVerdict]) -> list[str]:
     if not verdicts:
         return []
     failed = [one for one in verdicts if not one.passed]
-    unsure = sum(not one.sure for one in verdicts)
-    told = f" For {unsure} of them the data does not suffice to tell." if unsure else ""
+    unsure = ", ".join(dict.fromkeys(one.limit for one in verdicts if not one.sure))
+    told = f" The data does not suffice to tell about {unsure}." if unsure else ""
     if not failed:
         return [f"All {len(verdicts)} limits hold.{told}"]
     names = ", ".join(dict.fromkeys(one.limit for one in failed))
