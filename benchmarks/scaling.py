@@ -8,7 +8,7 @@ sampled twenty times a second; pages of files that it maps (the cache of decoded
 not count. Faces, labels and predictions are made up; images are a thousand drawn ones, repeated. `measure` adds to
 `benchmarks/scaling.csv` and replaces what is there for the same station and size; `draw` makes
 `docs/images/scaling.svg` and prints the slopes: the exponent b of seconds = a n^b between the last two sizes that took
-a second or more, which is 1 for linear work and about 1.08 for n log n from 100,000 to 1,000,000.
+a tenth of a second or more, which is 1 for linear work and about 1.08 for n log n from 100,000 to 1,000,000.
 """
 
 import argparse
@@ -304,10 +304,10 @@ def measure(names: list[str], sizes: list[int], folder: Path, record: Path) -> N
 
 
 def slopes(rows: pd.DataFrame) -> pd.DataFrame:
-    """For each station, the exponent of time between its last two sizes of a second or more, and the memory."""
+    """For each station, the exponent of time between its last two sizes that took 0.1 seconds or more, and memory."""
     lines = []
     for name, part in rows.groupby("station", sort=False):
-        long = part[part["seconds"] >= 1]
+        long = part[part["seconds"] >= 0.1]
         exponent = np.nan
         if len(long) >= 2:
             (n0, t0), (n1, t1) = long[["n", "seconds"]].to_numpy()[-2:]

@@ -181,8 +181,8 @@ class TestNearDuplicates:
         assert pairs[["i", "j"]].to_numpy().tolist() == [[0, 2]]
 
     @settings(max_examples=40, deadline=None)
-    @given(seed=st.integers(0, 2**32), distance=st.integers(0, 16), rows=st.integers(2, 40))
-    def test_every_pair_within_the_distance_is_found(self, seed, distance, rows):
+    @given(seed=st.integers(0, 2**32), distance=st.integers(0, 16), rows=st.integers(2, 40), many=st.booleans())
+    def test_every_pair_within_the_distance_is_found(self, seed, distance, rows, many):
         rng = np.random.default_rng(seed)
         hashes = rng.integers(0, 2**64, 3, dtype=np.uint64)[rng.integers(0, 3, rows)]
         for _ in range(distance):
@@ -195,7 +195,9 @@ class TestNearDuplicates:
             for j in range(i + 1, len(hashes))
             if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= distance
         }
-        found = duplicates.near_duplicates(table(hashes, [thumbnail(0)] * len(hashes)), distance=distance)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(duplicates, "_MANY", 0 if many else len(hashes) + 1)
+            found = duplicates.near_duplicates(table(hashes, [thumbnail(0)] * len(hashes)), distance=distance)
         assert set(found[["i", "j", "distance"]].itertuples(index=False, name=None)) == expected
 
     def test_thousands_of_blank_images_give_one_group_and_few_pairs(self):

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -44,6 +44,7 @@ def few(**columns):
 class TestAssign:
     @settings(max_examples=25, deadline=None)
     @given(seed=st.integers(0, 2**32), rows=st.integers(60, 300), method=st.sampled_from(["subjects", "folds"]))
+    @example(seed=21574381, rows=60, method="subjects")  # no stratum alone asks for a face in the validation part
     def test_nothing_that_belongs_together_is_parted(self, seed, rows, method):
         faces = random_faces(seed, rows, rows // 2)
         groups = np.random.default_rng(seed).integers(0, 6 * rows, rows)
@@ -58,6 +59,13 @@ class TestAssign:
             assert parts_of["label"].is_unique
         assert splits.find_leaks(out, groups) == []
         pd.testing.assert_frame_equal(out.drop(columns="split"), faces.drop(columns="split"))
+
+    @pytest.mark.parametrize(("subjects", "parts"), [(3, [1, 1, 1]), (10, [1, 1, 8])])
+    def test_no_part_is_empty_where_there_are_subjects_enough(self, subjects, parts):
+        out = splits.assign(make(subject=[f"s{number}" for number in range(subjects)]), "subjects", val=0.01, test=0.01)
+        assert sorted(out["split"].value_counts()) == parts
+        with pytest.raises(splits.SplitError, match="leaves a part of the 2 faces empty"):
+            splits.assign(make(subject=["a", "b"]), "subjects")
 
     @pytest.mark.parametrize("method", ["subjects", "folds", "random", "subject_folds", "random_folds"])
     def test_the_order_of_the_rows_does_not_matter_and_the_seed_does(self, method):

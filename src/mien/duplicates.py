@@ -41,6 +41,7 @@ nearest is at 0.078.
 _DECODED = 64  # the shorter side that JPEG files are decoded at, where they are larger
 _CHUNK = 64  # images that a worker gets at once
 _WINDOW = 512  # images of equal key that each is compared with
+_MANY = 4_000_000  # images from which on three bands must agree: fewer agree by chance, more orders are sorted
 _MEMBERS = 8  # different images of one hash that are compared with those of other hashes
 _CACHE_FILE = "fingerprints-1.npz"  # count up when the fingerprint of an image changes
 _C = 0.5 * (0.03 * 255) ** 2  # keeps flat thumbnails from being divided by nothing
@@ -245,31 +246,42 @@ def group_files(paths: Sequence[Path], progress: Callable[[int, int], object] | 
 def _candidates(hashes: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs (a < b) of positions whose hashes differ in at most `distance` bits, each once.
 
-    Of distance + 2 bands of bits, two such hashes agree in at least two (Manku et al. 2007), so only those
-    are compared that agree in some choice of two bands.
+    Of distance + k bands of bits, two such hashes agree in at least k (Manku et al. 2007), so only those are compared
+    that agree in some choice of k bands. k is as large as it must be for few others to agree by chance.
     """
     few = np.flatnonzero(pd.Series(hashes).groupby(hashes).cumcount().to_numpy() < _MEMBERS)
-    edges = np.linspace(0, 64, distance + 3).round().astype(np.uint64)
-    masks = [(1 << int(high)) - (1 << int(low)) for low, high in itertools.pairwise(edges)]
     size = len(hashes)
-    found = [_code(size, *pair) for pair in _neighbours(hashes, hashes, 0)]
-    if distance:
-        for one, other in itertools.combinations(masks, 2):
-            keys = hashes[few] & np.uint64(one | other)
-            for a, b in _neighbours(keys, hashes[few], distance):
-                found.append(_code(size, few[a], few[b]))
+    found = [_code(size, *pair) for pair in _neighbours(hashes, 64, 0)]
+    agree = 2 if len(few) < _MANY else 3
+    edges = [int(edge) for edge in np.linspace(0, 64, distance + agree + 1).round()]
+    bands = list(itertools.pairwise(edges))
+    for chosen in itertools.combinations(bands, agree) if distance else ():
+        turned = _turn(hashes[few], [*chosen, *(band for band in bands if band not in chosen)])
+        high = sum(end - start for start, end in chosen)
+        for a, b in _neighbours(turned, high, distance):
+            found.append(_code(size, few[a], few[b]))
     codes = np.unique(np.concatenate([*found, np.empty(0, dtype=np.int64)]))
     return codes // size, codes % size
+
+
+def _turn(hashes: np.ndarray, bands: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The same bits in another order: that of `bands` (start, end), from the highest bit on."""
+    turned, place = np.zeros_like(hashes), 64
+    for start, end in bands:
+        place -= end - start
+        turned |= (hashes >> np.uint64(start) & np.uint64((1 << (end - start)) - 1)) << np.uint64(place)
+    return turned
 
 
 def _code(size: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.minimum(a, b).astype(np.int64) * size + np.maximum(a, b)
 
 
-def _neighbours(keys: np.ndarray, hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Compares each hash with the next of equal key; gives the positions of those within `distance` bits."""
-    order = np.lexsort((hashes, keys))
-    keys, hashes = keys[order], hashes[order]
+def _neighbours(hashes: np.ndarray, high: int, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Compares hashes that agree in their `high` highest bits; gives the positions of those within `distance` bits."""
+    order = np.argsort(hashes, kind="stable")
+    hashes = hashes[order]
+    keys = hashes >> np.uint64(64 - high)
     at = np.arange(len(keys))
     for step in range(1, _WINDOW + 1):
         at = at[at + step < len(keys)]

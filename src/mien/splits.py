@@ -235,7 +235,26 @@ def _deal(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> n
             have[best] += added
             part[left[:batch]] = best
             left = left[batch:]
+    _fill(part, counts[:, -1], target[:, -1])
     return part
+
+
+def _fill(part: np.ndarray, sizes: np.ndarray, target: np.ndarray) -> None:
+    """Moves units into parts that got none, in place: of few faces, no stratum alone may ask for one in a small part.
+
+    The unit comes from the part that is most above its target and can spare one, and is the one nearest in size to what
+    the empty part should have.
+    """
+    for empty in range(len(target)):
+        if (part == empty).any():
+            continue
+        units = np.bincount(part, minlength=len(target))
+        surplus = np.bincount(part, weights=sizes, minlength=len(target)) - target
+        surplus[units < 2] = -np.inf
+        if np.isneginf(surplus).all():
+            return
+        spare = np.flatnonzero(part == surplus.argmax())
+        part[spare[np.abs(sizes[spare] - target[empty]).argmin()]] = empty
 
 
 def connected(keys: Sequence[np.ndarray]) -> np.ndarray:
