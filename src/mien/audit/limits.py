@@ -59,6 +59,8 @@ def read_limits(path: str | Path) -> Limits:
     """
     try:
         given = yaml.safe_load(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise MienError(f"limits {str(path)!r} do not exist; valid: a YAML file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise MienError(f"limits {str(path)!r} cannot be read: {error}") from None
     if not isinstance(given, dict) or not given:

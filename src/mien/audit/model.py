@@ -165,7 +165,7 @@ def _columns(rows: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
         ]
     for name in by:
         if TRUTHS.get(name, name) not in rows.columns or name.startswith("_"):
-            own = [*TRUTHS, *(column for column in rows.columns if column not in TRUTHS.values())]
+            own = dict.fromkeys([*TRUTHS, *(column for column in rows.columns if column not in TRUTHS.values())])
             raise MienError("--by: " + choices("column of the faces", name, [one for one in own if one[0] != "_"]))
     if len(set(by)) < len(by):
         raise MienError(f"--by {','.join(by)}: a column is named twice")
