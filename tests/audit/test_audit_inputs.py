@@ -89,3 +89,17 @@ def test_several_files_make_one_table(tmp_path) -> None:
     pd.DataFrame({"face": ["b"], "gender": ["m"]}).to_csv(tmp_path / "2.csv", index=False)
     read = read_predictions([tmp_path / "1.csv", tmp_path / "2.csv"])
     assert read["gender"].tolist() == ["female", "male"]
+
+
+@pytest.mark.parametrize(("column", "preset"), [("dominant_gender", "deepface"), ("sex", "insightface")])
+def test_genders_of_another_program_are_not_left_out_without_a_word(column, preset):
+    table = pd.DataFrame({"file": ["a.jpg"], "age": [30], column: ["M" if preset == "insightface" else "Man"]})
+    with pytest.raises(MienError, match=f"'{column}', which --preset {preset} or --map {column}=gender reads"):
+        read_predictions(table)
+    assert list(read_predictions(table, map={"age": "age"}).columns) == ["age", "file"]
+    assert read_predictions(table, preset=preset)["gender"].tolist() == ["male"]
+
+
+def test_a_number_for_a_gender_is_named_as_it_stands_in_the_table():
+    with pytest.raises(MienError, match=r"gender '1' is not understood .*--preset insightface reads 0 and 1"):
+        read_predictions(pd.DataFrame({"file": ["a.jpg"], "gender": [1]}))

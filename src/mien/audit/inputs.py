@@ -124,7 +124,20 @@ def _names(
             "predictions: neither 'face' nor 'file' says which face a row is of; "
             f"--map theirs=file names the column; the columns are: {listed}"
         )
+    if preset is None and not map and not set(taken) & {"gender", "p_female"}:
+        _refuse_unread_gender(table)
     return names, chosen.gender, chosen.percent
+
+
+def _refuse_unread_gender(table: pd.DataFrame) -> None:
+    """Raises where another program's column of genders would be left out without a word."""
+    for name, preset in PRESETS.items():
+        for theirs, ours in preset.map.items():
+            if ours == "gender" and theirs in table.columns:
+                raise MienError(
+                    f"predictions: no column 'gender' or 'p_female', but {theirs!r}, which --preset {name} or "
+                    f"--map {theirs}=gender reads; --map age=age audits the ages alone"
+                )
 
 
 def _shares(table: pd.DataFrame, column: str) -> pd.Series:
@@ -145,7 +158,7 @@ def _read_genders(values: pd.Series, more: Mapping[str, str]) -> pd.Series:
     for value, gender in read_as.items():
         if gender is None:
             raise MienError(
-                f"predictions: gender {value!r} is not understood ({int((texts == value).sum())} rows); "
+                f"predictions: gender {str(value)!r} is not understood ({int((texts == value).sum())} rows); "
                 f"valid: {', '.join(words)}, in any case, or empty where there is none"
                 + ("; --preset insightface reads 0 and 1" if str(value) in ("0", "1", "0.0", "1.0") else "")
             )
