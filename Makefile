@@ -12,7 +12,7 @@ endif
 help:
 	@echo "make demo   draw faces, look at them, train two classifiers on them, compare: one HTML report"
 	@echo "make test   run the tests"
-	@echo "make torture  kill every command again and again, and compare what comes of it: about an hour"
+	@echo "make torture  kill every command again and again, and compare what comes of it: some ten minutes"
 	@echo "make scaling  time and memory at 1,000 to 1,000,000 rows, and what 100,000,000 take: about an hour, 12 GB of disk"
 	@echo "make check  ruff, formatting and mypy"
 	@echo "make docs   build the site into site/, with the tutorial's commands executed: some minutes"

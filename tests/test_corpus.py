@@ -142,6 +142,14 @@ def test_faces_and_eda_name_and_count_every_image(folder, faces, tmp_path):
     assert read_table(tmp_path / "eda" / "unreadable.csv")["images"].sum() == len(bad)
 
 
+def test_audit_data_names_and_counts_every_image(folder, faces, tmp_path):
+    assert mien("audit", "data", faces, "--root", folder, "--out", tmp_path / "audit") in (0, 3)
+    found = read_table(tmp_path / "audit" / "pictures.csv")
+    bad = found[found["path"].isin([name for name in PICTURES if "ok" not in PICTURES[name].statuses])]
+    missing = {name for name, item in PICTURES.items() if name != NOT_TEXT and "ok" not in item.statuses}
+    assert missing <= set(bad["path"]), missing - set(bad["path"])
+
+
 def test_a_folder_per_class_of_it_becomes_a_table(folder, tmp_path, capsys):
     (tmp_path / "classes").mkdir()
     (tmp_path / "classes" / "female").symlink_to(folder, target_is_directory=True)
@@ -227,6 +235,9 @@ def test_no_command_falls_over_a_table(name, tmp_path, run, capsys, monkeypatch)
     train = ["train", "demo-gender", "--out", "new", *(f"--set={change}" for change in _SOURCE)]
     for command in (
         ["eda", name],
+        ["audit", "data", name, "--root", ".", "--out", "audit"],
+        ["audit", "model", name, "--faces", run / "faces.parquet", "--out", "audit"],
+        ["audit", "model", run / "predictions.parquet", "--faces", name, "--out", "audit"],
         ["predict", name, "--crops"],
         ["evaluate", run, "--faces", name, "--root", "."],
         ["explain", "--faces", name, "--root", "."],
@@ -241,7 +252,7 @@ def test_no_command_falls_over_a_table(name, tmp_path, run, capsys, monkeypatch)
 
 
 @each(YAMLS)
-def test_recipes_studies_and_spaces_are_refused_in_one_message(name, tmp_path, capsys):
+def test_recipes_studies_spaces_and_limits_are_refused_in_one_message(name, tmp_path, run, capsys):
     item = YAMLS[name]
     (tmp_path / name).write_bytes(item.content)
     for command in (
@@ -249,6 +260,7 @@ def test_recipes_studies_and_spaces_are_refused_in_one_message(name, tmp_path, c
         ["study", tmp_path / name, "--plan"],
         ["tune", "demo-gender", "--space", tmp_path / name, "--out", tmp_path / "search"],
         ["preview", tmp_path / name, "--out", tmp_path / "preview.html"],
+        ["audit", "model", run / "predictions.parquet", "--faces", run / "faces.parquet", "--limits", tmp_path / name],
     ):
         assert mien(*command) == 1, command
         shown = capsys.readouterr().err

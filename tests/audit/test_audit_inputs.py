@@ -96,6 +96,8 @@ def test_genders_of_another_program_are_not_left_out_without_a_word(column, pres
     table = pd.DataFrame({"file": ["a.jpg"], "age": [30], column: ["M" if preset == "insightface" else "Man"]})
     with pytest.raises(MienError, match=f"'{column}', which --preset {preset} or --map {column}=gender reads"):
         read_predictions(table)
+    with pytest.raises(MienError, match=f"'{column}', which --preset {preset}"):
+        read_predictions(table.rename(columns={"file": "img"}), map={"img": "file"})
     assert list(read_predictions(table, map={"age": "age"}).columns) == ["age", "file"]
     assert read_predictions(table, preset=preset)["gender"].tolist() == ["male"]
 

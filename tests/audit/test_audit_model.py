@@ -154,7 +154,8 @@ def test_limits_pass_fail_and_say_when_the_data_does_not_suffice() -> None:
         ("accuracy: high", "accuracy = 'high'"),
         ("children_as_adults: {17: 0.1}", "children_as_adults"),
         ("", "valid: accuracy"),
-        (": :", "cannot be read"),
+        (": :", "is not valid YAML"),
+        ("accuracy: &a 0.9\nage_mae: *a", "alias"),
     ],
 )
 def test_limits_are_strict(tmp_path: Path, text: str, words: str) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mien import metrics
 from mien.datasets.csv import GENDER_WORDS
-from mien.errors import MienError, choices
+from mien.errors import MienError, choices, columns_of, shortened
 from mien.table import check_faces, read_table
 
 COLUMNS = ("face", "file", "status", *metrics.ANSWERS)
@@ -119,12 +119,11 @@ def _names(
         both = [theirs for theirs, name in names.items() if name == twice[0]]
         raise MienError(f"--map: {' and '.join(map_name for map_name in both)} both stand for {twice[0]!r}; keep one")
     if not set(taken) & {"face", "file"}:
-        listed = ", ".join(str(column) for column in table.columns)
         raise MienError(
             "predictions: neither 'face' nor 'file' says which face a row is of; "
-            f"--map theirs=file names the column; the columns are: {listed}"
+            f"--map theirs=file names the column; the columns are: {columns_of(table)}"
         )
-    if preset is None and not map and not set(taken) & {"gender", "p_female"}:
+    if preset is None and "age" not in map.values() and not set(taken) & {"gender", "p_female"}:
         _refuse_unread_gender(table)
     return names, chosen.gender, chosen.percent
 
@@ -173,7 +172,7 @@ def match(faces: pd.DataFrame, predictions: pd.DataFrame) -> Matched:
     """
     truth = check_faces(faces)
     own = predictions
-    if "face" in predictions.columns and predictions["face"].notna().any():
+    if "face" in predictions.columns and (predictions["face"].notna().any() or "file" not in predictions.columns):
         ids, key = _as_text(predictions["face"]), "face id"
         own = predictions.assign(face=ids)
         matched = ids.isin(truth["face"])
@@ -218,7 +217,8 @@ def _refuse_none(matched: pd.Series, what: str, theirs: pd.Series, ours: pd.Seri
     if not matched.any():
         raise MienError(
             f"predictions: no {what} is in the faces table; predictions have for instance "
-            f"{theirs.dropna().iloc[0] if theirs.notna().any() else ''!r}, faces {ours.iloc[0]!r}"
+            f"{shortened(repr(theirs.dropna().iloc[0] if theirs.notna().any() else ''))}, "
+            f"faces {shortened(repr(ours.iloc[0]))}"
         )
 
 

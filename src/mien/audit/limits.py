@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien.audit.schema import AgeLimit, Fairness, Gap, GroupNumber, Interval, LimitVerdict, Worst
-from mien.errors import MienError, choices
+from mien.errors import MienError, choices, listed, shortened
+from mien.recipe import RecipeError, read_yaml_file
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Years = Annotated[float, Field(ge=0)]
@@ -58,17 +58,15 @@ def read_limits(path: str | Path) -> Limits:
         MienError: It cannot be read, holds no limit, or one that is unknown or not valid; all mistakes are named.
     """
     try:
-        given = yaml.safe_load(Path(path).read_text("utf-8"))
-    except FileNotFoundError:
-        raise MienError(f"limits {str(path)!r} do not exist; valid: a YAML file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MienError(f"limits {str(path)!r} cannot be read: {error}") from None
-    if not isinstance(given, dict) or not given:
+        given = read_yaml_file(Path(path), f"limits {str(path)!r}")
+    except RecipeError as error:
+        raise MienError(f"{error}; {_valid()}") from None
+    if not given:
         raise MienError(f"limits {str(path)!r}: must hold lines such as 'accuracy: 0.9'; {_valid()}")
     try:
         return Limits.model_validate(given)
     except ValidationError as error:
-        raise MienError(f"limits {str(path)!r}: " + "; ".join(map(_mistake, error.errors()))) from None
+        raise MienError(f"limits {str(path)!r}:\n{listed(_mistake, error.errors())}") from None
 
 
 def _mistake(error: object) -> str:
@@ -76,7 +74,7 @@ def _mistake(error: object) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return choices("limit", name, Limits.model_fields)
-    return f"{name} = {error['input']!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+    return f"{name} = {shortened(repr(error['input']))}: {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
 def _valid() -> str:

@@ -124,12 +124,7 @@ def audit_model(
     tables = _tables(rows, columns, settings)
     found = _found(rows, tables, columns, settings)
     verdicts = judge(settings.limits, found) if settings.limits else []
-    differences = []
-    if against is not None:
-        other = metrics.in_order(
-            match(faces, read_predictions(against, None, against_preset)).joined, "subject", settings.n_boot
-        )
-        differences = _differences(rows, other, columns, settings)
+    other = None if against is None else match(faces, read_predictions(against, None, against_preset)).joined
     from mien.audit.words import summary
 
     report = schema.Report(
@@ -137,25 +132,29 @@ def audit_model(
         summary=summary(found, matched, verdicts),
         passed=all(one.passed for one in verdicts) if verdicts else None,
         predictions=_about(matched, rows),
-        settings=schema.Settings(
-            by=list(columns),
-            resamples=settings.n_boot,
-            seed=settings.seed,
-            fewest_subjects=FEWEST,
-            enough_subjects=ENOUGH,
-        ),
+        settings=_asked(columns, settings),
         groups=list(found.groups),
         worst=list(found.worst),
         gaps=list(found.gaps),
         fairness=list(found.fairness),
         age_limits=list(found.age_limits),
         robustness=robustness.worsened(columns, settings.n_boot, settings.seed) if robustness else [],
-        differences=differences,
+        differences=[] if other is None else _differences(rows, other, columns, settings),
         limits=verdicts,
     )
     if out is not None:
         _write(report, Path(out))
     return report
+
+
+def _asked(columns: Sequence[str], settings: Settings) -> schema.Settings:
+    return schema.Settings(
+        by=list(columns),
+        resamples=settings.n_boot,
+        seed=settings.seed,
+        fewest_subjects=FEWEST,
+        enough_subjects=ENOUGH,
+    )
 
 
 def _columns(rows: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
@@ -279,6 +278,7 @@ def _differences(
     rows: pd.DataFrame, other: pd.DataFrame, by: Sequence[str], settings: Settings
 ) -> list[schema.PairedDifference]:
     """This model less the other by group, on the faces that both judge, corrected for the groups looked at."""
+    other = metrics.in_order(other, "subject", settings.n_boot)
     names = [name for name in AUDITED if name in _jobs(rows) and name in _jobs(other)]
     jobs: dict[str, Job] = {}
     for name in names:
