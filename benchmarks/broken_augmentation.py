@@ -16,7 +16,7 @@ from unittest import mock
 
 import torch
 
-from mien.run import Run
+from mien.runs.run import Run
 from mien.training import data, model
 from mien.training.fit import train
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mien.audit.groups import Job, groupings, largest_gap, samples, worst
-from mien.metrics import METRICS
+from mien.audit.model.groups import Job, groupings, largest_gap, samples, worst
+from mien.metrics.definitions import METRICS
 
 CERTAIN = np.array([0.55, 0.65, 0.75, 0.85, 0.95])
 OFTEN = np.array([0.05, 0.05, 0.1, 0.2, 0.6])

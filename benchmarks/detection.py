@@ -21,15 +21,17 @@ import pandas as pd
 import skimage.data
 from PIL import Image
 
-from mien import Predictor, images, metrics, read_faces
-from mien.atomic import atomic_path
-from mien.console import progress
-from mien.errors import MissingExtra
+from mien import Predictor, metrics, read_faces
+from mien.base.atomic import atomic_path
+from mien.base.console import progress
+from mien.base.errors import MissingExtra
+from mien.data import images
+from mien.evaluation.conditions import AS_IT_IS, Condition, blurred, face_pixels, likelier, predictions, reduced, window
+from mien.metrics.words import named, with_interval
 from mien.prediction.detect import Detector, Found, make_detector, overlap
 from mien.prediction.quality import BEYOND, SHARPNESS, SMALL, notes
-from mien.reports.runs import named, protocol, with_interval
-from mien.robustness import AS_IT_IS, Condition, blurred, face_pixels, likelier, predictions, reduced, window
-from mien.run import Run, open_run
+from mien.reports.run import protocol
+from mien.runs.run import Run, open_run
 from model_card import INTERVALS, markdown, signed, some
 
 DETECTORS = ("dlib", "centerface")

@@ -9,7 +9,7 @@ needs more in memory than a row a subject, and DuckDB puts even those on disk be
 - `metrics`: gender accuracy and mean absolute age error by gender, age group and race, with 95% intervals clustered by
   subject. A bootstrap needs a row a subject in each resample; the linearised variance of a ratio (Cochran, Sampling
   Techniques, 1977, 6.3) needs only sums over subjects of h, n, h^2, h n and n^2, where h is what a subject's n faces
-  sum to. At 1,000,000 rows `--check` holds it against the intervals of `mien.metrics`;
+  sum to. At 1,000,000 rows `--check` holds it against the intervals of `mien.metrics.score`;
 - `duplicates`: equal hashes (near ones: see `benchmarks/scaling.py`; beyond memory, in shards by a block of the hash).
 """
 
@@ -129,8 +129,9 @@ def ask(rows: int, folder: Path, memory: str) -> dict[str, object]:
 
 def check(folder: Path, memory: str) -> None:
     """Prints both kinds of interval for 1,000,000 faces."""
-    from mien.metrics import join, score
-    from mien.table import age_to_group, check_faces
+    from mien.base.table import age_to_group, check_faces
+    from mien.metrics.joined import join
+    from mien.metrics.scoring import score
 
     home = make(1_000_000, folder, memory)
     with open_database(folder, memory) as database:

@@ -39,9 +39,9 @@ SEEDS = 5
 
 def subset(work: Path) -> list[str]:
     """Writes the faces of the task to `work`; returns the changes that make a recipe use them."""
-    from mien.datasets import read_faces
-    from mien.errors import MienError
-    from mien.table import write_table
+    from mien.base.errors import MienError
+    from mien.base.table import write_table
+    from mien.data.sources import read_faces
 
     shared = os.environ.get("MIEN_SHARED_DATA")
     if not shared:
@@ -60,7 +60,7 @@ def configuration(number: int, changes: list[str]):
 
     from mien.experiments.space import changes as as_changes
     from mien.experiments.space import read_space
-    from mien.recipe import load_recipe
+    from mien.recipe.load import load_recipe
     from mien.training.tune import suggest
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -73,7 +73,7 @@ def configuration(number: int, changes: list[str]):
 
 def curve(number: int, changes: list[str], work: Path, seed: int = 0) -> list[dict]:
     """Trains one configuration to full length; a row an epoch."""
-    from mien.recipe import load_recipe
+    from mien.recipe.load import load_recipe
     from mien.training.fit import train
 
     chosen, recipe = configuration(number, changes)
@@ -98,7 +98,7 @@ def curve(number: int, changes: list[str], work: Path, seed: int = 0) -> list[di
 
 
 def curves(options) -> None:
-    from mien.table import write_table
+    from mien.base.table import write_table
 
     changes = subset(options.work)
     known = pd.read_csv(CURVES) if CURVES.exists() else pd.DataFrame({"configuration": pd.Series(dtype=int)})
@@ -112,7 +112,7 @@ def curves(options) -> None:
 
 
 def noise(options) -> None:
-    from mien.table import write_table
+    from mien.base.table import write_table
 
     changes = subset(options.work)
     best = int(Stored().final.argmin())
@@ -129,7 +129,7 @@ class Stored:
 
     def __init__(self) -> None:
         from mien.experiments.space import read_space
-        from mien.recipe import load_recipe
+        from mien.recipe.load import load_recipe
 
         table = pd.read_csv(CURVES)
         self.space = read_space(SPACE, load_recipe(RECIPE))
@@ -325,7 +325,7 @@ def live(options) -> None:
 
 
 def main() -> None:
-    from mien.errors import MienError
+    from mien.base.errors import MienError
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["curves", "noise", "replay", "live"])

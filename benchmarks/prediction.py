@@ -31,9 +31,10 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from mien import Predictor, draw_faces, images
-from mien.hub import model_file
+from mien import Predictor, draw_faces
+from mien.data import images
 from mien.prediction.predict import shipped_model
+from mien.runs.hub import model_file
 
 BATCH = 64
 MIEN = str(Path(sys.executable).parent / "mien")

@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mien.data import leaks
+
 HERE = Path(__file__).parent
 RECORD = HERE / "scaling.csv"
 PICTURE = HERE.parent / "docs" / "images" / "scaling.svg"
@@ -37,8 +39,8 @@ LIMITS = {"train": 100_000, "predict": 100_000, "cache": 100_000}
 
 def made_faces(n: int, repeated: bool = False, seed: int = 0) -> pd.DataFrame:
     """A checked faces table of n made-up faces, ten a subject; each of an image of its own, or of those of `images`."""
-    from mien.labels import GENDERS
-    from mien.table import check_faces
+    from mien.base.labels import GENDERS
+    from mien.base.table import check_faces
 
     rng = np.random.default_rng(seed)
     number = np.arange(n)
@@ -57,8 +59,8 @@ def made_faces(n: int, repeated: bool = False, seed: int = 0) -> pd.DataFrame:
 
 def made_predictions(faces: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
     """Predictions for them, as a fair model gives them: right nine times in ten, some years off."""
-    from mien.labels import AGE_GROUPS
-    from mien.table import age_to_group
+    from mien.base.labels import AGE_GROUPS
+    from mien.base.table import age_to_group
 
     rng = np.random.default_rng(seed)
     n = len(faces)
@@ -116,7 +118,7 @@ def read(n: int, folder: Path) -> Callable[[], object]:
 
 def table(n: int, folder: Path) -> Callable[[], object]:
     """A faces table written as Parquet, and read."""
-    from mien.table import read_faces_table, write_table
+    from mien.base.table import read_faces_table, write_table
 
     faces, path = made_faces(n), folder / f"faces-{n}.parquet"
 
@@ -129,15 +131,15 @@ def table(n: int, folder: Path) -> Callable[[], object]:
 
 def split(n: int, folder: Path) -> Callable[[], object]:
     """Whole subjects, stratified; then the leak check."""
-    from mien import splits
+    from mien.data import splits
 
     faces = made_faces(n)
-    return lambda: splits.find_leaks(splits.assign(faces, "subjects"))
+    return lambda: leaks.find_leaks(splits.assign(faces, "subjects"))
 
 
 def duplicates(n: int, folder: Path) -> Callable[[], object]:
     """Near-duplicates among fingerprints, and their groups."""
-    from mien.duplicates import groups, near_duplicates
+    from mien.data.duplicates import groups, near_duplicates
 
     prints = made_prints(n)
     return lambda: groups(near_duplicates(prints), n)
@@ -145,7 +147,8 @@ def duplicates(n: int, folder: Path) -> Callable[[], object]:
 
 def metrics(n: int, folder: Path) -> Callable[[], object]:
     """Every metric with its interval, overall and by gender, age group and race."""
-    from mien.metrics import join, score
+    from mien.metrics.joined import join
+    from mien.metrics.scoring import score
 
     faces = made_faces(n)
     predictions = made_predictions(faces)
@@ -171,7 +174,7 @@ def report(n: int, folder: Path) -> Callable[[], object]:
 
 def cache(n: int, folder: Path) -> Callable[[], object]:
     """Images decoded into the cache, from where an interruption at half of them left it."""
-    from mien.pixels import Cache, Files
+    from mien.data.pixels import Cache, Files
 
     class Stop(Exception):
         pass
@@ -198,7 +201,7 @@ def cache(n: int, folder: Path) -> Callable[[], object]:
 def train(n: int, folder: Path) -> Callable[[], object]:
     """One pass of a small network at 32 pixels, from the cache of decoded images, to the scored run."""
     from mien import train as train_run
-    from mien.table import write_table
+    from mien.base.table import write_table
 
     path = folder / f"train-{n}.parquet"
     write_table(made_faces(n, repeated=True), path)

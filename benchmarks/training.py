@@ -33,7 +33,7 @@ FIRST = 4
 
 
 def recipe_of(case: str, root: str, source: str):
-    from mien.recipe import load_recipe
+    from mien.recipe.load import load_recipe
 
     base = {
         **CASES[case],
@@ -47,8 +47,8 @@ def recipe_of(case: str, root: str, source: str):
 
 
 def prepare(recipe, images: int):
-    from mien.datasets import read_faces
-    from mien.splits import assign
+    from mien.data.sources import read_faces
+    from mien.data.splits import assign
     from mien.training.fit import open_pixels
 
     root = Path(recipe.data.root)
@@ -63,7 +63,7 @@ def mien_loop(recipe, faces, pixels) -> float:
     import torch
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    from mien.run import Run
+    from mien.runs.run import Run
     from mien.training.data import FaceData
     from mien.training.fit import _trainer
     from mien.training.memory import keep_freed_memory
@@ -154,7 +154,7 @@ def main() -> None:
             return
         environment = dict(os.environ)
         if not shared:
-            from mien.draw import draw_faces
+            from mien.demo.draw import draw_faces
 
             draw_faces(folder)
             environment["MIEN_BENCH_DRAWN"] = folder

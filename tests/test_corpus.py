@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from corpus import NOT_TEXT, Picture, pictures, tables, yamls
-from mien import images
+from mien.base.table import read_table, write_table
 from mien.cli import main
-from mien.table import read_table, write_table
+from mien.data import images
 
 PICTURES = pictures()
 TABLES = {table.name: table for table in tables()}

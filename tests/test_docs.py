@@ -130,7 +130,7 @@ def verb_of(words):
     """The click command that `mien WORDS` means, and the words that are left for it."""
     import typer.main
 
-    from mien.cli import app
+    from mien.cli.program import app
 
     command, rest = typer.main.get_command(app), words
     while hasattr(command, "commands"):
@@ -196,7 +196,7 @@ def world(tmp_path_factory, drawn):
     from skimage import data as pictures
     from skimage.io import imsave
 
-    from mien.draw import draw_faces
+    from mien.demo.draw import draw_faces
     from mien.training.fit import train
 
     root = tmp_path_factory.mktemp("world")
@@ -221,9 +221,9 @@ def world(tmp_path_factory, drawn):
     pd.DataFrame(rows).to_csv(root / "photos" / "labels.csv", index=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        from mien.datasets import read_faces
-        from mien.labels import GENDERS
-        from mien.table import write_table
+        from mien.base.labels import GENDERS
+        from mien.base.table import write_table
+        from mien.data.sources import read_faces
 
         faces = read_faces("csv", "photos/labels.csv", map={"file": "path", "sex": "gender", "person": "subject"})
         write_table(faces, Path("faces.parquet"))
@@ -293,7 +293,7 @@ def run_mien(words, capsys):
     from mien.cli import main
     from mien.experiments.space import read_space
     from mien.experiments.study import load_study, make_cells
-    from mien.recipe import load_recipe
+    from mien.recipe.load import load_recipe
 
     verb, arguments = words[0], list(words[1:])
     if verb in ("train", "preview", "tune"):
@@ -392,7 +392,8 @@ FILES = [block for block in BLOCKS if block.language == "yaml"]
 def test_yaml(block, tmp_path):
     """Recipes and studies that a page shows are valid."""
     from mien.experiments.study import load_study
-    from mien.recipe import Recipe, load_recipe
+    from mien.recipe.load import load_recipe
+    from mien.recipe.settings import Recipe
 
     tree = yaml.safe_load(block.text)
     file = tmp_path / "shown.yaml"

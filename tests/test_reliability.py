@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import torture
+from mien.base.errors import DiskFull, MienError
 from mien.cli import main
-from mien.errors import DiskFull, MienError
-from mien.pixels import Cache, Files
+from mien.data.pixels import Cache, Files
 from mien.prediction.outputs import Journal
-from mien.recipe import load_recipe
+from mien.recipe.load import load_recipe
 from mien.training.callbacks import Log
 from mien.training.fit import train
 
@@ -124,7 +124,7 @@ def test_training_whose_images_go_away_says_so_and_goes_on_when_they_are_back(re
 
 
 def test_a_cache_whose_images_go_away_keeps_what_it_has(drawn, tmp_path, monkeypatch):
-    from mien.datasets import read_faces
+    from mien.data.sources import read_faces
 
     root = tmp_path / "faces"
     root.symlink_to(drawn)

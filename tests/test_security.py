@@ -18,12 +18,12 @@ from PIL import Image
 from skimage import data
 
 import mien
+from mien.base.errors import MienError
+from mien.base.table import read_table
 from mien.cli import main
-from mien.errors import MienError
-from mien.hub import model_file
 from mien.prediction.predict import Predictor
 from mien.reports.page import Section, Sheet, Table, write_report
-from mien.table import read_table
+from mien.runs.hub import model_file
 
 HOME = Path(mien.__file__).parent
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -107,7 +107,7 @@ def test_a_malicious_pickle_is_never_run(tmp_path, capsys, monkeypatch):
 
 def test_a_cache_or_checkpoint_with_a_pickle_is_not_run(tmp_path):
     torch = pytest.importorskip("torch")
-    from mien.duplicates import _CACHE_FILE, fingerprints
+    from mien.data.duplicates import _CACHE_FILE, fingerprints
 
     mark = tmp_path / "owned"
     (tmp_path / "cache").mkdir()
@@ -263,7 +263,7 @@ def hostile(tmp_path_factory):
     assert run("eda", home / "faces.csv", "--root", root, "--out", home / "eda") == 0
     assert run("explain", root / name, root / f"bad{name}", "--crops", "--out", home / "explain") == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mien.explanations.check", None)  # groups draw no curves
+        patch.setattr("mien.reports.explanations.check", None)  # groups draw no curves
         grouped = ["explain", "--faces", home / "faces.csv", "--root", root, "--by", f"race,{SCRIPT}"]
         assert run(*grouped, "--out", home / "groups") == 0
     frame = pd.DataFrame({SCRIPT: [SCRIPT]})

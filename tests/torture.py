@@ -33,7 +33,14 @@ import yaml
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["mien.cli", "mien.training.tune", "mien.training.cells", "mien.training.publish", "mien.reports.runs", "torture"]
+    [
+        "mien.cli",
+        "mien.training.tune",
+        "mien.training.cells",
+        "mien.training.publish",
+        "mien.reports.run",
+        "torture",
+    ]
 )
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -99,7 +106,7 @@ def command_line(*arguments: str) -> None:
 
 def fill_cache(root: str, folder: str, repeats: int, decoded: str) -> None:
     """Makes the decode cache of a folder's images, each many times, and writes a byte for each that is decoded."""
-    from mien import images, pixels
+    from mien.data import images, pixels
 
     tally = os.open(decoded, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     real = images.load_face
@@ -505,7 +512,7 @@ def main() -> None:
     parser.add_argument("--only", help="names of tasks, with commas")
     parser.add_argument("--scratch", type=Path, help="a folder that stays; default: one that does not")
     options = parser.parse_args()
-    from mien.draw import draw_faces
+    from mien.demo.draw import draw_faces
 
     with _scratch(options.scratch) as home:
         os.environ["MIEN_CACHE"] = str(home / "cache")

@@ -7,9 +7,9 @@ import sys
 import pandas as pd
 import pytest
 
-from mien.errors import MienError
+from mien.base.errors import MienError
+from mien.base.lock import Lock
 from mien.experiments.hyperband import best_trial, brackets, make_ledger
-from mien.lock import Lock
 
 
 def test_brackets_are_those_of_the_paper():
@@ -79,7 +79,7 @@ def test_the_best_trial_trained_to_the_end():
 def test_a_lock_ends_with_its_process(tmp_path):
     file = tmp_path / "one.lock"
     code = (
-        "from pathlib import Path; from mien.lock import Lock; "
+        "from pathlib import Path; from mien.base.lock import Lock; "
         f"Lock(Path({str(file)!r})).take(); print('held', flush=True); input()"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

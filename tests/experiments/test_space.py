@@ -3,7 +3,7 @@
 import pytest
 
 from mien.experiments.space import SpaceError, changes, is_whole, read_space
-from mien.recipe import load_recipe
+from mien.recipe.load import load_recipe
 
 RECIPE = load_recipe({"trainer": {"epochs": 9}})
 

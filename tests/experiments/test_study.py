@@ -12,13 +12,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from mien.errors import MienError
+from mien.base.errors import MienError
+from mien.base.table import check_faces, write_table
+from mien.experiments import study as study_module
 from mien.experiments.results import collect, holm, run_alarms
 from mien.experiments.study import StudyFolder, load_study, make_cells, study_names
-from mien.metrics import join, mean_over_runs, paired_difference, score
-from mien.recipe import load_recipe
-from mien.run import Run
-from mien.table import check_faces, write_table
+from mien.metrics.joined import join
+from mien.metrics.scoring import mean_over_runs, paired_difference, score
+from mien.recipe.load import load_recipe
+from mien.runs.run import Run
 from mien.training import cells as runner
 from mien.training.cells import Job, make_jobs, run_study
 
@@ -120,7 +122,7 @@ def faked(monkeypatch, tmp_path):
 class TestStudyFiles:
     @pytest.mark.parametrize("name", study_names())
     def test_those_that_ship_resolve_and_have_a_header(self, name, tmp_path):
-        file = Path(runner.__file__).parent.parent / "studies" / f"{name}.yaml"
+        file = Path(study_module.__file__).parent / "studies" / f"{name}.yaml"
         text = file.read_text()
         assert [line.split(":")[0] for line in text.splitlines()[1:4]] == ["# command", "# time", "# score"]
         for quick in (False, True) if "quick" in yaml.safe_load(text) else (False,):
@@ -263,7 +265,7 @@ class TestRunning:
 
     def test_a_study_is_run_by_one_process_at_a_time(self, faked, tmp_path):
         (tmp_path / "out").mkdir(exist_ok=True)
-        code = "import sys, time, pathlib; from mien.lock import Lock; "
+        code = "import sys, time, pathlib; from mien.base.lock import Lock; "
         code += "print(Lock(pathlib.Path(sys.argv[1])).take(), flush=True); time.sleep(600)"
         command = [sys.executable, "-c", code, str(tmp_path / "out" / ".lock")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:

@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mien import images
-from mien.datasets import read_faces
-from mien.errors import MienError
+from mien.base.errors import MienError
+from mien.base.table import check_faces, read_table
+from mien.base.yaml import read_yaml
+from mien.data import images
+from mien.data.sources import read_faces
 from mien.experiments.space import read_space
 from mien.experiments.study import load_study
 from mien.prediction.inputs import image_files
-from mien.recipe import Recipe, load_recipe, read_yaml
-from mien.table import check_faces, read_table
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import Recipe
 
 SIZE = 32
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mien.errors import MienError
+from mien.base.errors import MienError
 from mien.prediction.cluster import HEAD, _images, _name, _parts, _Worker, predict_cluster
 from mien.prediction.photographs import predict_files
 from mien.prediction.predict import Predictor

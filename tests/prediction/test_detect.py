@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
-from mien.errors import MienError
+from mien.base.errors import MienError
 from mien.prediction.detect import decode_centerface, make_detector, overlap
 
 FACE = (180.0, 80.0, 91.0, 91.0)

@@ -6,7 +6,7 @@ import os
 import pandas as pd
 import pytest
 
-from mien.errors import MienError
+from mien.base.errors import MienError
 from mien.prediction.inputs import image_files
 
 

@@ -6,7 +6,7 @@ import os
 import pandas as pd
 import pytest
 
-from mien.errors import MienError
+from mien.base.errors import MienError
 from mien.prediction.outputs import Journal, RowsFile, check_output
 
 COLUMNS = ["file", "face_index", "status", "p_female", "quality"]

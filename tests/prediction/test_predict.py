@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from mien import MienError, Predictor, images
-from mien.labels import AGE_GROUPS
+from mien import MienError, Predictor
+from mien.base.labels import AGE_GROUPS
+from mien.data import images
 from mien.prediction.predict import shipped_model
 
 

@@ -15,7 +15,7 @@ from mien import MienError, Predictor
 from mien.cli import main
 from mien.prediction import video
 from mien.prediction.annotate import COLOURS
-from mien.prediction.clips import ClipReader, Sighting, Track, place
+from mien.prediction.clips import ClipReader, Sighting, Track, place, predict_clip
 from mien.prediction.outputs import frames_path
 from mien.prediction.video import ClipWriter, frames
 
@@ -92,7 +92,7 @@ def pair(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tables(predictor, pair):
-    return predictor.predict_video(pair)
+    return predict_clip(predictor, pair)
 
 
 def test_frames_come_with_their_times_and_at_the_steps_that_are_asked_for(tmp_path):
@@ -248,7 +248,7 @@ def test_what_is_no_clip_is_named(tmp_path, monkeypatch):
     assert outcome(tmp_path) == (0, "missing")
     assert outcome(make_sound(tmp_path / "sound.mp4")) == (0, "no video")
     assert outcome(write(tmp_path / "tiny.mkv", [grey(9, (4, 64))], codec="ffv1")) == (0, "too small")
-    monkeypatch.setattr("mien.images.MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr("mien.data.images.MAX_PIXELS", 64 * 48 - 1)
     assert outcome(whole) == (0, "too large")
 
 
@@ -316,12 +316,12 @@ def test_an_unsure_track_says_so(predictor):
 
 def test_no_track_goes_over_a_cut(predictor, tmp_path):
     pictures = [scene(60)] * 6 + [scene(60, background=(200, 200, 220))] * 6
-    tracks = predictor.predict_video(write(tmp_path / "cut.mp4", pictures), every=0.3).tracks
+    tracks = predict_clip(predictor, write(tmp_path / "cut.mp4", pictures), every=0.3).tracks
     assert list(tracks["frames"]) == [2, 2] and list(tracks["start"]) == [0.0, 0.6]
 
 
 def test_frames_that_are_faces_already_are_one_track(predictor, tmp_path):
-    tables = predictor.predict_video(write(tmp_path / "face.mp4", [FACE] * 8), every=0.2, crops=True)
+    tables = predict_clip(predictor, write(tmp_path / "face.mp4", [FACE] * 8), every=0.2, crops=True)
     assert list(tables.tracks["frames"]) == [4] and tables.frames["x"].isna().all()
 
 

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mien.datasets import read_faces
-from mien.errors import MienError
-from mien.labels import AGE_GROUPS
+from mien.base.errors import MienError
+from mien.base.labels import AGE_GROUPS
+from mien.base.table import check_faces
+from mien.data.inspect import inspect_images
+from mien.data.sources import read_faces
 from mien.reports import figures
-from mien.reports.eda import explore, inspect_images, tabulate
-from mien.table import check_faces
+from mien.reports.eda import explore, tabulate
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -3,7 +3,8 @@
 import torch
 from torchvision.transforms import v2
 
-from mien.recipe import Augment, RandAugment, load_recipe
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import Augment, RandAugment
 from mien.training.augment import augmentation_steps, make_augmentation, mix
 from mien.training.data import Augmented, FaceSamples
 from mien.training.heads import HEADS

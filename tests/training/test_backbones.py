@@ -2,8 +2,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mien.errors import MienError
-from mien.recipe import load_recipe
+from mien.base.errors import MienError
+from mien.recipe.load import load_recipe
 from mien.training import backbones
 from mien.training.backbones import PACKAGES, freeze, make_backbone
 from mien.training.model import FaceNet, make_optimizer

@@ -10,9 +10,9 @@ import torch
 from scipy.special import expit, softmax
 
 from mien import load_recipe
-from mien.labels import age_group_codes
-from mien.recipe import Tasks
-from mien.table import check_faces
+from mien.base.labels import age_group_codes
+from mien.base.table import check_faces
+from mien.recipe.settings import Tasks
 from mien.training import calibrate as calibration
 from mien.training.calibrate import calibrate
 from mien.training.fit import train

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from mien.draw import draw_faces
-from mien.errors import MienError
+from mien.base.errors import MienError
+from mien.demo.draw import draw_faces
 from mien.experiments.study import StudyFolder, load_study, make_cells
 from mien.training import plan as planning
 from mien.training.cells import run_study
@@ -85,7 +85,7 @@ def test_plan_counts_runs_names_what_is_missing_and_estimates(monkeypatch, tmp_p
 
 
 def test_operations_are_those_of_the_layers():
-    from mien.recipe import load_recipe
+    from mien.recipe.load import load_recipe
 
     recipe = load_recipe("demo-gender", ["model.backbone=resnet18", "model.image_size=224"])
     # 1.8 billion multiply-adds as published (He et al. 2016, table 1), each two operations.

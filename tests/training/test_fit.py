@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mien.datasets import read_faces
-from mien.errors import MienError
-from mien.evaluation import evaluate, evaluate_on
+from mien.base.errors import MienError
+from mien.base.table import write_table
+from mien.data.leaks import LeakError
+from mien.data.sources import read_faces
+from mien.evaluation.evaluate import evaluate, evaluate_on
 from mien.prediction.predict import Predictor
-from mien.recipe import load_recipe
-from mien.run import Run, open_run
-from mien.splits import LeakError
-from mien.table import write_table
+from mien.recipe.load import load_recipe
+from mien.runs.run import Run, open_run
 from mien.training.callbacks import Log
 from mien.training.data import EpochSampler, FaceSamples, ResumableLoader
 from mien.training.fit import train

@@ -7,9 +7,9 @@ from PIL import Image
 from torch.nn import functional
 from typer.testing import CliRunner
 
-from mien.cli import app
-from mien.errors import MienError
-from mien.explain import pooled
+from mien.base.errors import MienError
+from mien.cli.program import app
+from mien.evaluation.occlusion import pooled
 from mien.training.fit import train
 from mien.training.gradcam import GradCam
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
-from mien.labels import AGE_GROUPS
-from mien.recipe import PREDICTED, Age, AgeGroup, Gender, Model, Tasks
-from mien.table import FACES_COLUMNS, check_faces
+from mien.base.labels import AGE_GROUPS
+from mien.base.table import FACES_COLUMNS, check_faces
+from mien.recipe.settings import PREDICTED, Age, AgeGroup, Gender, Model, Tasks
 from mien.training.heads import HEADS, AgeGroupHead, AgeHead, GenderHead, make_heads
 
 FACES = check_faces(
@@ -145,7 +145,7 @@ def test_crps_by_hand():
 
 
 def test_an_own_age_group_head_wins_over_the_age_heads_groups():
-    from mien.recipe import load_recipe
+    from mien.recipe.load import load_recipe
     from mien.training.model import FaceNet
 
     recipe = load_recipe(

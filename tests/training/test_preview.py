@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from mien import splits
+from mien.base.errors import MienError
 from mien.cli import main
-from mien.datasets import read_faces
-from mien.errors import MienError
-from mien.pixels import Files
-from mien.recipe import load_recipe
+from mien.data import splits
+from mien.data.pixels import Files
+from mien.data.sources import read_faces
+from mien.recipe.load import load_recipe
 from mien.training.data import FaceData
 from mien.training.model import FaceNet
 from mien.training.preview import Fed, feed, preview, ranges, suspicions

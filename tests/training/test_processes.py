@@ -13,9 +13,9 @@ import pytest
 import pytorch_lightning as pl
 from safetensors.torch import load_file
 
-from mien.errors import MienError
-from mien.recipe import load_recipe
-from mien.run import Run, open_run
+from mien.base.errors import MienError
+from mien.recipe.load import load_recipe
+from mien.runs.run import Run, open_run
 from mien.training.callbacks import Log
 from mien.training.data import EpochSampler
 from mien.training.fit import make_net, train

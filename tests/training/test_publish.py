@@ -12,17 +12,18 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from mien.base.errors import MienError
+from mien.base.table import write_table
 from mien.cli import main
-from mien.datasets import SOURCES, read_faces
-from mien.draw import draw_faces
-from mien.errors import MienError
-from mien.evaluation import evaluate, evaluate_on
-from mien.hub import FILES
+from mien.data.sources import SOURCES, read_faces
+from mien.demo.draw import draw_faces
+from mien.evaluation.evaluate import evaluate, evaluate_on
 from mien.prediction.predict import Predictor
-from mien.recipe import load_recipe, without_paths
-from mien.reports.runs import compare_runs
-from mien.run import Run, open_run
-from mien.table import write_table
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import without_paths
+from mien.reports.compare import compare_runs
+from mien.runs.hub import FILES
+from mien.runs.run import Run, open_run
 from mien.training import publish as publishing
 from mien.training.fit import train
 from mien.training.publish import model_card, notices, public_facts, publish

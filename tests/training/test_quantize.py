@@ -7,8 +7,8 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from mien.cli import app
-from mien.errors import MienError
+from mien.base.errors import MienError
+from mien.cli.program import app
 from mien.prediction.predict import Predictor
 from mien.training.fit import train
 from mien.training.quantize import quantize

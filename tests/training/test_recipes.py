@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from mien.recipe import Init, load_recipe, recipe_names
+from mien.recipe.load import load_recipe, recipe_names
+from mien.recipe.settings import Init
 from mien.training.backbones import input_range
 from mien.training.model import FaceNet, make_optimizer
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mien.draw import draw_faces
-from mien.errors import MienError
+from mien.base.errors import MienError
+from mien.data.leaks import LeakError
+from mien.demo.draw import draw_faces
 from mien.prediction.predict import Predictor
-from mien.recipe import Init, Model, Optim, load_recipe
-from mien.run import Run
-from mien.splits import LeakError
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import Init, Model, Optim
+from mien.runs.run import Run
 from mien.training.fit import stage_folder, train
 from mien.training.model import FaceNet, FaceTraining, make_optimizer
 
@@ -63,7 +64,7 @@ def test_runs_that_begin_alike_share_their_first_stage(two_stages, tmp_path):
 
 
 def _first(run):
-    from mien.recipe import first_stage
+    from mien.recipe.settings import first_stage
 
     return first_stage(run.recipe)
 
@@ -132,8 +133,8 @@ def test_heads_are_kept_where_they_are_asked_for(drawn, tmp_path):
 @pytest.fixture
 def labelled(drawn, tmp_path):
     """A faces table with a further column, missing in places, and with one value in the test part alone."""
-    from mien.datasets import read_faces
-    from mien.table import write_table
+    from mien.base.table import write_table
+    from mien.data.sources import read_faces
 
     faces = read_faces("adience", drawn, "masked")
     kind = pd.Series(np.where(np.arange(len(faces)) % 3, "round", "long"), dtype="object")

@@ -5,13 +5,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mien.errors import MienError
-from mien.labels import GENDERS
-from mien.pixels import Files
+from mien.base.errors import MienError
+from mien.base.labels import GENDERS
+from mien.base.yaml import RecipeError
+from mien.data.leaks import LeakError
+from mien.data.pixels import Files
 from mien.prediction.predict import Predictor
-from mien.recipe import Age, AgeGroup, Gender, Model, RecipeError, load_recipe, without_paths
-from mien.run import Run
-from mien.splits import LeakError
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import Age, AgeGroup, Gender, Model, without_paths
+from mien.runs.run import Run
 from mien.training.fit import train
 from mien.training.heads import AgeGroupHead, AgeHead, GenderHead
 from mien.training.teachers import teachers_answers

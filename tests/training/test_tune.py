@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from mien.base.errors import MienError
+from mien.base.table import write_table
 from mien.cli import main
-from mien.errors import MienError
-from mien.recipe import load_recipe
-from mien.run import Run, open_run
-from mien.table import write_table
+from mien.recipe.load import load_recipe
+from mien.runs.run import Run, open_run
 from mien.training import tune as module
 from mien.training.tune import bracket_of, make_pruner, tune
 

@@ -1,1 +1,1 @@
-"""Audits: for whom a model fails (`model`), and whether the data is sound; no torch."""
+"""Audits of a model and of a data set; they compute results and draw nothing."""

@@ -1,1 +1,1 @@
-"""Many runs: studies and searches, what they vary, and the processes that work on them."""
+"""Experiments: studies and searches, that is, many runs; and the studies that ship (studies/*.yaml)."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mien.errors import MienError
+from mien.base.errors import MienError
 
 STATES = ("finished", "stopped early", "failed", "running")
 """What can become of a trial."""

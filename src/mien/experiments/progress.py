@@ -8,8 +8,8 @@ from typing import Protocol
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from mien.console import console
-from mien.recipe import Recipe
+from mien.base.console import console
+from mien.recipe.settings import Recipe
 
 
 class Named(Protocol):

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from mien import metrics
+from mien.base.table import SPLITS
 from mien.experiments.study import Cell, Study, StudyFolder, metrics_of, settings
-from mien.metrics import METRICS, UNSURE
-from mien.recipe import Recipe
-from mien.reports.runs import NAMES, named, number, with_interval
-from mien.run import Run
-from mien.table import SPLITS
+from mien.metrics.definitions import METRICS, UNSURE
+from mien.metrics.scoring import Mean
+from mien.metrics.words import NAMES, named, number, with_interval
+from mien.recipe.settings import Recipe
+from mien.runs.run import Run
 
 GAP = 0.10
 """A score of the training part this far above that of the test part is worth a warning."""
@@ -173,7 +174,7 @@ def combinations_table(study: Study, combinations: Sequence[Combination]) -> pd.
     for combination, metric in itertools.product(combinations, study.metrics):
         tables = combination.judged(metric)
         row: dict[str, Any] = {**combination.levels, "metric": metric}
-        mean = metrics.mean_over_runs(tables, metric) if tables else metrics.Mean(np.nan, np.nan, np.nan, 0, 0)
+        mean = metrics.mean_over_runs(tables, metric) if tables else Mean(np.nan, np.nan, np.nan, 0, 0)
         row |= mean._asdict() | {"subjects": _subjects(tables)} | _spreads(combination, metric, tables)
         row |= {"runs_finished": len(combination.finished), "runs": len(combination.cells)}
         seconds = [found.run.info.get("seconds_training") or 0.0 for found in combination.finished]

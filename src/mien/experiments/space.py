@@ -7,8 +7,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from mien.errors import MienError, choices, listed
-from mien.recipe import Recipe, RecipeError, load_recipe, read_yaml_file
+from mien.base.errors import MienError, choices, listed
+from mien.base.yaml import RecipeError, read_yaml_file
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import Recipe
 
 Scalar = bool | int | float | str | None
 

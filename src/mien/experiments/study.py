@@ -15,11 +15,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mien.errors import MienError, choices, listed, shortened
-from mien.labels import AGE_GROUPS
-from mien.metrics import METRICS
-from mien.recipe import STAGE, Recipe, first_stage, load_recipe, read_yaml, read_yaml_file
-from mien.run import Run
+from mien.base.errors import MienError, choices, listed, shortened
+from mien.base.labels import AGE_GROUPS
+from mien.base.yaml import read_yaml, read_yaml_file
+from mien.metrics.definitions import METRICS
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import STAGE, Recipe, first_stage
+from mien.runs.run import Run
 
 FOLDED = ("folds", "subject_folds", "random_folds")
 """The split methods that have folds."""
@@ -172,7 +174,7 @@ class StudyFolder:
 
 def study_names() -> dict[str, str]:
     """The studies that ship with mien: name -> the first line of its header."""
-    folder = resources.files("mien") / "studies"
+    folder = resources.files("mien") / "experiments" / "studies"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
     return {file.name.removesuffix(".yaml"): file.read_text("utf-8").split("\n")[0].strip("# ") for file in files}
 
@@ -214,7 +216,7 @@ def _read(study: "str | Path | Mapping[str, Any]") -> tuple[str, dict[str, Any],
         return path.stem, read_yaml_file(path, f"study {str(path)!r}"), path.parent
     if str(study) not in study_names():
         raise StudyError(choices("study", str(study), study_names()) + "; or a .yaml file")
-    text = (resources.files("mien") / "studies" / f"{study}.yaml").read_text("utf-8")
+    text = (resources.files("mien") / "experiments" / "studies" / f"{study}.yaml").read_text("utf-8")
     return str(study), read_yaml(text, f"study {str(study)!r}"), Path()
 
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mien.errors import MienError
-from mien.images import Box, ImageError
+from mien.base.errors import MienError
+from mien.data.images import Box, ImageError
 from mien.prediction import annotate
 from mien.prediction.predict import Cut, Predictor, Row
 from mien.prediction.tracks import GAP, Follower
@@ -29,7 +29,7 @@ from mien.prediction.video import ClipWriter, Frame, frames
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mien.pixels import Progress
+    from mien.base.progress import ProgressCallback
 
 EVERY = 0.5
 """Seconds between two looks at a clip, unless others are asked for."""
@@ -98,7 +98,7 @@ class ClipReader:
         self._time = 0.0
         self._trouble = ""
 
-    def frame_rows(self, progress: "Progress | None" = None) -> Iterator[Row]:
+    def frame_rows(self, progress: "ProgressCallback | None" = None) -> Iterator[Row]:
         """The rows of faces in frames as they come, of frames without one, and last what ended the clip early."""
         follow = Follower(max(GAP, 2 * self.every))
         try:
@@ -177,7 +177,7 @@ def predict_clip(
     path: str | Path,
     every: float = EVERY,
     crops: bool = False,
-    progress: "Progress | None" = None,
+    progress: "ProgressCallback | None" = None,
 ) -> ClipTables:
     """Both tables of a clip; see `ClipReader`."""
     import pandas as pd
@@ -200,7 +200,7 @@ def frame_columns(predictor: Predictor) -> list[str]:
     return [file, "time", *rest]
 
 
-def draw_clip(clip: ClipReader, rows: Sequence[Row], out: Path, progress: "Progress | None" = None) -> None:
+def draw_clip(clip: ClipReader, rows: Sequence[Row], out: Path, progress: "ProgressCallback | None" = None) -> None:
     """Writes a clip again, without sound, with the box and the pooled answer of each track on every frame.
 
     Args:

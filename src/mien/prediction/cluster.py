@@ -20,8 +20,8 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from mien import images
-from mien.errors import MienError, MissingExtra, choices
+from mien.base.errors import MienError, MissingExtra, choices
+from mien.data import images
 from mien.prediction.inputs import ENDINGS, image_files
 from mien.prediction.outputs import RowsFile
 from mien.prediction.predict import BATCH, Cut, Predictor, Row
@@ -415,7 +415,7 @@ class _Folder:
 
 @contextmanager
 def _telling(count: int) -> Iterator[Callable[[int, int], None]]:
-    from mien.console import progress
+    from mien.base.console import progress
 
     with progress("predicting", "parts") as tell:
         yield tell

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from mien.errors import MienError, MissingExtra, choices
-from mien.images import Box, cut
+from mien.base.errors import MienError, MissingExtra, choices
+from mien.data.images import Box, cut
 
 NAMES = ("dlib", "centerface", "yunet:FILE")
 

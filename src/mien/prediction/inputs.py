@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mien.errors import MienError, columns_of
+from mien.base.errors import MienError, columns_of
 
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 """Files with these endings are taken from folders, whatever the case; a file named alone may have any."""
@@ -83,7 +83,7 @@ def _folder(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
 
 
 def _table(path: Path) -> Iterator[str]:
-    from mien.table import check_paths, read_table
+    from mien.base.table import check_paths, read_table
 
     table = read_table(path)
     named = [column for column in _COLUMNS if column in table.columns]

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mien.errors import MienError, MissingExtra
+from mien.base.errors import MienError, MissingExtra
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
 
@@ -75,7 +75,7 @@ class RowsFile:
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        from mien.atomic import atomic_path
+        from mien.base.atomic import atomic_path
 
         path.parent.mkdir(parents=True, exist_ok=True)
         self._place = atomic_path(path)
@@ -142,7 +142,7 @@ class Journal:
         self._lines: list[bytes] = []
 
     def __enter__(self) -> "Journal":
-        from mien.atomic import naming_full_disk
+        from mien.base.atomic import naming_full_disk
 
         with naming_full_disk(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -229,7 +229,7 @@ class Journal:
         self._lines = []
 
     def _write(self, content: bytes) -> None:
-        from mien.atomic import naming_full_disk
+        from mien.base.atomic import naming_full_disk
 
         with naming_full_disk(self.path):
             while content:  # a disk that is almost full takes a part, and tells at the next call

@@ -8,8 +8,8 @@ from itertools import compress, groupby
 from pathlib import Path
 from typing import Any
 
-from mien import images
-from mien.errors import MienError, printable
+from mien.base.errors import MienError, printable
+from mien.data import images
 from mien.prediction import annotate, video
 from mien.prediction.clips import EVERY, ClipReader, check_every, draw_clip, frame_columns, track_columns
 from mien.prediction.inputs import ENDINGS, homes, image_files
@@ -139,7 +139,7 @@ class _Answers:
 
     def add_clip(self, clip: ClipReader) -> None:
         """Reads the next clip."""
-        from mien.console import progress
+        from mien.base.console import progress
 
         if self._draw is not None:
             clip.sightings = {}
@@ -195,7 +195,7 @@ def _progress(count: int) -> Iterator[Any]:
         with nullcontext():
             yield lambda done, total: None
         return
-    from mien.console import progress
+    from mien.base.console import progress
 
     with progress("predicting") as tell:
         yield tell
@@ -203,7 +203,7 @@ def _progress(count: int) -> Iterator[Any]:
 
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
-    from mien.atomic import atomic_path
+    from mien.base.atomic import atomic_path
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part:

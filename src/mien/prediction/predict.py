@@ -4,7 +4,6 @@ pandas is imported where a table is asked for, and the detector where a photogra
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,24 +14,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mien import images
-from mien.errors import MienError, MissingExtra, choices, shortened
-from mien.hub import model_file
-from mien.labels import AGE_GROUPS, age_group_codes
+from mien.base.errors import MienError, choices
+from mien.base.labels import AGE_GROUPS, age_group_codes
+from mien.data import images
+from mien.prediction.session import OpenVinoSession, open_session, read_metadata
+from mien.runs.hub import model_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mien.pixels import Pixels, Progress
-    from mien.prediction.clips import ClipTables
+    from mien.base.progress import ProgressCallback
+    from mien.data.pixels import Pixels
 
 SHIPPED = "mien-1.onnx"
 """The model that ships with the package, in `weights/`; see MODEL_CARD.md."""
 
 SHIPPED_NOTICE = "Its weights are for non-commercial research only, as the faces of UTKFace, which they learnt from."
 
-LARGEST = 1024
-"""Pixels of a side of the square that a network sees, at most."""
 
 RUNTIMES = ("onnxruntime", "openvino")
 
@@ -80,8 +78,8 @@ class Predictor:
         self.name = str(model) if model is not None else path.stem
         self.shipped = model is None
         self.threads = threads or len(os.sched_getaffinity(0))
-        self._session = _open_session(path, self.name, self.threads)
-        self.metadata = _metadata(self._session, self.name)
+        self._session = open_session(path, self.name, self.threads)
+        self.metadata = read_metadata(self._session, self.name)
         self.size: int = self.metadata["image_size"]
         self.margin: float = self.metadata["margin"]
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -92,7 +90,7 @@ class Predictor:
                     f"model {self.name!r} is 8-bit, and the runtime 'openvino' gives other results on such files; "
                     "valid: the runtime 'onnxruntime', or the run's own file, in full precision"
                 )
-            self._session = _OpenVino(path, self.threads)
+            self._session = OpenVinoSession(path, self.threads)
         self.detector, self.runtime, self._path = detector, runtime, path
         self._detector: Any = None
 
@@ -138,27 +136,6 @@ class Predictor:
                 current, ahead = ahead, begin()
                 yield from self.answers([cut for future in current for cut in future.result()])
 
-    def predict_video(
-        self, path: str | Path, every: float = 0.5, crops: bool = False, progress: "Progress | None" = None
-    ) -> "ClipTables":
-        """Two predictions tables of a clip: of the faces that were followed, and of the frames that were looked at.
-
-        Args:
-            path: A video file.
-            every: Seconds between two looks.
-            crops: Each frame already is a face; otherwise faces are looked for.
-            progress: Told how many frames are done.
-
-        Returns:
-            `tracks` and `frames`; a clip that cannot be read, or ends early, has a row whose `status` says so.
-
-        Raises:
-            MienError: PyAV, of the extra `video`, is not installed; `every` is not more than 0.
-        """
-        from mien.prediction.clips import predict_clip
-
-        return predict_clip(self, path, every, crops, progress)
-
     def predict_pixels(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Columns (n,) of the predictions table for faces that are cut already, uint8 (n, size, size, 3)."""
         values = self._session.run(self._outputs, {"images": images})
@@ -168,7 +145,7 @@ class Predictor:
         self,
         faces: "pd.DataFrame",
         root: str | Path,
-        progress: "Progress | None" = None,
+        progress: "ProgressCallback | None" = None,
         pixels: "Pixels | None" = None,
     ) -> "pd.DataFrame":
         """The predictions table of a faces table: one row a face, in its order.
@@ -184,7 +161,7 @@ class Predictor:
         """
         import pandas as pd
 
-        from mien.pixels import Files
+        from mien.data.pixels import Files
 
         source = pixels if pixels is not None else Files(faces, root, self.size, self.margin)
         parts = []
@@ -276,74 +253,6 @@ class Predictor:
 def shipped_model() -> Path:
     """The file of the model that ships with mien."""
     return Path(str(resources.files("mien") / "weights" / SHIPPED))
-
-
-def _open_session(path: Path, name: str, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's classes share no base
-        raise MienError(f"model {name!r} is not a usable ONNX file: {shortened(str(error))}") from error
-
-
-def _metadata(session: Any, name: str) -> dict[str, Any]:
-    text = session.get_modelmeta().custom_metadata_map.get("mien")
-    if text is None:
-        raise MienError(f"model {name!r} is not mien's: its metadata has no entry 'mien'")
-    try:
-        metadata = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MienError(f"model {name!r}: its metadata entry 'mien' is no JSON: {error}") from None
-    if not isinstance(metadata, dict):
-        raise MienError(f"model {name!r}: its metadata entry 'mien' is no mapping")
-    absent = [key for key in ("image_size", "margin", "tasks") if key not in metadata]
-    if absent:
-        raise MienError(f"model {name!r}: its metadata entry 'mien' has no {', '.join(absent)}")
-    _check_metadata(metadata, session, name)
-    return metadata
-
-
-def _check_metadata(metadata: dict[str, Any], session: Any, name: str) -> None:
-    """Refuses what no file of mien's states: a file from elsewhere decides neither memory nor columns."""
-    size, margin, tasks = (metadata[key] for key in ("image_size", "margin", "tasks"))
-    if type(size) is not int or not 8 <= size <= LARGEST:
-        raise MienError(f"model {name!r}: its image_size is {shortened(repr(size))}; valid: 8 to {LARGEST}")
-    if not isinstance(margin, int | float) or not 0 <= margin <= 2:
-        raise MienError(f"model {name!r}: its margin is {shortened(repr(margin))}; valid: 0 to 2")
-    if not isinstance(tasks, list | dict) or not all(isinstance(task, str) for task in tasks):
-        raise MienError(f"model {name!r}: its tasks are {shortened(repr(tasks))}; valid: names")
-    unsure = metadata.get("unsure_below", 0.5)
-    if not isinstance(unsure, int | float) or not 0 <= unsure <= 1:
-        raise MienError(f"model {name!r}: its unsure_below is {shortened(repr(unsure))}; valid: 0 to 1")
-    given = [(entry.name, entry.type, entry.shape[1:]) for entry in session.get_inputs()]
-    if given != [("images", "tensor(uint8)", [size, size, 3])]:
-        what = shortened(repr(given))
-        raise MienError(f"model {name!r}: its inputs are {what}; valid: images, uint8 (n, {size}, {size}, 3)")
-    known = {"p_female", "age", "age_low", "age_high", *(f"p_{group}" for group in AGE_GROUPS)}
-    strange = [output.name for output in session.get_outputs() if output.name not in known]
-    if strange:
-        raise MienError(f"model {name!r}: {choices('output', strange[0], sorted(known))}")
-
-
-class _OpenVino:
-    """The same file in OpenVINO, in full precision (its default would be bfloat16 where the processor has it)."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        try:
-            import openvino
-        except ImportError:
-            raise MissingExtra("the runtime 'openvino'", "openvino") from None
-        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-        self._model = openvino.Core().compile_model(path, "CPU", options)
-
-    def run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        # A request of its own for each call: several threads may ask at once.
-        answers = self._model.create_infer_request().infer(inputs)
-        return [np.array(answers[name]) for name in outputs]
 
 
 def _several(given: Any) -> Iterable[images.Source]:

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from mien.images import Box
+from mien.data.images import Box
 
 SMALL = 40.0
 """A face whose box has a shorter side than this, in pixels, is small."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mien.images import Box
+from mien.data.images import Box
 
 GAP = 2.0
 """So many seconds at most a face may be away and still be the same track."""

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mien.errors import MissingExtra
-from mien.images import ImageError, check_size, file_size
+from mien.base.errors import MissingExtra
+from mien.data.images import ImageError, check_size, file_size
 
 ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".wmv", ".flv")
 """Files with these endings are clips, whatever the case. Moving GIFs are images, of which the first picture counts."""

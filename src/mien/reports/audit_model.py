@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-from mien.audit.schema import AgeLimit, Gap, GroupNumber, Interval, Report
-from mien.audit.words import percent
-from mien.errors import MienError
-from mien.metrics import METRICS
+from mien.audit.model.schema import AgeLimit, Gap, GroupNumber, Interval, Report
+from mien.audit.model.words import percent
+from mien.base.atomic import atomic_path, new_folder
+from mien.base.table import write_table
+from mien.metrics.definitions import METRICS
+from mien.metrics.words import NAMES, number, with_interval
 from mien.reports import figures
 from mien.reports.page import Picture, Section, Table, write_report
-from mien.reports.runs import NAMES, number, with_interval
-from mien.table import write_table
 
 _CHARTS = (
     "gender_accuracy",
@@ -39,8 +39,15 @@ _METHOD = (
 )
 
 
-def write(report: Report, folder: Path) -> Path:
-    """Writes `report.html`, and beside it `groups.csv` and the other tables that have rows."""
+def write(report: Report, out: str | Path) -> Path:
+    """Writes `report.html`, and beside it `report.json`, `groups.csv` and the other tables that have rows.
+
+    Returns:
+        The page.
+    """
+    folder = new_folder(out)
+    with atomic_path(folder / "report.json") as part:
+        part.write_text(report.to_json(), "utf-8")
     for name, table in tables(report).items():
         if len(table):
             write_table(table, folder / f"{name}.csv")
@@ -413,9 +420,3 @@ def _about(report: Report) -> Section:
     )
     method = _METHOD.format(fewest=settings.fewest_subjects, enough=settings.enough_subjects)
     return Section("How this was found", text=[counts, method])
-
-
-def check_out(folder: Path) -> None:
-    """Raises before any work is done where the folder cannot be one."""
-    if folder.exists() and not folder.is_dir():
-        raise MienError(f"--out {str(folder)!r} is no folder")

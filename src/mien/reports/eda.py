@@ -2,26 +2,25 @@
 
 import base64
 import io
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from mien import images, splits
-from mien.datasets import data_root
-from mien.duplicates import fingerprints, groups, near_duplicates
-from mien.errors import MienError
-from mien.labels import AGE_GROUPS, GENDERS
-from mien.pixels import Progress, boxes, cache_folder
+from mien.base.errors import MienError
+from mien.base.labels import AGE_GROUPS, GENDERS
+from mien.base.progress import ProgressCallback
+from mien.base.table import FACES_COLUMNS, check_faces, write_table
+from mien.data import images, leaks
+from mien.data.inspect import Images, inspect_images
+from mien.data.pixels import boxes
+from mien.data.sources import data_root
 from mien.reports import figures
 from mien.reports.page import Face, Pair, Picture, Section, Sheet, Table, write_report
-from mien.reports.runs import binned, label_counts, ledger_table
-from mien.table import FACES_COLUMNS, check_faces, write_table
+from mien.reports.run import binned, label_counts, ledger_table
 
 REPORT = "eda.html"
 
@@ -34,22 +33,9 @@ _SIZES = 10  # sizes of images that are listed
 _PICTURES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, np.inf))
 
 
-@dataclass(frozen=True)
-class Images:
-    """What was found in the image files.
-
-    Attributes:
-        files: One row a file: `path`, `status` ("ok", or why it cannot be read), `width`, `height` (pixels).
-        pairs: One row a pair of near-duplicates, with the labels, folds and parts of both.
-        groups: (n,) label of each face's group of near-duplicates.
-    """
-
-    files: pd.DataFrame
-    pairs: pd.DataFrame
-    groups: np.ndarray
-
-
-def explore(faces: pd.DataFrame, root: str | Path | None, out: str | Path, progress: Progress | None = None) -> Path:
+def explore(
+    faces: pd.DataFrame, root: str | Path | None, out: str | Path, progress: ProgressCallback | None = None
+) -> Path:
     """Writes the exploratory report of a faces table, and its tables as CSV files beside it.
 
     Args:
@@ -89,59 +75,6 @@ def explore(faces: pd.DataFrame, root: str | Path | None, out: str | Path, progr
         sections.append(Section("Source", tables=[ledger_table(ledger)]))
     names = ", ".join(faces["dataset"].unique()[:3])
     return write_report(f"Data set {names}", _lead(faces, found), sections, out / REPORT)
-
-
-def inspect_images(faces: pd.DataFrame, root: Path, progress: Progress | None = None) -> Images:
-    """Reads every image file once.
-
-    Raises:
-        MienError: None of the files is there.
-    """
-    paths = faces["path"].drop_duplicates()
-    if not any(os.path.exists(root / path) for path in paths):  # noqa: PTH110 - unlike Path's, it takes any text
-        raise MienError(
-            f"none of the {len(paths)} images is in {str(root)!r}; looked for {paths.iloc[0]!r} and others "
-            "(without a root the report is of the table alone)"
-        )
-    prints = fingerprints([root / path for path in paths], progress=progress, cache=cache_folder())
-    sizes = [
-        _size(root / path) if status == "ok" else (None, None)
-        for path, status in zip(paths, prints["status"], strict=True)
-    ]
-    files = pd.DataFrame(sizes, columns=["width", "height"], dtype="Int64")
-    files.insert(0, "path", paths.to_numpy())
-    files.insert(1, "status", prints["status"].to_numpy())
-    pairs = near_duplicates(prints)
-    of_file = pd.Series(groups(pairs, len(paths)), index=paths.to_numpy())
-    return Images(files, _described(pairs, faces), faces["path"].map(of_file).to_numpy())
-
-
-def _size(path: Path) -> tuple[int | None, int | None]:
-    """Width and height in the file's header."""
-    try:
-        with Image.open(path, formats=images.FORMATS) as image:
-            return image.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return None, None
-
-
-def _described(pairs: pd.DataFrame, faces: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of files (positions among the different paths) with what the table says of both."""
-    several = faces["path"].duplicated(keep=False)
-    columns = ["path", "face", "subject", "gender", "age", "age_group", "fold", "split"]
-    files = faces[columns].astype({"gender": "object", "age_group": "object", "split": "object"})
-    # Of a photograph with several faces it is not known which one is whose duplicate.
-    labels = ["subject", "gender", "age_group", "age"]
-    files[labels] = files[labels].mask(several)
-    files = files.drop_duplicates("path")
-    first, second = (files.iloc[pairs[end]].reset_index(drop=True) for end in ("i", "j"))
-    out = pairs[["distance", "difference", "exact"]].reset_index(drop=True)
-    for column in columns:
-        out[f"{column}_1"], out[f"{column}_2"] = first[column], second[column]
-    for column in ("subject", "gender", "age_group", "fold", "split"):
-        both = first[column].notna() & second[column].notna()
-        out[f"{column}_differs"] = both & (first[column] != second[column]).fillna(False).astype(bool)
-    return out
 
 
 def tabulate(faces: pd.DataFrame, found: Images | None = None) -> dict[str, pd.DataFrame]:
@@ -377,11 +310,11 @@ def _splits(faces: pd.DataFrame, found: Images | None, tables: dict[str, pd.Data
     if _in_several_folds(faces):
         warnings.append(f"Leak: {_in_several_folds(faces):,} subjects are in more than one fold.")
     if found is not None and faces["fold"].notna().any():
-        straddling = int(splits.straddling(faces, "fold", found.groups)["near-duplicate"].sum())
+        straddling = int(leaks.straddling(faces, "fold", found.groups)["near-duplicate"].sum())
         if straddling:
             warnings.append(f"Leak: {straddling:,} images have a near-duplicate in another fold.")
-    leaks = splits.find_leaks(faces, None if found is None else found.groups)
-    warnings += [f"Leak: {leak}." for leak in leaks]
+    groups = None if found is None else found.groups
+    warnings += [f"Leak: {leak}." for leak in leaks.find_leaks(faces, groups)]
     return [Section("Folds and parts", warnings, tables=shown, figures=pictures)]
 
 

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec
 import numpy as np
 import pandas as pd
 
-from mien.errors import MissingExtra
+from mien.base.errors import MissingExtra
 
 try:
     import matplotlib
@@ -255,7 +255,7 @@ def reliability(table: pd.DataFrame, xlabel: str = "stated certainty") -> Figure
     """A reliability diagram: what came true against what was stated, with how often each was stated below.
 
     Args:
-        table: As `mien.metrics.reliability`.
+        table: As `mien.metrics.score.reliability`.
         xlabel: What `p` is.
     """
     figure = Figure(figsize=(_WIDTH, 3.9), layout="constrained")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mien.atomic import atomic_path
-from mien.errors import MienError, MissingExtra
+from mien.base.atomic import atomic_path
+from mien.base.errors import MienError, MissingExtra
 from mien.reports import figures
 
 try:
@@ -131,7 +131,7 @@ def write_report(title: str, lead: str, sections: Sequence[Section], path: str |
         for section in sections
     ]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mien"),
+        loader=jinja2.PackageLoader("mien.reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

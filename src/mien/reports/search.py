@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mien.errors import MienError
+from mien.base.errors import MienError
 from mien.experiments.hyperband import best_trial
+from mien.metrics.words import metrics_table, scores
 from mien.reports import figures
 from mien.reports.page import Picture, Section, Table, write_report
-from mien.reports.runs import metrics_table, scores
-from mien.run import Run
+from mien.runs.run import Run
 
 METHOD = (
     "Asynchronous Hyperband (Optuna): a trial that has trained for a rung's epochs goes on at once where it is among "

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mien.atomic import atomic_path
+from mien.base.atomic import atomic_path
+from mien.base.table import write_table
 from mien.experiments.progress import duration
 from mien.experiments.results import Combination, Results, collect, records
 from mien.experiments.study import Cell, Study, StudyFolder
-from mien.recipe import Recipe
+from mien.metrics.words import NAMES, named, number, with_interval
+from mien.recipe.settings import Recipe
 from mien.reports import figures
 from mien.reports.page import Picture, Section, Table, write_report
-from mien.reports.runs import NAMES, named, number, with_interval
-from mien.table import write_table
 
 _SHOWN_CURVES = ("train_loss", "val_loss", "val_gender_accuracy", "val_age_group_exact", "val_age_mae")
 _AT_ONCE = 8  # lines in one chart that can still be told apart

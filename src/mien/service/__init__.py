@@ -6,7 +6,7 @@ what a browser shows.
 
 from typing import TYPE_CHECKING
 
-from mien.errors import MissingExtra
+from mien.base.errors import MissingExtra
 
 try:
     import fastapi  # noqa: F401

@@ -16,8 +16,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mien import __version__, images
-from mien.explain import occlusion
+from mien import __version__
+from mien.data import images
+from mien.evaluation.occlusion import occlusion
 from mien.prediction.photographs import READ
 from mien.prediction.predict import SHIPPED_NOTICE, Cut, Predictor, Row
 from mien.service.batches import Answer, Batches

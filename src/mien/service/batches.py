@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from mien import images
+from mien.data import images
 from mien.prediction.predict import Cut, Predictor, Row
 from mien.service.limits import Limits
 from mien.service.uploads import Upload

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mien.errors import MienError
+from mien.base.errors import MienError
 
 
 @dataclass(frozen=True)

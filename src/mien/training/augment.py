@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from mien.recipe import Augment
+from mien.recipe.settings import Augment
 
 
 def make_augmentation(settings: Augment, size: int) -> v2.Transform:

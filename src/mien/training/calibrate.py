@@ -14,9 +14,9 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from torch import Tensor
 
-from mien.labels import AGE_GROUPS
-from mien.recipe import Tasks
-from mien.table import age_to_group
+from mien.base.labels import AGE_GROUPS
+from mien.base.table import age_to_group
+from mien.recipe.settings import Tasks
 from mien.training.heads import LEVELS, AgeHead, Head
 from mien.training.model import FaceNet
 

@@ -12,11 +12,11 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mien.atomic import atomic_path
-from mien.console import console
-from mien.errors import MienError
-from mien.images import check_there
-from mien.table import write_table
+from mien.base.atomic import atomic_path
+from mien.base.console import console
+from mien.base.errors import MienError
+from mien.base.table import write_table
+from mien.data.images import check_there
 from mien.training.data import mixed_seed
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mien.atomic import atomic_path
-from mien.console import console, progress, show
-from mien.draw import draw_faces
-from mien.errors import MienError, choices
+from mien.base.atomic import atomic_path
+from mien.base.console import console, progress, show
+from mien.base.errors import MienError, choices
+from mien.base.lock import Lock
+from mien.demo.draw import draw_faces
 from mien.experiments.progress import StudyProgress
 from mien.experiments.results import Results
 from mien.experiments.study import (
@@ -28,10 +29,9 @@ from mien.experiments.study import (
     sources,
 )
 from mien.experiments.workers import Tell, Workers
-from mien.lock import Lock
-from mien.recipe import Recipe, first_stage
+from mien.recipe.settings import Recipe, first_stage
 from mien.reports.study import shown_table, write_results
-from mien.run import Run
+from mien.runs.run import Run
 
 # torch is imported in the workers alone, inside `work`: they must set its number of threads first.
 

@@ -13,8 +13,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from mien.atomic import atomic_path
-from mien.errors import MienError
+from mien.base.atomic import atomic_path
+from mien.base.errors import MienError
 from mien.training.model import FaceNet
 from mien.training.onnxfile import describe
 

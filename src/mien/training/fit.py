@@ -18,19 +18,21 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
-from mien import splits
-from mien.atomic import atomic_path
-from mien.console import console, progress
-from mien.datasets import data_root, read_faces
-from mien.duplicates import group_files
-from mien.errors import MienError
-from mien.evaluation import evaluate
-from mien.hub import local_folder
-from mien.images import check_there
-from mien.pixels import Cache, Files, Pixels, check_readable
-from mien.recipe import Init, Recipe, first_stage, load_recipe, without_paths
-from mien.run import Run
-from mien.table import read_faces_table, read_table, write_table
+from mien.base.atomic import atomic_path
+from mien.base.console import console, progress
+from mien.base.errors import MienError
+from mien.base.table import read_faces_table, read_table, write_table
+from mien.data import leaks, splits
+from mien.data.duplicates import group_files
+from mien.data.images import check_there
+from mien.data.pixels import Cache, Files, Pixels, check_readable
+from mien.data.sources import data_root, read_faces
+from mien.evaluation.evaluate import evaluate
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import Init, Recipe, first_stage, without_paths
+from mien.reports.run import run_report
+from mien.runs.hub import local_folder
+from mien.runs.run import Run
 from mien.training.augment import make_augmentation
 from mien.training.backbones import WORDS, input_range
 from mien.training.calibrate import calibrate
@@ -103,6 +105,7 @@ def _finish(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, judge
         seen = _as_judged(pixels, recipe)
         _export(run, recipe, faces, seen)
         evaluate(run, pixels=seen)
+        run_report(run)
     for leftover in (run.resume_file, run.best_file, run.teachers_file):
         leftover.unlink(missing_ok=True)
     run.note(status="finished")
@@ -162,16 +165,16 @@ def _earlier(run: Run, recipe: Recipe, faces: pd.DataFrame) -> dict[str, Any]:
     before = run.recipe
     # A published model does not hold its faces: that nothing could be compared is what its lineage then says.
     seen = faces.head(0) if run.published else run.faces[run.faces["split"] == "train"]
-    leaks = splits.between(seen, faces[faces["split"] == "test"])
-    if leaks and not recipe.split.allow_leaks:
-        raise splits.LeakError(leaks)
+    found = leaks.between(seen, faces[faces["split"] == "test"])
+    if found and not recipe.split.allow_leaks:
+        raise leaks.LeakError(found)
     return {
         "run": run.name,
         "dataset": before.data.source,
         "labels": before.data.labels,
         "tasks": list(before.tasks.named()),
         "faces": run.info.get("faces"),
-        "leaks": None if run.published else [str(leak) for leak in leaks],
+        "leaks": None if run.published else [str(leak) for leak in found],
         "from": run.info.get("lineage"),
     }
 
@@ -208,15 +211,15 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
         folds=split.folds,
         groups=alike,
     )
-    leaks = splits.check_leaks(faces, alike, allow=split.allow_leaks)
+    found = leaks.check_leaks(faces, alike, allow=split.allow_leaks)
     column_classes(recipe.tasks, faces[faces["split"] == "train"])
     for task in recipe.tasks.predicted():
         splits.check_classes(faces, label_column(task))
-    for leak in leaks:
+    for leak in found:
         console.print(f"leak allowed by the recipe: {leak}", style="yellow", highlight=False)
     counts = {name: int(count) for name, count in faces["split"].value_counts().items()}
     check_there([root])  # or they would seem to have no duplicates, or not to be there at all
-    run.note(leaks=[str(leak) for leak in leaks], ledger=faces.attrs.get("ledger"), faces=counts)
+    run.note(leaks=[str(leak) for leak in found], ledger=faces.attrs.get("ledger"), faces=counts)
     console.print(f"faces: {', '.join(f'{name} {count}' for name, count in counts.items())}", highlight=False)
     write_table(faces, run.faces_file)
     return faces

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mien.errors import MienError, MissingExtra
-from mien.explain import pooled
-from mien.run import Run
+from mien.base.errors import MienError, MissingExtra
+from mien.evaluation.occlusion import pooled
+from mien.runs.run import Run
 from mien.training.fit import without_start
 from mien.training.model import FaceNet
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.errors import MienError, choices
-from mien.labels import AGE_GROUPS, GENDERS
-from mien.recipe import Age, Model, Tasks
-from mien.table import FACES_COLUMNS, age_to_group
+from mien.base.errors import MienError, choices
+from mien.base.labels import AGE_GROUPS, GENDERS
+from mien.base.table import FACES_COLUMNS, age_to_group
+from mien.recipe.settings import Age, Model, Tasks
 
 LEVELS = (0.1, 0.9)
 """Where the 80% interval of age begins and ends, before calibration."""

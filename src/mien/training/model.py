@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from mien.labels import AGE_GROUPS
-from mien.recipe import Optim, Recipe
+from mien.base.labels import AGE_GROUPS
+from mien.recipe.settings import Optim, Recipe
 from mien.training.backbones import count_features, freeze, load_heads, make_backbone, normalization
 from mien.training.heads import Head, make_heads, mlp
 

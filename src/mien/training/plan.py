@@ -14,12 +14,12 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from torch.utils.flop_counter import FlopCounterMode
 
-from mien.console import console, show
-from mien.datasets import read_faces
-from mien.errors import MienError
+from mien.base.console import console, show
+from mien.base.errors import MienError
+from mien.data.sources import read_faces
 from mien.experiments.progress import duration
 from mien.experiments.study import Study, StudyFolder, check_folder, load_study, make_cells, missing_roots
-from mien.recipe import Init, Recipe
+from mien.recipe.settings import Init, Recipe
 from mien.training.cells import Job, make_jobs, threads_for
 from mien.training.model import FaceNet
 

@@ -15,14 +15,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from mien import splits
-from mien.datasets import data_root, read_faces
-from mien.draw import draw_faces
-from mien.errors import MienError
-from mien.pixels import Files, Pixels
-from mien.recipe import Recipe, load_recipe
+from mien.base.errors import MienError
+from mien.data import splits
+from mien.data.pixels import Files, Pixels
+from mien.data.sources import data_root, read_faces
+from mien.demo.draw import draw_faces
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import Recipe
 from mien.reports.page import Face, Section, Sheet, Table, write_report
-from mien.run import Run
+from mien.runs.run import Run
 from mien.training.augment import augmentation_steps
 from mien.training.backbones import input_range, normalization
 from mien.training.data import Batch, FaceData, seeded

@@ -16,9 +16,9 @@ import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from mien.console import console
-from mien.errors import MienError
-from mien.recipe import Trainer
+from mien.base.console import console
+from mien.base.errors import MienError
+from mien.recipe.settings import Trainer
 
 _LONGEST = timedelta(days=7)
 """The others wait while the first process decodes, evaluates and exports; an error of its own ends the waiting."""

@@ -19,25 +19,16 @@ import pandas as pd
 import yaml
 
 from mien import __version__
-from mien.datasets import SOURCES, data_root
-from mien.draw import MARKER
-from mien.errors import MienError
-from mien.hub import FILES, PREFIX, Repository, repository, unreachable
-from mien.lock import Lock
-from mien.recipe import Recipe, without_paths
-from mien.reports.runs import (
-    HEADLINES,
-    Score,
-    label_counts,
-    metrics_table,
-    named,
-    protocol,
-    protocol_in_full,
-    scores,
-    with_interval,
-)
-from mien.run import Run, open_run
-from mien.table import SPLITS
+from mien.base.errors import MienError
+from mien.base.lock import Lock
+from mien.base.table import SPLITS
+from mien.data.sources import SOURCES, data_root
+from mien.demo.draw import MARKER
+from mien.metrics.words import HEADLINES, Score, metrics_table, named, scores, with_interval
+from mien.recipe.settings import Recipe, without_paths
+from mien.reports.run import label_counts, protocol, protocol_in_full
+from mien.runs.hub import FILES, PREFIX, Repository, repository, unreachable
+from mien.runs.run import Run, open_run
 from mien.training.onnxfile import describe, description
 
 FACTS = (
@@ -228,7 +219,7 @@ def model_card(run: Run, shown: str, license: str | None) -> str:
     everyone = [row for row in rows if row.group == "all"]
     terms = notices(run)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mien"),
+        loader=jinja2.PackageLoader("mien.reports"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

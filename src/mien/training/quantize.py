@@ -13,15 +13,17 @@ import pandas as pd
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from mien.atomic import atomic_path
-from mien.console import console, progress, show
-from mien.datasets import data_root
-from mien.errors import MienError
-from mien.images import ImageError
-from mien.metrics import METRICS, join, paired_difference, score
-from mien.pixels import Files, Pixels, Rows
+from mien.base.atomic import atomic_path
+from mien.base.console import console, progress, show
+from mien.base.errors import MienError
+from mien.data.images import ImageError
+from mien.data.pixels import Files, Pixels, Rows
+from mien.data.sources import data_root
+from mien.metrics.definitions import METRICS
+from mien.metrics.joined import join
+from mien.metrics.scoring import paired_difference, score
 from mien.prediction.predict import Predictor
-from mien.run import Run
+from mien.runs.run import Run
 from mien.training.onnxfile import describe, description
 
 JUDGED = ("gender_accuracy", "age_group_exact", "age_mae")

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
-from mien.atomic import atomic_path
-from mien.console import progress
-from mien.errors import MienError
-from mien.images import ImageError, check_there
-from mien.pixels import Files
-from mien.recipe import Init, Recipe
-from mien.run import Run, open_run
+from mien.base.atomic import atomic_path
+from mien.base.console import progress
+from mien.base.errors import MienError
+from mien.data.images import ImageError, check_there
+from mien.data.pixels import Files
+from mien.recipe.settings import Init, Recipe
+from mien.runs.run import Run, open_run
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet
 

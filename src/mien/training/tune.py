@@ -32,19 +32,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from mien.atomic import atomic_path
-from mien.console import console, show
-from mien.datasets import data_root
-from mien.errors import MienError, MissingExtra, choices
+from mien.base.atomic import atomic_path
+from mien.base.console import console, show
+from mien.base.errors import MienError, MissingExtra, choices
+from mien.base.lock import Lock
+from mien.base.table import read_faces_table, write_table
+from mien.data.sources import data_root
 from mien.experiments.hyperband import STATES, best_trial, brackets, make_ledger
 from mien.experiments.space import Scalar, Space, is_whole, read_space
 from mien.experiments.space import changes as as_changes
-from mien.lock import Lock
-from mien.recipe import Recipe, load_recipe
-from mien.reports.runs import HEADLINES, NAMES, scores, with_interval
+from mien.metrics.words import HEADLINES, NAMES, scores, with_interval
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import Recipe
 from mien.reports.search import write_search_report
-from mien.run import Run
-from mien.table import read_faces_table, write_table
+from mien.runs.run import Run
 from mien.training.fit import prepare_faces, train
 
 Sampler = Literal["random", "tpe"]

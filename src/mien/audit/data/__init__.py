@@ -1,0 +1,1 @@
+"""The audit of a data set: whether results on it can be trusted."""

@@ -1,0 +1,204 @@
+"""Likely label errors: labels that contradict what models, which did not learn from them, say of the same faces."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mien.base.errors import MienError, MissingExtra
+from mien.base.labels import AGE_GROUPS, GENDERS
+from mien.data import leaks
+from mien.runs.run import Run
+
+COLUMNS = ("column", "rank", "face", "path", "given", "suggested", "score", "flagged", "p_given", "p_suggested", "runs")
+"""The columns of the suggestions."""
+
+_NUMBERS = ("p_female", "age", "age_low", "age_high", *(f"p_{group}" for group in AGE_GROUPS))
+_FEWEST = 50  # labelled faces with a prediction; with fewer nothing can be said
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions of faces by runs that did not train on them.
+
+    Attributes:
+        answers: One row a face of the table, in its order: means of the runs' answers, and `runs`, how many gave one.
+        used: One row a run: how many of its predictions were used, and how many were not, and why.
+    """
+
+    answers: pd.DataFrame
+    used: pd.DataFrame
+
+
+def out_of_fold(faces: pd.DataFrame, runs: Sequence[Run], groups: np.ndarray | None) -> OutOfFold:
+    """Gathers what runs predicted of faces that they did not train on.
+
+    A prediction is left out, and counted, where its face is in the run's training part, or shares a subject, a
+    photograph or a group of near-duplicates with a face that is. Of several runs the mean counts.
+
+    Args:
+        faces: A checked faces table of n rows.
+        runs: Finished runs on these faces, or on some of them.
+        groups: (n,) labels of near-duplicates; None: not compared.
+
+    Raises:
+        MienError: A run predicted none of the faces, begins from or was taught by a run on the same source (what that
+            one trained on cannot be told), or is a published model, which holds no predictions.
+    """
+    sums = pd.DataFrame(0.0, index=faces["face"], columns=list(_NUMBERS))
+    counts = pd.DataFrame(0, index=faces["face"], columns=list(_NUMBERS))
+    lines = []
+    for run in runs:
+        _refuse_earlier(run)
+        answers, line = _answers(faces, run, groups)
+        known = [column for column in _NUMBERS if column in answers.columns]
+        values = answers[known].reindex(sums.index)
+        sums[known] += values.fillna(0.0)
+        counts[known] += values.notna().astype(int)
+        lines.append(line)
+    means = (sums / counts.where(counts > 0)).reset_index(drop=True)
+    means["runs"] = counts.max(axis=1).to_numpy()
+    means.index = faces.index
+    return OutOfFold(means, pd.DataFrame(lines))
+
+
+def _answers(faces: pd.DataFrame, run: Run, groups: np.ndarray | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The run's usable predictions by face, and the count of the others."""
+    own, predictions = run.faces, run.predictions
+    trained = faces["face"].isin(own.loc[own["split"] == "train", "face"]).to_numpy()
+    alike = leaks.sharing(faces, trained, groups)
+    predictions = predictions[predictions["face"].isin(faces["face"])]
+    if predictions.empty:
+        raise MienError(
+            f"run {run.name!r} predicted none of the {len(faces)} faces: its faces are as {own['face'].iloc[0]!r}, "
+            f"the table's as {faces['face'].iloc[0]!r}"
+        )
+    ids = faces["face"].to_numpy(dtype=object)
+    kind = predictions["face"].map(dict(zip(ids, np.where(trained, 1, np.where(alike, 2, 0)), strict=True)))
+    kind = kind.where(predictions["status"] == "ok", 3)
+    line: dict[str, Any] = {"run": run.name}
+    for number, name in enumerate(("used", "trained_on", "shared", "unreadable")):
+        line[name] = int((kind == number).sum())
+    line["no_prediction"] = len(faces) - len(predictions)
+    return predictions[kind == 0].set_index("face"), line
+
+
+def _refuse_earlier(run: Run) -> None:
+    """Refuses a run whose weights or teachers may have learnt from the very faces that it is asked about."""
+    lineage, source = run.info.get("lineage") or {}, run.recipe.data.source
+    earlier = [lineage, *lineage.get("teachers", [])]
+    while earlier:
+        before = earlier.pop()
+        if before.get("run") is not None and before.get("dataset") == source:
+            raise MienError(
+                f"run {run.name!r} learnt from run {before['run']!r}, which trained on {source!r} too, on which faces "
+                "cannot be told: its predictions may repeat their labels; give runs that begin from other weights"
+            )
+        earlier += [before["from"]] if before.get("from") else []
+
+
+def suggest(faces: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """Ranks labels that contradict the out-of-fold predictions, the likeliest errors of each column first.
+
+    - `gender`, and `age_group` of faces without an age in years: labels other than the likeliest class, by the
+      probability of the given label (cleanlab's self-confidence, Northcutt, Jiang and Chuang 2021), the lowest first;
+      `flagged` are those that confident learning takes for errors.
+    - `age`: ages outside of the 80% interval, by their distance from the predicted median in units of the half of the
+      interval on that side, the largest first; `flagged` are those beyond 2.5, which is 3.2 standard deviations where
+      the errors are normal. `score` is 1 / (1 + that distance).
+
+    Args:
+        faces: A checked faces table of n rows.
+        answers: As `out_of_fold` gives them, n rows.
+
+    Returns:
+        Rows of `COLUMNS`; `score` is between 0 and 1, a low one is likelier an error. The order of the faces changes
+        nothing.
+    """
+    parts = []
+    if "p_female" in answers and answers["p_female"].notna().any():
+        female = answers["p_female"].to_numpy()
+        parts.append(_classes(faces, answers, "gender", GENDERS, np.column_stack([female, 1 - female])))
+    years = answers["age"].notna() & faces["age"].notna()
+    if years.any():
+        parts.append(_years(faces[years], answers[years]))
+    alone = faces["age"].isna().to_numpy()
+    probabilities = answers[[f"p_{group}" for group in AGE_GROUPS]].to_numpy()
+    if alone.any() and not np.isnan(probabilities).all():
+        parts.append(_classes(faces[alone], answers[alone], "age_group", AGE_GROUPS, probabilities[alone]))
+    parts = [part for part in parts if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+
+
+def _classes(
+    faces: pd.DataFrame, answers: pd.DataFrame, column: str, names: Sequence[str], probabilities: np.ndarray
+) -> pd.DataFrame:
+    filter_, rank = _cleanlab()
+    known = (faces[column].notna() & ~np.isnan(probabilities).any(axis=1)).to_numpy()
+    order = np.flatnonzero(known)[np.argsort(faces["face"].to_numpy(dtype=object)[known], kind="stable")]
+    if len(order) < _FEWEST:
+        return pd.DataFrame(columns=list(COLUMNS))
+    given = faces[column].cat.codes.to_numpy()[order]
+    p = probabilities[order] / probabilities[order].sum(axis=1, keepdims=True)
+    classes = np.unique(given)  # cleanlab needs labels from 0 without gaps
+    labels = np.searchsorted(classes, given)
+    quality = rank.get_label_quality_scores(labels, p[:, classes], method="self_confidence")
+    flagged = np.zeros(len(order), dtype=bool)
+    if len(classes) > 1:
+        among = p[:, classes] / p[:, classes].sum(axis=1, keepdims=True)
+        flagged = filter_.find_label_issues(labels, among, filter_by="prune_by_noise_rate", n_jobs=1)
+    best = p.argmax(axis=1)
+    out = pd.DataFrame(
+        {
+            "face": faces["face"].to_numpy()[order],
+            "path": faces["path"].to_numpy()[order],
+            "given": np.array(names, dtype=object)[given],
+            "suggested": np.array(names, dtype=object)[best],
+            "score": quality,
+            "flagged": flagged,
+            "p_given": p[np.arange(len(p)), given],
+            "p_suggested": p.max(axis=1),
+            "runs": answers["runs"].to_numpy()[order],
+        }
+    )
+    return _ranked(out[best != given], column)
+
+
+def _years(faces: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    given, age = faces["age"].to_numpy(), answers["age"].to_numpy()
+    # Without an interval a tenth of the age and 5 years stand for one half of it.
+    half = 5 + age / 10
+    low = (age - answers["age_low"].fillna(pd.Series(age - half, index=answers.index))).to_numpy()
+    high = (answers["age_high"].fillna(pd.Series(age + half, index=answers.index)) - age).to_numpy()
+    away = np.abs(given - age) / np.maximum(np.where(given < age, low, high), 1.0)
+    out = pd.DataFrame(
+        {
+            "face": faces["face"].to_numpy(),
+            "path": faces["path"].to_numpy(),
+            "given": [f"{value:g}" for value in given],
+            "suggested": [f"{value:.0f}" for value in age],
+            "score": 1 / (1 + away),
+            "flagged": away > 2.5,
+            "p_given": np.nan,
+            "p_suggested": np.nan,
+            "runs": answers["runs"].to_numpy(),
+        }
+    )
+    return _ranked(out[away > 1], "age")
+
+
+def _ranked(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    rows = rows.sort_values(["score", "face"], ignore_index=True)
+    rows.insert(0, "column", column)
+    rows.insert(1, "rank", np.arange(1, len(rows) + 1))
+    return rows[list(COLUMNS)]
+
+
+def _cleanlab() -> tuple[Any, Any]:
+    try:
+        from cleanlab import filter, rank
+    except ImportError:
+        raise MissingExtra("the search for label errors", "audit") from None
+    return filter, rank

@@ -1,0 +1,231 @@
+"""The tables of the spine: their columns, dtypes and checks, and how they are read and written."""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from mien.base.atomic import atomic_path
+from mien.base.errors import MienError, MissingExtra, columns_of, shortened
+from mien.base.labels import AGE_GROUPS, GENDERS, age_group_codes
+
+_NESTED = (bytes, list, tuple, dict, np.ndarray)
+
+_CELLS_A_BYTE = 100  # of a Parquet file, at most
+
+SPLITS = ("train", "val", "test")
+
+OLDEST = 130.0
+"""Ages above this are taken for errors."""
+
+_GENDER = pd.CategoricalDtype(list(GENDERS))
+_AGE_GROUP = pd.CategoricalDtype(list(AGE_GROUPS), ordered=True)
+_SPLIT = pd.CategoricalDtype(list(SPLITS))
+
+FACES_COLUMNS: dict[str, Any] = {
+    "face": "str",
+    "dataset": "str",
+    "path": "str",
+    "x": "float64",
+    "y": "float64",
+    "w": "float64",
+    "h": "float64",
+    "subject": "str",
+    "photo": "str",
+    "gender": _GENDER,
+    "age": "float64",
+    "age_group": _AGE_GROUP,
+    "fold": "Int64",
+    "split": _SPLIT,
+}
+"""Columns of the faces table and their dtypes; a label or box that is not known is missing. More columns may follow."""
+
+
+class TableError(MienError):
+    """A table that does not keep to the contract of this module."""
+
+
+def age_to_group(age: "Sequence[float] | np.ndarray | pd.Series[float]") -> pd.Categorical:
+    """The age group of each age in years (any shape (n,)); missing stays missing.
+
+    An age between two groups goes to the nearer one, a tie to the younger.
+    """
+    return pd.Categorical.from_codes(age_group_codes(age), dtype=_AGE_GROUP)
+
+
+def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:
+    """Returns the table with every column of `FACES_COLUMNS`, in its dtype, further columns after them.
+
+    `face` and `path` must be there and complete; what else is absent becomes a missing value, except that
+    `dataset` becomes "unknown" and `age_group` follows from `age` where only the latter is known.
+
+    Raises:
+        TableError: A needed column is absent, an id occurs twice, a label is unknown, an age is impossible,
+            or a path is absolute or leaves the root. The message names `name`, the column and an example.
+    """
+    for column in ("face", "path"):
+        if column not in faces.columns:
+            raise TableError(f"{name}: needed column {column!r} is absent; its columns are: {columns_of(faces)}")
+    twice = faces.columns[faces.columns.duplicated()]
+    if len(twice):
+        raise TableError(f"{name}: column {twice[0]!r} occurs more than once")
+    out = faces.copy()
+    for column, dtype in FACES_COLUMNS.items():
+        if column in out.columns:
+            out[column] = _convert(out[column], dtype, f"{name}: column {column!r}")
+        else:
+            out[column] = pd.Series("unknown" if column == "dataset" else None, index=out.index, dtype=dtype)
+    for column in ("face", "path"):
+        if out[column].isna().any():
+            raise TableError(f"{name}: column {column!r} is empty in {int(out[column].isna().sum())} rows")
+    duplicated = out["face"][out["face"].duplicated()]
+    if len(duplicated):
+        raise TableError(
+            f"{name}: column 'face' must be unique; {len(duplicated)} ids occur again, "
+            f"for instance {duplicated.iloc[0]!r}"
+        )
+    _check_ages(out, name)
+    check_paths(out["path"], name)
+    unknown_group = out["age_group"].isna() & out["age"].notna()
+    if unknown_group.any():
+        out.loc[unknown_group, "age_group"] = age_to_group(out.loc[unknown_group, "age"])
+    extra = [column for column in out.columns if column not in FACES_COLUMNS]
+    checked = out[[*FACES_COLUMNS, *extra]].reset_index(drop=True)
+    checked.attrs = dict(faces.attrs)
+    return checked
+
+
+def _convert(values: pd.Series, dtype: Any, where: str) -> pd.Series:
+    if isinstance(dtype, pd.CategoricalDtype):
+        known = values.isna() | values.astype("object").isin(list(dtype.categories))
+        if not known.all():
+            bad = values[~known]
+            raise TableError(
+                f"{where}: {len(bad)} values are unknown, for instance {bad.iloc[0]!r}; "
+                f"valid: {', '.join(dtype.categories)}, or empty where it is not known"
+            )
+        return values.astype("object").where(values.notna(), None).astype(dtype)
+    if dtype == "str":
+        if values.dtype == object and values.map(lambda value: isinstance(value, _NESTED)).any():
+            nested = values[values.map(lambda value: isinstance(value, _NESTED))]
+            raise TableError(f"{where}: {shortened(repr(nested.iloc[0]))} is not text ({len(nested)} rows)")
+        # Ids that look like numbers come back from CSV as floats where some are missing: 7, not 7.0.
+        if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
+            values = values.astype("Int64")
+        return values.astype("object").where(values.notna(), None).map(str, na_action="ignore").astype("str")
+    try:
+        numbers = pd.to_numeric(values)
+        return numbers.astype(dtype)
+    except (ValueError, TypeError) as error:
+        broken = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()]
+        example = broken.iloc[0] if len(broken) else values.dropna().iloc[0]
+        raise TableError(f"{where}: {example!r} is not a number of kind {dtype}") from error
+
+
+def _check_ages(faces: pd.DataFrame, name: str) -> None:
+    odd = faces.loc[(faces["age"] < 0) | (faces["age"] > OLDEST), "age"]
+    if len(odd):
+        raise TableError(f"{name}: column 'age': {odd.iloc[0]:g} is outside of 0 to {OLDEST:g} years ({len(odd)} rows)")
+
+
+def check_paths(paths: "pd.Series[str]", name: str) -> None:
+    """Raises `TableError` for a path (n,) that is absolute or leaves the root; `name` is that of the table.
+
+    Links below the root are followed: a table cannot make any, and whoever owns the folder can.
+    """
+    suspicious = paths[paths.str.contains(r"\.\.|^/|^[A-Za-z]:|\\|\x00", regex=True)]
+    for path in suspicious:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or path[1:2] == ":" or "\x00" in path:
+            raise TableError(
+                f"{name}: column {paths.name!r}: {path!r} must be relative to the data root and stay inside it"
+            )
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Reads a table from a `.parquet` or `.csv` file.
+
+    Raises:
+        TableError: The file is absent, has another ending, or cannot be read as what its ending says.
+    """
+    path = Path(path)
+    check_ending(path)
+    if not path.is_file():
+        raise TableError(f"table {str(path)!r} does not exist or is not a file")
+    try:
+        return _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    except TableError as error:
+        raise TableError(f"table {str(path)!r}: {error}") from None
+    except Exception as error:  # pandas and pyarrow raise many kinds
+        raise TableError(f"table {str(path)!r} cannot be read: {shortened(str(error))}") from error
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    from pyarrow import parquet
+
+    about, size = parquet.read_metadata(path), path.stat().st_size
+    # Faces have ids of their own, so a table grows with its rows; a small file of very many is a bomb.
+    if about.num_rows * about.num_columns > _CELLS_A_BYTE * size:
+        shape = f"{about.num_rows:,} rows of {about.num_columns:,} columns"
+        raise TableError(f"states {shape} in {size:,} bytes, which no table of faces is")
+    table = pd.read_parquet(path, engine="pyarrow")
+    table.attrs = {}
+    return table.reset_index(drop=True)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names = next(csv.reader(file), [])
+    # pandas would call the second one "path.1".
+    twice = [name for name, count in Counter(names).items() if count > 1 and name]
+    if twice:
+        raise TableError(f"column {shortened(twice[0])!r} occurs more than once")
+    for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(names) == 1 and separator in names[0]:
+            raise TableError(f"its columns {shortened(names[0])!r} are separated by {word}; valid: commas")
+    # Only an empty field is missing: "NA" or "null" may be somebody's file name.
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], encoding="utf-8-sig", low_memory=False)
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> Path:
+    """Writes a table as `.parquet` or `.csv`; the file appears whole or not at all."""
+    path = Path(path)
+    check_ending(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as part:
+        if path.suffix == ".parquet":
+            table.to_parquet(part, engine="pyarrow", index=False)
+        else:
+            quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if _has_carriage_return(table) else csv.QUOTE_MINIMAL
+            table.to_csv(part, index=False, errors="backslashreplace", quoting=quoting)
+    return path
+
+
+def _has_carriage_return(table: pd.DataFrame) -> bool:
+    """Whether a text needs quotes that Python's CSV writer would leave out."""
+    texts = (
+        table.iloc[:, place] for place, dtype in enumerate(table.dtypes) if not pd.api.types.is_numeric_dtype(dtype)
+    )
+    return any("\r" in value for text in texts for value in text.astype("str").dropna().unique())
+
+
+def check_ending(path: Path) -> None:
+    """Raises `TableError` for an ending other than .parquet and .csv, `MissingExtra` for Parquet without pyarrow."""
+    if path.suffix not in (".parquet", ".csv"):
+        raise TableError(f"table {str(path)!r}: unknown ending {path.suffix!r}; valid: .parquet, .csv")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise MissingExtra(f"{str(path)!r}: Parquet (.csv does not)", "parquet") from None
+
+
+def read_faces_table(path: str | Path) -> pd.DataFrame:
+    """Reads and checks a faces table, which holds at least one face."""
+    faces = check_faces(read_table(path), str(path))
+    if faces.empty:
+        raise TableError(f"table {str(path)!r} has no rows; valid: at least one face")
+    return faces

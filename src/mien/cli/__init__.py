@@ -1,0 +1,5 @@
+"""The command line: one thin module for each family of verbs, wired to `mien.verbs`."""
+
+from mien.cli.program import main
+
+__all__ = ["main"]

@@ -1,0 +1,268 @@
+"""From bytes to upright RGB pixels, and from a box to the square that a network sees: for training and prediction.
+
+Whatever an image looks like to a person in a viewer is what comes out: turned upright by its EXIF note, grey and
+CMYK as RGB, 16 bits reduced to 8, transparency over white, the first picture of an animation.
+"""
+
+import io
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mien.base.errors import MienError
+
+MAX_PIXELS = 89_478_485
+"""Larger images are refused before they are decoded (Pillow's own bound for decompression bombs)."""
+
+MIN_SIDE = 8
+"""Images with a side shorter than this hold no face."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+Box = tuple[float, float, float, float]
+"""x, y, width and height in pixels of the upright image; may reach beyond it."""
+
+_EXIF_ORIENTATION = 0x0112
+
+
+def check_there(folders: Iterable[Path]) -> None:
+    """Raises where a folder of images is gone: images that are not found now are not missing for that.
+
+    Raises:
+        MienError: With the name of the folder.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise MienError(
+                f"folder {str(folder)!r} is gone, and its images with it; once it is back, the same command goes on"
+            )
+
+
+class ImageError(MienError):
+    """An image that cannot be used: `reason` is one of a few short words that can be counted, the text says more."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        return ImageError, (self.reason, str(self).partition(": ")[2])
+
+
+Source = str | Path | bytes | np.ndarray | Image.Image
+"""An image: a path, the bytes of an image file, pixels uint8 (h, w, 3) or (h, w), or Pillow's image."""
+
+
+def load(source: Source, min_size: int | None = None) -> np.ndarray:
+    """Decodes a whole image.
+
+    Args:
+        source: A path, the bytes of an image file, or an image that is decoded already.
+        min_size: If given, the decoder may reduce the image as long as its shorter side keeps this many pixels.
+
+    Returns:
+        uint8, (height, width, 3), upright RGB.
+
+    Raises:
+        ImageError: With `reason` one of missing, unreadable, empty, not an image, truncated, too large, too small.
+    """
+    with _open(source) as image:
+        if min_size is not None:
+            _reduce(image, min_size / min(image.size))
+        return np.asarray(_upright_rgb(image))
+
+
+def dimensions(source: Source) -> tuple[int, int]:
+    """Width and height in pixels as the header states them; nothing is decoded, nor turned upright.
+
+    Raises:
+        ImageError: As `load`, for what the header shows.
+    """
+    with _open(source) as image:
+        return image.size
+
+
+def load_face(source: Source, size: int, box: Box | None = None, margin: float = 0.0) -> np.ndarray:
+    """Decodes one face as the square that a network sees.
+
+    See `load_face_and_side`.
+    """
+    return load_face_and_side(source, size, box, margin)[0]
+
+
+def load_face_and_side(
+    source: Source, size: int, box: Box | None = None, margin: float = 0.0
+) -> tuple[np.ndarray, float]:
+    """Decodes one face as the square that a network sees, and says how large the square is in the image.
+
+    Args:
+        source: A path, the bytes of an image file, or an image that is decoded already.
+        size: Side of the square in pixels.
+        box: The face in the upright image; None: the image is the face.
+        margin: See `square`.
+
+    Returns:
+        uint8, (size, size, 3), upright RGB; the side of the square in pixels of the upright image.
+
+    Raises:
+        ImageError: As `load`.
+    """
+    with _open(source) as image:
+        width, height = image.size
+        if _lies_on_its_side(image):
+            width, height = height, width
+        left, top, side = square(width, height, box, margin)
+        _reduce(image, size / side)
+        upright = _upright_rgb(image)
+    scale = upright.width / width
+    return cut(upright, (left * scale, top * scale, side * scale), size), side
+
+
+def square(width: float, height: float, box: Box | None = None, margin: float = 0.0) -> tuple[float, float, float]:
+    """The square (left, top, side) in pixels that is cut from an image of `width` x `height`.
+
+    Around a box: centred on it, with its longer side plus `margin` times that side (0.4 adds a fifth at each edge);
+    it may reach beyond the image. Without a box: the largest square in the middle of the image, and no margin.
+
+    Raises:
+        ImageError: The box is empty, or not finite.
+    """
+    if box is None:
+        side = float(min(width, height))
+        return (width - side) / 2, (height - side) / 2, side
+    x, y, w, h = box
+    side = max(w, h) * (1 + margin)
+    if not (side > 0 and all(map(math.isfinite, (x, y, w, h)))):
+        raise ImageError("outside", f"the box ({x:g}, {y:g}, {w:g}, {h:g}) holds nothing")
+    return x + (w - side) / 2, y + (h - side) / 2, side
+
+
+def cut(image: Image.Image | np.ndarray, where: tuple[float, float, float], size: int) -> np.ndarray:
+    """Cuts the square (left, top, side) and resizes it with antialiasing to uint8 (size, size, 3).
+
+    What lies beyond the image repeats its edge.
+    """
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    left, top, side = where
+    pad = [
+        max(0, math.ceil(excess)) for excess in (-left, -top, left + side - picture.width, top + side - picture.height)
+    ]
+    if any(pad):
+        before_x, before_y, after_x, after_y = pad
+        # A box far outside would ask for endless padding; a square's side is more than any face needs.
+        if max(pad) > side:
+            raise ImageError("outside", f"the box lies outside of the image of {picture.width}x{picture.height}")
+        widths = ((before_y, after_y), (before_x, after_x), (0, 0))
+        picture = Image.fromarray(np.pad(np.asarray(picture), widths, mode="edge"))
+        left, top = left + before_x, top + before_y
+    # Rounding may put the far edge a hair beyond the image, which Pillow refuses.
+    edges = (left, top, min(left + side, picture.width), min(top + side, picture.height))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=edges))
+
+
+def file_size(path: str | Path) -> int:
+    """How many bytes a file has.
+
+    Raises:
+        ImageError: It is missing, unreadable or empty.
+    """
+    try:
+        size = Path(path).stat().st_size if Path(path).is_file() else -1
+    except (OSError, ValueError) as error:
+        raise ImageError("unreadable", f"{path}: {error}") from error
+    if size < 0:
+        raise ImageError("missing", str(path))
+    if size == 0:
+        raise ImageError("empty", str(path))
+    return size
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Raises ImageError where so many pixels are too many to be decoded, or too few for a face."""
+    if width * height > MAX_PIXELS:
+        raise ImageError("too large", f"{name}: more than {MAX_PIXELS:,} pixels")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError("too small", f"{name}: {width}x{height} pixels, at least {MIN_SIDE} a side")
+
+
+def _open(source: Source) -> Image.Image:
+    """Reads the header, and refuses what cannot or should not be decoded."""
+    if isinstance(source, np.ndarray):
+        return _big_enough(_from_pixels(source), "pixels")
+    if isinstance(source, Image.Image):
+        return _big_enough(source.copy(), "image")  # the caller's stays open
+    if isinstance(source, bytes):
+        name = f"{len(source)} bytes"
+        if not source:
+            raise ImageError("empty", name)
+    else:
+        name = str(source)
+        file_size(source)
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError("too large", f"{name}: more than {MAX_PIXELS:,} pixels") from error
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image", f"{name}; read are {', '.join(FORMATS)}") from error
+    except Exception as error:  # a broken header can raise anything too
+        raise ImageError("unreadable", f"{name}: {error}") from error
+    # Pillow only warns up to twice its bound, and Python's filters of warnings are one for all threads.
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise ImageError("too large", f"{name}: {image.width}x{image.height} pixels, at most {MAX_PIXELS:,}")
+    return _big_enough(image, name)
+
+
+def _from_pixels(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise ImageError(
+            "not an image",
+            f"pixels are {pixels.dtype} {pixels.shape}; valid: uint8 (height, width, 3) or (height, width)",
+        )
+    if 0 in pixels.shape:
+        raise ImageError("empty", f"pixels of shape {pixels.shape}")
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _big_enough(image: Image.Image, name: str) -> Image.Image:
+    if min(image.size) < MIN_SIDE:
+        image.close()
+        raise ImageError("too small", f"{name}: {image.width}x{image.height} pixels, at least {MIN_SIDE} a side")
+    return image
+
+
+def _reduce(image: Image.Image, scale: float) -> None:
+    """Lets the decoder, where it can (JPEG), give a smaller image, at least `scale` times the full size."""
+    if scale < 1:
+        image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+
+
+def _lies_on_its_side(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception as error:  # a PNG's EXIF may stand behind its pixels, which are decoded then
+        raise ImageError("truncated", str(error)) from error
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    try:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16"):
+            # Pillow clips 16 bits when it converts; the high byte is the picture.
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        if image.mode in ("I", "F"):
+            raise ImageError("unsupported", "32 bits a pixel; valid: 8 or 16")
+        if image.has_transparency_data:
+            layer = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        return image.convert("RGB")
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("too large", "no memory is left to decode it") from error
+    except Exception as error:  # a broken file can raise anything in a decoder
+        raise ImageError("truncated", str(error)) from error

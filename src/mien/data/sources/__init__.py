@@ -1,0 +1,112 @@
+"""The data sets: each source is a module here that reads it into the faces table, and a line in `SOURCES`.
+
+To add a source, write a module with `NOTICE`, `LABELS` and `read` (see `Adapter`) and add it to the dictionary.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from mien.base.errors import MienError, choices
+from mien.base.ledger import Ledger
+from mien.base.table import check_faces
+from mien.data.corrections import apply_corrections
+from mien.data.sources import _files, adience, celeba, csv, fairface, utkface
+
+
+class Adapter(Protocol):
+    """What the module of a source holds.
+
+    `NOTICE` says in a sentence what the data may be used for. `LABELS` describes each label policy in a line, the
+    default first. `read(root, labels)` returns the faces and what became of every row; its further keyword arguments
+    are options that only this source takes.
+    """
+
+    NOTICE: str
+    LABELS: dict[str, str]
+    read: Callable[..., tuple[pd.DataFrame, Ledger]]
+
+
+SOURCES: dict[str, Adapter] = {
+    "adience": adience,
+    "celeba": celeba,
+    "utkface": utkface,
+    "fairface": fairface,
+    "csv": csv,
+}
+"""The sources by name."""
+
+
+def read_faces(
+    source: str,
+    root: str | Path,
+    labels: str | None = None,
+    map: Mapping[str, str] | None = None,
+    corrections: str | Path | None = None,
+) -> pd.DataFrame:
+    """Reads a data set into a checked faces table.
+
+    Rows whose image is not there are dropped; if there are no images at all, the table is metadata alone.
+
+    Args:
+        source: A name in `SOURCES`.
+        root: The folder of the data set; for `csv` also the table's file.
+        labels: One of the source's label policies, `SOURCES[source].LABELS`; the first of them if None.
+        map: For `csv`: the user's names of columns and the names in the faces table that they stand for.
+        corrections: A file of corrected labels, see `mien.data.corrections`.
+
+    Returns:
+        The faces, one a row, paths relative to `data_root(root)`. `attrs["ledger"]` says what became of every
+        row of the source (`Ledger.to_dict`).
+
+    Raises:
+        MienError: The source, policy, root or map is not valid, the data set has no faces, its table breaks the
+            contract of `table.check_faces`, or a correction does not fit it.
+    """
+    if source not in SOURCES:
+        raise MienError(choices("source", source, SOURCES))
+    adapter = SOURCES[source]
+    policy = next(iter(adapter.LABELS)) if labels is None else labels
+    if policy not in adapter.LABELS:
+        raise MienError(f"{source}: {choices('label policy', policy, adapter.LABELS)}")
+    options = {"map": dict(map)} if map else {}
+    if map and not _takes_map(source):
+        takers = ", ".join(filter(_takes_map, SOURCES))
+        raise MienError(f"{source} takes no map of columns (given: {dict(map)}); sources that do: {takers}")
+    root = Path(root).expanduser()
+    faces, ledger = adapter.read(root, policy, **options)
+    _need_faces(faces, ledger, root)
+    faces = check_faces(faces, f"{source} {str(root)!r}")
+    if corrections is not None:
+        faces = apply_corrections(faces, corrections, ledger)
+    faces = _drop_without_image(faces, root, ledger)
+    faces.attrs["ledger"] = ledger.to_dict()
+    return faces
+
+
+def data_root(root: str | Path) -> Path:
+    """The folder that the paths of a faces table are relative to: `root`, or that of the table at `root`."""
+    root = Path(root).expanduser()
+    return root.parent if root.is_file() else root
+
+
+def _takes_map(source: str) -> bool:
+    return "map" in inspect.signature(SOURCES[source].read).parameters
+
+
+def _drop_without_image(faces: pd.DataFrame, root: Path, ledger: Ledger) -> pd.DataFrame:
+    exists = _files.present(data_root(root), faces["path"])
+    if exists.any():
+        return ledger.drop(faces, ~exists, "the image is not there").reset_index(drop=True)
+    ledger.warn(f"no images are there, the table is metadata alone; looked for {faces['path'].iloc[0]!r} and others")
+    return faces
+
+
+def _need_faces(faces: pd.DataFrame, ledger: Ledger, root: str | Path) -> None:
+    if faces.empty:
+        entries = "; ".join(f"{entry.kind} {entry.rows}: {entry.reason}" for entry in ledger.entries)
+        found = f"{ledger.read} rows read from {str(root)!r}"
+        raise MienError(f"{ledger.source}: no face is left of {found} ({entries or 'it is empty'})")

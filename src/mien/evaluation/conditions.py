@@ -1,0 +1,266 @@
+"""The same faces made worse: what crops, shifts, rotation, blur, compression and bad light cost a model.
+
+A condition changes a face's own pixels, before they are resized to what the network sees; nothing in it is random.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageFilter
+
+from mien import metrics
+from mien.base.errors import MienError
+from mien.base.progress import ProgressCallback
+from mien.data import images
+from mien.data.pixels import boxes
+
+if TYPE_CHECKING:
+    from mien.prediction.predict import Predictor
+
+Condition = Callable[[np.ndarray], np.ndarray]
+"""A face, uint8 (h, w, 3), to the same face made worse, uint8; its size may change."""
+
+SCORED = ("gender_accuracy", "age_mae", "age_group_exact", "age_group_one_off", "gender_unsure")
+"""The metrics that `scores` gives, where the model has the answers."""
+
+AS_IT_IS = "as it is"
+
+_BATCH = 64
+
+
+def window(face: np.ndarray, share: float = 1.0, right: float = 0.0, down: float = 0.0) -> np.ndarray:
+    """The middle square of `share` of the face's side, moved by shares of that side; the edge repeats beyond it.
+
+    Pixels are copied, never interpolated: size (at least `images.MIN_SIDE`) and place are rounded to whole ones.
+    """
+    height, width = face.shape[:2]
+    full = min(height, width)
+    side = max(images.MIN_SIDE, round(share * full))
+    left, top = (width - side) // 2 + round(right * full), (height - side) // 2 + round(down * full)
+    return images.cut(face, (left, top, side), side)
+
+
+def rotated(face: np.ndarray, degrees: float) -> np.ndarray:
+    """The face turned counterclockwise about its middle, by at most 45 degrees; the edge repeats beyond it."""
+    height, width = face.shape[:2]
+    pad = max(height, width) // 2 + 1
+    wide = Image.fromarray(np.pad(face, ((pad, pad), (pad, pad), (0, 0)), mode="edge"))
+    turned = np.asarray(wide.rotate(degrees, Image.Resampling.BILINEAR))
+    return turned[pad : pad + height, pad : pad + width]
+
+
+def blurred(face: np.ndarray, share: float) -> np.ndarray:
+    """Gaussian blur with a standard deviation of `share` of the face's side."""
+    blur = ImageFilter.GaussianBlur(share * min(face.shape[:2]))
+    return np.asarray(Image.fromarray(face).filter(blur))
+
+
+def jpeg(face: np.ndarray, quality: int) -> np.ndarray:
+    """The face after JPEG compression."""
+    packed = io.BytesIO()
+    Image.fromarray(face).save(packed, "JPEG", quality=quality)
+    return np.asarray(Image.open(packed))
+
+
+def reduced(face: np.ndarray, side: int) -> np.ndarray:
+    """The face's middle square in `side` x `side` pixels."""
+    height, width = face.shape[:2]
+    return images.cut(face, images.square(width, height), side)
+
+
+def grey(face: np.ndarray) -> np.ndarray:
+    """The face without its colours (ITU-R 601 luma)."""
+    return np.asarray(Image.fromarray(face).convert("L").convert("RGB"))
+
+
+def dark(face: np.ndarray, parts: int = 3) -> np.ndarray:
+    """The face with one of so many parts of each pixel's value: a third."""
+    return face // parts
+
+
+def covered(face: np.ndarray, top: float, bottom: float) -> np.ndarray:
+    """The face with a bar in its mean colour from side to side, between two shares of its height."""
+    hidden = face.copy()
+    height = len(face)
+    hidden[round(top * height) : round(bottom * height)] = face.mean(axis=(0, 1)).astype(np.uint8)
+    return hidden
+
+
+CONDITIONS: dict[str, Condition] = {
+    AS_IT_IS: window,
+    **{f"crop {percent}%": partial(window, share=percent / 100) for percent in (70, 80, 90, 110, 120, 130)},
+    "shift left 10%": partial(window, right=0.1),
+    "shift right 10%": partial(window, right=-0.1),
+    "shift up 10%": partial(window, down=0.1),
+    "shift down 10%": partial(window, down=-0.1),
+    "rotation 20 degrees left": partial(rotated, degrees=20),
+    "rotation 20 degrees right": partial(rotated, degrees=-20),
+    # The middle of the five strengths of ImageNet-C's blur (Hendrycks and Dietterich 2019), 3 of 224 pixels.
+    "blur, sigma 1.3% of the side": partial(blurred, share=3 / 224),
+    "JPEG quality 20": partial(jpeg, quality=20),
+    "48 pixels": partial(reduced, side=48),
+    "grey": grey,
+    "dark, a third of each pixel": dark,
+}
+"""The conditions by name; one that is added here is applied, scored and tested like the others.
+
+A crop of 80% shows the middle 80% of the face's side, one of 120% the whole with repeated edges around it; the face
+itself moves in the direction that a shift names.
+"""
+
+
+LEVELS: dict[str, dict[str, Condition]] = {
+    "face size": {f"{side} pixels": partial(reduced, side=side) for side in (64, 48, 32, 24)},
+    # The first four of ImageNet-C's five strengths, of 224 pixels.
+    "blur": {
+        f"sigma {share:.1%} of the side": partial(blurred, share=share)
+        for share in (1 / 224, 2 / 224, 3 / 224, 4 / 224)
+    },
+    "JPEG": {f"quality {quality}": partial(jpeg, quality=quality) for quality in (50, 20, 10, 5)},
+    "darkness": {f"1/{parts} of each pixel": partial(dark, parts=parts) for parts in (2, 3, 6, 10)},
+    "eyes covered": {
+        "8% of the height": partial(covered, top=0.24, bottom=0.32),
+        "20% of the height": partial(covered, top=0.18, bottom=0.38),
+    },
+    "mouth covered": {
+        "10% of the height": partial(covered, top=0.64, bottom=0.74),
+        "24% of the height": partial(covered, top=0.58, bottom=0.82),
+    },
+    "crop shift": {f"{percent}% to the side": partial(window, right=percent / 100) for percent in (5, 10, 20)},
+    "rotation": {f"{degrees} degrees": partial(rotated, degrees=degrees) for degrees in (10, 20, 30, 45)},
+}
+"""What makes faces worse, and its levels from mild to hard.
+
+Eyes and mouth are where the mean face of UTKFace has them; in crops with more or less around the face the bars hide
+what lies there.
+"""
+
+
+def scores(
+    predictor: "Predictor",
+    faces: pd.DataFrame,
+    root: str | Path,
+    conditions: Mapping[str, Condition] = CONDITIONS,
+    progress: ProgressCallback | None = None,
+) -> pd.DataFrame:
+    """Scores a model on faces under each condition, and compares with the same faces as they are.
+
+    Args:
+        predictor: The model.
+        faces: A checked faces table with labels.
+        root: The folder that its paths are relative to.
+        conditions: Those to apply, by name; "as it is" comes first whether it is among them or not.
+        progress: Told how many faces are done.
+
+    Returns:
+        One row a number: `condition`, `metric` (of `SCORED`), `value` with its 95% interval `low` and `high`, `n`
+        faces, and the paired `difference` to "as it is" with its interval `difference_low` and `difference_high`.
+        Gender accuracy takes the likelier gender also where the answer is unsure; `gender_unsure` is there where the
+        model has a threshold.
+
+    Raises:
+        MienError: There are no faces, none can be read, or none has a label that the model predicts.
+    """
+    answers = predictions(predictor, faces, root, conditions, progress)
+    joined = {name: metrics.join(faces, rows) for name, rows in answers.items()}
+    decided = {name: metrics.join(faces, likelier(rows)) for name, rows in answers.items()}
+    lines = []
+    for metric in _scored(predictor, joined[AS_IT_IS]):
+        tables = joined if metric == "gender_unsure" else decided
+        for name, table in tables.items():
+            own = metrics.mean_over_runs([table], metric)
+            difference = [np.nan] * 3
+            if name != AS_IT_IS:
+                difference = list(metrics.paired_difference(table, tables[AS_IT_IS], metric)[:3])
+            lines.append((name, metric, own.value, own.low, own.high, own.n, *difference))
+    columns = ["condition", "metric", "value", "low", "high", "n"]
+    return pd.DataFrame(lines, columns=[*columns, "difference", "difference_low", "difference_high"])
+
+
+def predictions(
+    predictor: "Predictor",
+    faces: pd.DataFrame,
+    root: str | Path,
+    conditions: Mapping[str, Condition] = CONDITIONS,
+    progress: ProgressCallback | None = None,
+) -> dict[str, pd.DataFrame]:
+    """The predictions table (`face`, `status` and the answers) of the faces under each condition, as `scores` takes.
+
+    Raises:
+        MienError: There are no faces, or none can be read.
+    """
+    if not len(faces):
+        raise MienError("robustness: there are no faces; valid: a faces table with at least one")
+    applied = {AS_IT_IS: CONDITIONS[AS_IT_IS], **conditions}
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in applied}
+    sources = [(Path(root) / path, box) for path, box in zip(faces["path"], boxes(faces), strict=True)]
+
+    def worsened(source: tuple[Path, images.Box | None]) -> list[np.ndarray] | str:
+        try:
+            face = face_pixels(*source, predictor.margin)
+            return [images.load_face(change(face), predictor.size) for change in applied.values()]
+        except images.ImageError as error:
+            return error.reason
+
+    with ThreadPoolExecutor(predictor.threads) as pool:
+        for start in range(0, len(sources), _BATCH):
+            made = list(pool.map(worsened, sources[start : start + _BATCH]))
+            for index, name in enumerate(applied):
+                pixels = [face if isinstance(face, str) else face[index] for face in made]
+                parts[name].append(_answers(predictor, pixels).assign(face=list(faces["face"][start : start + _BATCH])))
+            if progress:
+                progress(start + len(made), len(sources))
+    answers = {name: pd.concat(part, ignore_index=True) for name, part in parts.items()}
+    if (answers[AS_IT_IS]["status"] != "ok").all():
+        path, status = faces["path"].iloc[0], answers[AS_IT_IS]["status"].iloc[0]
+        raise MienError(f"robustness: none of {len(faces)} faces in {str(root)!r} can be read; {path!r}: {status}")
+    return answers
+
+
+def face_pixels(source: images.Source, box: images.Box | None = None, margin: float = 0.0) -> np.ndarray:
+    """The square that `images.square` makes of an image and a box, in the image's own pixels, uint8 (side, side, 3).
+
+    Raises:
+        ImageError: As `images.load`.
+    """
+    image = images.load(source)
+    height, width = image.shape[:2]
+    where = images.square(width, height, box, margin)
+    return images.cut(image, where, max(images.MIN_SIDE, round(where[2])))
+
+
+def likelier(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The predictions with the likelier gender in place of "unsure"."""
+    if "p_female" not in predictions.columns:
+        return predictions
+    return predictions.drop(columns="gender", errors="ignore")  # metrics.join makes it from p_female
+
+
+def _answers(predictor: "Predictor", pixels: list[np.ndarray | str]) -> pd.DataFrame:
+    """The answers for faces, with the status of those that could not be read."""
+    read = [face for face in pixels if not isinstance(face, str)]
+    answers = pd.DataFrame(dict(predictor.predict_pixels(np.stack(read))) if read else {})
+    answers.index = pd.Index([place for place, face in enumerate(pixels) if not isinstance(face, str)])
+    return answers.reindex(range(len(pixels))).assign(
+        status=[face if isinstance(face, str) else "ok" for face in pixels]
+    )
+
+
+def _scored(predictor: "Predictor", joined: pd.DataFrame) -> list[str]:
+    """The metrics that the model's answers and the faces' labels allow."""
+    found = []
+    for name in SCORED:
+        needed = metrics.METRICS[name]
+        if {*needed.answers} <= {*joined.columns} and joined[needed.truth].notna().any():
+            found.append(name)
+    if "gender_unsure" in found and "unsure_below" not in predictor.metadata:
+        found.remove("gender_unsure")
+    if not found:
+        raise MienError("robustness: no face has a label of what the model predicts; valid: gender, age or age_group")
+    return found

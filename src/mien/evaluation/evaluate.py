@@ -1,0 +1,136 @@
+"""Evaluation: a run's predictions, scored with intervals on its own test part or on other data."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mien import metrics
+from mien.base.console import console, progress
+from mien.base.errors import MienError
+from mien.base.table import write_table
+from mien.data import leaks
+from mien.data.duplicates import group_files
+from mien.data.images import check_there
+from mien.data.pixels import Pixels, Rows
+from mien.data.sources import data_root
+from mien.prediction.predict import Predictor
+from mien.runs.run import Run
+
+JUDGED = ("train", "val", "test")
+"""The parts that are predicted: test to judge, val for what is chosen after training (calibration), of the training
+part a sample, without augmentation, to see what was learnt by heart."""
+
+TRAINING_SAMPLE = 2000
+"""At most so many faces of the training part are predicted."""
+
+
+def evaluate(run: Run, pixels: Pixels | None = None) -> pd.DataFrame:
+    """Scores a run on a sample of its training part, on its validation and test part, and writes the metrics.
+
+    Stored predictions are scored again; the images are read only where there are none yet.
+
+    Args:
+        run: A run with weights.
+        pixels: Those of the run's faces, where they are at hand already.
+
+    Returns:
+        The metrics table.
+    """
+    faces = run.faces
+    if not run.predictions_file.exists():
+        write_table(_predict(run, faces, pixels), run.predictions_file)
+    predictions = run.predictions
+    parts = []
+    for split in JUDGED:
+        part = faces[faces["split"] == split]
+        theirs = predictions[predictions["face"].isin(part["face"])]
+        if split == "train":
+            part = part[part["face"].isin(theirs["face"])]
+        scores = metrics.score(metrics.join(part, theirs), train_faces=faces[faces["split"] == "train"])
+        parts.append(scores.assign(run=run.name, split=split))
+    table = pd.concat(parts, ignore_index=True)
+    write_table(table, run.metrics_file)
+    return table
+
+
+def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allow_leaks: bool = False) -> pd.DataFrame:
+    """Scores a run on other data; the tables go to the folder `on-<name>` in the run.
+
+    Those of a published model, which must stay as it is, go to `<its name>-on-<name>` in the current folder.
+
+    Args:
+        run: A finished run.
+        faces: A checked faces table.
+        root: The folder that its paths are relative to.
+        name: Names the data in the run's folder.
+        allow_leaks: Go on although some of the faces, or their near-duplicates, were trained on.
+
+    Raises:
+        LeakError: Some were, and it is not allowed.
+        MienError: The images to compare with are not there, as with a published model.
+    """
+    leaks = _leaks(run, faces, Path(root), allow_leaks)
+    for leak in leaks:
+        console.print(f"leak allowed by the caller: {leak}", style="yellow", highlight=False)
+    with progress("predicting") as tell:
+        predictions = Predictor(run.model_file).predict_faces(faces, root, tell)
+    training = None if run.published else run.faces[run.faces["split"] == "train"]
+    table = metrics.score(metrics.join(faces, predictions), train_faces=training)
+    table = table.assign(run=run.name, split=name, leaks="; ".join(leaks))
+    folder = Path(f"{run.name}-on-{name}") if run.published else run.folder / f"on-{name}"
+    write_table(faces, folder / "faces.parquet")
+    write_table(predictions, folder / "predictions.parquet")
+    write_table(table, folder / "metrics.csv")
+    console.print(f"tables: {folder}", highlight=False)
+    return table
+
+
+def _predict(run: Run, faces: pd.DataFrame, pixels: Pixels | None) -> pd.DataFrame:
+    rows = np.flatnonzero(faces["split"].isin(JUDGED) & ~_left_out(faces))
+    judged = faces.iloc[rows].reset_index(drop=True)
+    root = data_root(run.recipe.data.root or ".")
+    with progress("predicting") as tell:
+        found = Predictor(run.model_file).predict_faces(
+            judged, root, tell, None if pixels is None else Rows(pixels, rows)
+        )
+    if (found["status"] == "missing").any():
+        check_there([root])
+    return found
+
+
+def _leaks(run: Run, faces: pd.DataFrame, root: Path, allow: bool) -> list[str]:
+    """What leaks from the training part into other data, in words, if that is allowed."""
+    if run.published:
+        if allow:
+            return [f"not checked: the published model {run.name!r} does not hold its training faces"]
+        raise MienError(
+            f"the leak check needs the images that {run.name!r} was trained on, and a published model does not hold "
+            f"them; if you know that none of these {len(faces)} faces was among them, --allow-leaks goes on without"
+        )
+    found = leaks.between(*_compared(run, faces, root))
+    if found and not allow:
+        raise leaks.LeakError(found)
+    return [str(leak) for leak in found]
+
+
+def _left_out(faces: pd.DataFrame) -> np.ndarray:
+    """Which training faces (n,) are not in the sample, which depends on their number alone."""
+    training = np.flatnonzero(faces["split"] == "train")
+    left_out = np.zeros(len(faces), dtype=bool)
+    left_out[np.random.default_rng(0).permutation(training)[TRAINING_SAMPLE:]] = True
+    return left_out
+
+
+def _compared(run: Run, faces: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """Training faces, other faces, and the near-duplicate groups over both."""
+    training = run.faces[run.faces["split"] == "train"].reset_index(drop=True)
+    home = data_root(run.recipe.data.root or ".")
+    if not (home / training["path"].iloc[0]).exists():
+        raise MienError(
+            f"the leak check needs the images that {run.name!r} was trained on, and {training['path'].iloc[0]!r} "
+            f"is not in {str(home)!r}"
+        )
+    paths = [home / path for path in training["path"]] + [root / path for path in faces["path"]]
+    with progress("looking for near-duplicates") as tell:
+        return training, faces, group_files(paths, tell)

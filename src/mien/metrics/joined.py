@@ -1,0 +1,89 @@
+"""The joined table: one row a face, with its labels and what was predicted for it."""
+
+import numpy as np
+import pandas as pd
+
+from mien.base.errors import MienError, choices
+from mien.base.labels import GENDERS
+from mien.base.table import FACES_COLUMNS, age_to_group, check_faces
+from mien.metrics.definitions import GROUP_PROBABILITIES, UNSURE
+
+ANSWERS = ("p_female", "gender", "age", "age_low", "age_high", "age_group", *GROUP_PROBABILITIES)
+"""The columns of predictions that are answers."""
+
+
+TRUTHS = {"gender": "true_gender", "age": "true_age", "age_group": "true_age_group"}
+"""The columns of the joined table that hold the labels."""
+
+
+def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Returns one row a face: the truth, and what was predicted for it.
+
+    Labels become `true_gender`, `true_age`, `true_age_group` (the last from the age where only that is
+    known); the other columns of faces stay, except the box. Predictions keep their names: `status` and as
+    many of `p_female gender age age_low age_high age_group p_<age group>` as there are; where absent,
+    `gender` follows from `p_female` (female from 0.5) and `age_group` from `age`. A face without a prediction
+    has the status "no prediction"; answers beside another status than "ok" are taken out. Predictions without
+    a face id (further faces in a photograph) concern no row and are ignored.
+
+    Raises:
+        MienError: An id occurs twice or is no face of the table, nothing is predicted, an answer is unknown,
+            a probability lies outside of 0 to 1, or a column of faces has the name of a prediction.
+    """
+    truth = check_faces(faces).drop(columns=["x", "y", "w", "h"]).rename(columns=TRUTHS)
+    answers = _check_predictions(predictions)
+    clash = [column for column in answers.columns if column != "face" and column in truth.columns]
+    if clash:
+        raise MienError(f"faces table: column {clash[0]!r} has the name of a prediction; rename it")
+    unknown = answers.loc[~answers["face"].isin(truth["face"]), "face"]
+    if len(unknown):
+        raise MienError(
+            f"predictions: {len(unknown)} ids are not in the faces table, for instance {unknown.iloc[0]!r}; "
+            "give the faces that were predicted, or only the predictions of these faces"
+        )
+    joined = truth.merge(answers, on="face", how="left", validate="one_to_one")
+    joined["status"] = joined["status"].fillna("no prediction")
+    return joined
+
+
+def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The columns `face`, `status` and the answers, checked, with the answers that follow from others."""
+    if "face" not in predictions.columns:
+        listed = ", ".join(map(str, predictions.columns))
+        raise MienError(f"predictions: needed column 'face' is absent; its columns are: {listed}")
+    known = [column for column in ANSWERS if column in predictions.columns]
+    if not known:
+        raise MienError(f"predictions: no column with an answer; valid: {', '.join(ANSWERS)}")
+    rows = predictions.loc[predictions["face"].notna()]
+    # The faces table's own check gives the ids the same form on both sides (7.0 and 7 are one id).
+    ids = check_faces(pd.DataFrame({"face": rows["face"], "path": "-"}), "predictions")["face"]
+    out = rows[known].reset_index(drop=True)
+    status = rows["status"] if "status" in rows.columns else pd.Series("ok", index=rows.index)
+    out.insert(0, "status", status.to_numpy())
+    out.insert(0, "face", ids)
+    out["status"] = out["status"].fillna("no prediction").astype("str")
+    for column in known:
+        out[column] = _check_answer(out[column].where(out["status"] == "ok"), column)
+    if "gender" not in known and "p_female" in known:
+        likelier = pd.Series(np.where(out["p_female"] >= 0.5, "female", "male"))
+        out["gender"] = likelier.where(out["p_female"].notna()).astype(pd.CategoricalDtype([*GENDERS, UNSURE]))
+    if "age_group" not in known and "age" in known:
+        out["age_group"] = age_to_group(out["age"])
+    return out
+
+
+def _check_answer(values: pd.Series, column: str) -> pd.Series:
+    """One column of answers in its dtype."""
+    if column in ("gender", "age_group"):
+        dtype = pd.CategoricalDtype([*GENDERS, UNSURE]) if column == "gender" else FACES_COLUMNS["age_group"]
+        bad = values[values.notna() & ~values.astype("object").isin(list(dtype.categories))]
+        if len(bad):
+            raise MienError("predictions: " + choices(column, bad.iloc[0], dtype.categories))
+        return values.astype("object").where(values.notna(), None).astype(dtype)
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    top = 1.0 if column.startswith("p_") else np.inf
+    wrong = values[values.notna() & ~((numbers >= 0) & (numbers <= top) & np.isfinite(numbers))]
+    if len(wrong):
+        valid = "a probability from 0 to 1" if column.startswith("p_") else "a number of years, 0 or more"
+        raise MienError(f"predictions: column {column!r}: {wrong.iloc[0]!r} is not {valid} ({len(wrong)} rows)")
+    return numbers

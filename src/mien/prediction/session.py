@@ -1,0 +1,96 @@
+"""ONNX sessions: a model file opened in a runtime, and its metadata checked."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mien.base.errors import MienError, MissingExtra, choices, shortened
+from mien.base.labels import AGE_GROUPS
+
+if TYPE_CHECKING:
+    pass
+
+
+LARGEST = 1024
+"""Pixels of a side of the square that a network sees, at most."""
+
+
+def open_session(path: Path, name: str, threads: int) -> Any:
+    """An ONNX Runtime session of a model file.
+
+    Raises:
+        MienError: It is not a usable ONNX file; the message names the model.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's classes share no base
+        raise MienError(f"model {name!r} is not a usable ONNX file: {shortened(str(error))}") from error
+
+
+def read_metadata(session: Any, name: str) -> dict[str, Any]:
+    """The entry `mien` of a model file's metadata, checked.
+
+    Raises:
+        MienError: It is absent or damaged, or states what no file of mien's does.
+    """
+    text = session.get_modelmeta().custom_metadata_map.get("mien")
+    if text is None:
+        raise MienError(f"model {name!r} is not mien's: its metadata has no entry 'mien'")
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MienError(f"model {name!r}: its metadata entry 'mien' is no JSON: {error}") from None
+    if not isinstance(metadata, dict):
+        raise MienError(f"model {name!r}: its metadata entry 'mien' is no mapping")
+    absent = [key for key in ("image_size", "margin", "tasks") if key not in metadata]
+    if absent:
+        raise MienError(f"model {name!r}: its metadata entry 'mien' has no {', '.join(absent)}")
+    _check_metadata(metadata, session, name)
+    return metadata
+
+
+def _check_metadata(metadata: dict[str, Any], session: Any, name: str) -> None:
+    """Refuses what no file of mien's states: a file from elsewhere decides neither memory nor columns."""
+    size, margin, tasks = (metadata[key] for key in ("image_size", "margin", "tasks"))
+    if type(size) is not int or not 8 <= size <= LARGEST:
+        raise MienError(f"model {name!r}: its image_size is {shortened(repr(size))}; valid: 8 to {LARGEST}")
+    if not isinstance(margin, int | float) or not 0 <= margin <= 2:
+        raise MienError(f"model {name!r}: its margin is {shortened(repr(margin))}; valid: 0 to 2")
+    if not isinstance(tasks, list | dict) or not all(isinstance(task, str) for task in tasks):
+        raise MienError(f"model {name!r}: its tasks are {shortened(repr(tasks))}; valid: names")
+    unsure = metadata.get("unsure_below", 0.5)
+    if not isinstance(unsure, int | float) or not 0 <= unsure <= 1:
+        raise MienError(f"model {name!r}: its unsure_below is {shortened(repr(unsure))}; valid: 0 to 1")
+    given = [(entry.name, entry.type, entry.shape[1:]) for entry in session.get_inputs()]
+    if given != [("images", "tensor(uint8)", [size, size, 3])]:
+        what = shortened(repr(given))
+        raise MienError(f"model {name!r}: its inputs are {what}; valid: images, uint8 (n, {size}, {size}, 3)")
+    known = {"p_female", "age", "age_low", "age_high", *(f"p_{group}" for group in AGE_GROUPS)}
+    strange = [output.name for output in session.get_outputs() if output.name not in known]
+    if strange:
+        raise MienError(f"model {name!r}: {choices('output', strange[0], sorted(known))}")
+
+
+class OpenVinoSession:
+    """The same file in OpenVINO, in full precision (its default would be bfloat16 where the processor has it)."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise MissingExtra("the runtime 'openvino'", "openvino") from None
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        self._model = openvino.Core().compile_model(path, "CPU", options)
+
+    def run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """The named outputs for a batch of inputs, as in an ONNX Runtime session."""
+        # A request of its own for each call: several threads may ask at once.
+        answers = self._model.create_infer_request().infer(inputs)
+        return [np.array(answers[name]) for name in outputs]

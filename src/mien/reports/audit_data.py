@@ -1,0 +1,194 @@
+"""The page of a data audit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mien.audit.data import pictures
+from mien.audit.data.audit import DataAudit
+from mien.audit.data.checks import LEVELS, Check
+from mien.base.atomic import atomic_path, new_folder
+from mien.base.table import write_table
+from mien.data.inspect import Images
+from mien.reports import figures
+from mien.reports.eda import duplicate_section, thumbnails
+from mien.reports.page import Pair, Picture, Section, Table, write_report
+from mien.reports.review import SHEET, write_review
+
+_SHOWN = 24  # pictures of a kind, at most
+_LISTED = 100  # rows of a table on the page; all of them are in its file
+
+_TITLES = {
+    "leaks": "Leaks",
+    "duplicates": "Duplicates",
+    "subjects": "Subjects",
+    "ages": "Ages",
+    "pictures": "Pictures",
+    "balance": "Balance of folds and parts",
+    "labels": "Likely label errors",
+}
+
+
+def write(audit: DataAudit, out: str | Path, sheet: int = SHEET) -> Path:
+    """Writes `report.html`, `report.json` and the tables of an audit; with suggestions and images `review.html` too.
+
+    Args:
+        audit: What was found.
+        out: The folder to write to.
+        sheet: How many suggestions of each column `review.html` shows.
+
+    Returns:
+        The page.
+    """
+    out = new_folder(out)
+    suggested = audit.tables.get("suggestions")
+    reviewed = 0
+    if suggested is not None and audit.root is not None:
+        reviewed = write_review(audit.faces, suggested, audit.root, out / "review.html", sheet)
+    checks = pd.DataFrame([check.model_dump() for check in audit.report.checks])
+    for name, rows in {"checks": checks, **audit.tables}.items():
+        write_table(rows, out / f"{name}.csv")
+    with atomic_path(out / "report.json") as part:
+        part.write_text(audit.report.to_json(), "utf-8")
+    title = f"Audit of the data set {', '.join(audit.report.data.datasets[:3])}"
+    return write_report(title, audit.report.summary, _sections(audit, reviewed), out / "report.html")
+
+
+def _sections(audit: DataAudit, reviewed: int) -> list[Section]:
+    by_part: dict[str, list[Check]] = {name: [] for name in _TITLES}
+    for check in audit.report.checks:
+        by_part[check.name.split(".")[0]].append(check)
+    sections = [Section("Checks", tables=[Table("Worst first", _checks_table(audit.report.checks))])]
+    for name, checks in by_part.items():
+        warnings = [check.says for check in checks if check.level == "problem"]
+        text = [check.says for check in checks if check.level != "problem"]
+        more = _more(name, audit.faces, audit.tables, audit.images, audit.root, audit.outliers, reviewed)
+        sections.append(
+            Section(_TITLES[name], warnings, [*text, *more.text], more.tables, more.figures, pairs=more.pairs)
+        )
+    return sections
+
+
+def _checks_table(checks: Sequence[Check]) -> pd.DataFrame:
+    rows = sorted(checks, key=lambda check: LEVELS.index(check.level))
+    return pd.DataFrame(
+        {
+            "verdict": [check.level for check in rows],
+            "check": [check.name for check in rows],
+            "found": [_found(check) for check in rows],
+            "a problem above": [_limit(check) for check in rows],
+            "example": [check.example or "" for check in rows],
+        }
+    )
+
+
+def _found(check: Check) -> str:
+    if not check.of:
+        return ""
+    said = f"{check.count:,} of {check.of:,}, {100 * check.count / check.of:.1f} %"
+    if check.low is None or check.high is None:
+        return said
+    return f"{said} [{100 * check.low:.1f}, {100 * check.high:.1f}]"
+
+
+def _limit(check: Check) -> str:
+    return "" if check.limit is None else f"{100 * check.limit:g} %"
+
+
+def _more(
+    name: str,
+    faces: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    images: Images | None,
+    home: Path | None,
+    apart: pd.Series | None,
+    reviewed: int,
+) -> Section:
+    """What a section shows beside the sentences of its checks."""
+    if name == "duplicates" and images is not None and home is not None:
+        return duplicate_section(home, images.pairs)
+    if name == "subjects" and "subjects" in tables:
+        return Section("", tables=[_table("Subjects whose labels contradict each other", tables["subjects"])])
+    if name == "ages" and faces["age"].notna().any():
+        return _ages(faces)
+    if name == "pictures" and home is not None and apart is not None:
+        return _pictures(faces, tables["pictures"], home, apart)
+    if name == "balance" and "balance" in tables:
+        return Section("", tables=[_table("Faces of each class by fold and part", _shares(tables["balance"]))])
+    if name == "labels" and "suggestions" in tables:
+        return _suggestions(faces, tables, home, reviewed)
+    return Section("")
+
+
+def _table(caption: str, rows: pd.DataFrame) -> Table:
+    if len(rows) > _LISTED:
+        caption += f": the first {_LISTED} of {len(rows):,}"
+    return Table(caption, rows.head(_LISTED), folded=len(rows) > 12)
+
+
+def _ages(faces: pd.DataFrame) -> Section:
+    years = np.floor(faces["age"].dropna())
+    last = pd.Series((years % 10).astype(int)).value_counts().reindex(range(10), fill_value=0)
+    numbers = last.rename_axis("last digit").rename("faces").reset_index()
+    picture = Picture(figures.bars(last.rename("faces").to_frame()), "Last digit of the age in years", numbers)
+    return Section("", figures=[picture])
+
+
+def _pictures(faces: pd.DataFrame, table: pd.DataFrame, home: Path, apart: pd.Series) -> Section:
+    pairs, texts = [], []
+    far = apart[apart > pictures.FAR].sort_values(ascending=False, kind="stable")
+    flagged = table[table["status"] == "ok"]
+    kinds = {
+        "unlike the others": list(faces.loc[far.index, "face"]),
+        "almost uniform": list(flagged.loc[flagged["uniform"], "face"]),
+        "blurred": list(flagged[flagged["blurred"]].sort_values("sharpness", kind="stable")["face"]),
+        "small": list(flagged[flagged["small"]].sort_values("side", kind="stable")["face"]),
+    }
+    for kind, ids in kinds.items():
+        rows = faces.set_index("face", drop=False).loc[ids[: _SHOWN // 2]]
+        pairs += [Pair([face], f"{kind}: {face.alt}") for face in thumbnails(rows, home)]
+    if pairs:
+        texts.append(f"Shown: at most {_SHOWN // 2} of each kind, the worst first.")
+    bad = table[table["status"] != "ok"][["face", "path", "status"]]
+    return Section(
+        "", text=texts, tables=[_table("Pictures that cannot be read", bad)] if len(bad) else [], pairs=pairs
+    )
+
+
+def _shares(table: pd.DataFrame) -> pd.DataFrame:
+    said = [
+        f"{100 * share:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        for share, low, high in table[["share", "low", "high"]].to_numpy(dtype=float)
+    ]
+    return table[["by", "part", "label", "value", "faces", "of"]].assign(share=said)
+
+
+def _suggestions(faces: pd.DataFrame, tables: dict[str, pd.DataFrame], home: Path | None, reviewed: int) -> Section:
+    table = tables["suggestions"]
+    text = [
+        "A suggestion is a label that contradicts what runs, which did not learn from that face, say of it. A model "
+        "may be wrong: people decide.",
+    ]
+    if reviewed:
+        text.append(
+            f"review.html, beside this page, shows {reviewed:,} of them: go through them with the keyboard, and "
+            "download the corrections, which mien faces --corrections applies."
+        )
+    shown = [
+        Table(f"Likeliest errors of {column}", _told(rows.head(20)), folded=True)
+        for column, rows in table.groupby("column", sort=False)
+    ]
+    runs = Table("Predictions of each run", tables["runs"])
+    pairs = []
+    if home is not None:
+        for column, rows in table.groupby("column", sort=False):
+            for face, given, suggested in rows.head(_SHOWN // 2)[["face", "given", "suggested"]].to_numpy().tolist():
+                shown_face = thumbnails(faces[faces["face"] == face], home)
+                pairs.append(Pair(shown_face, f"{column}: labelled {given}, predicted {suggested}"))
+    return Section("", text=text, tables=[runs, *shown], pairs=pairs)
+
+
+def _told(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[["rank", "face", "given", "suggested", "score", "flagged"]]

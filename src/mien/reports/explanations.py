@@ -1,0 +1,185 @@
+"""`mien explain`: the maps of faces in photographs, or their means over the groups of a faces table, as one report."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from mien.base.console import progress
+from mien.base.errors import MienError
+from mien.base.table import write_table
+from mien.data import images
+from mien.data.pixels import boxes
+from mien.evaluation.occlusion import check, occlusion, overlay
+from mien.prediction.annotate import label
+from mien.prediction.inputs import image_files
+from mien.prediction.outputs import as_utf8
+from mien.prediction.predict import Cut, Predictor
+from mien.reports.page import Face, Section, Sheet, Table, write_report
+
+HOW = (
+    "Orange: the region speaks for the likelier gender, or makes the face look older; blue: the contrary. A map tells "
+    "what the model looks at, and nothing about the person."
+)
+GAIN = (
+    "Gain: while the map's most important cells are covered first, or shown first, the area between the two curves of "
+    "the answer's change, minus that of maps by chance, in log odds (gender) or years (age). At 0 or below, the map "
+    "says no more than chance: do not read it."
+)
+_SIDE = 200
+
+Maps = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Makes the maps (16, 16) of a face, uint8 (size, size, 3), by task: `gender` and `age`."""
+
+
+def explain_files(
+    predictor: Predictor, paths: Sequence[str], out: Path, crops: bool = False, maps_of: Maps | None = None
+) -> pd.DataFrame:
+    """Explains each face of images, in `out`: `explain.html`, `explanations.csv`, and the maps as arrays, `maps.npz`
+    (`0_gender`, `0_age`, `1_gender`, ... in the order of the faces).
+
+    Args:
+        predictor: The model.
+        paths: Files, folders, patterns, tables, as for predictions.
+        out: A folder.
+        crops: Each image already is a face; otherwise faces are looked for.
+        maps_of: Of the same model; default: occlusion.
+
+    Returns:
+        One row a face and task: `file`, `face_index`, `task`, `gain` (see `explain.Curves`); or one row an image that
+        has no face or cannot be read, with its `status`.
+    """
+    maps_of = maps_of or partial(occlusion, predictor)
+    files = image_files(paths)
+    lines: list[dict[str, Any]] = []
+    shown: list[tuple[str, list[list[Face]]]] = []
+    kept: dict[str, np.ndarray] = {}
+    with progress("explaining") as tell:
+        for done, file in enumerate(files, 1):
+            for row, face in _faces(predictor, file, crops):
+                about = {"file": as_utf8(file), "face_index": row.get("face_index"), "status": row["status"]}
+                if face is None:
+                    lines.append(about)
+                    continue
+                maps = maps_of(face)
+                curves = check(predictor, face, maps)
+                cells = [[_picture(Image.fromarray(face), "the face as the network sees it")]]
+                for task, grid in maps.items():
+                    lines.append(about | {"task": task, "gain": round(curves[task].gain, 3)})
+                    kept[f"{len(shown)}_{task}"] = grid
+                    cells.append([_picture(overlay(face, grid), f"map of {task}")])
+                gains = ", ".join(f"{task} {curve.gain:+.2f}" for task, curve in curves.items())
+                shown.append((f"{Path(file).name}, face {row['face_index']}: {label(row)}; gain: {gains}", cells))
+            tell(done, len(files))
+    table = pd.DataFrame(lines, columns=["file", "face_index", "status", "task", "gain"]).astype(
+        {"face_index": "Int64"}
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(table, out / "explanations.csv")
+    np.savez_compressed(out / "maps.npz", **kept)  # type: ignore[arg-type]
+    sections = []
+    if shown:
+        sections.append(Section("Faces", text=[HOW, GAIN], sheet=Sheet(["face", *_tasks(table)], shown, _SIDE)))
+    left = table[table["status"] != "ok"]
+    if len(left):
+        sections.append(Section("Not explained", tables=[Table("Images", left[["file", "status"]])]))
+    lead = f"{len(shown)} faces in {len(files)} images, explained with {predictor.name}."
+    write_report("Explanations", lead, sections, out / "explain.html")
+    return table
+
+
+def explain_groups(
+    predictor: Predictor,
+    faces: pd.DataFrame,
+    root: Path,
+    by: Sequence[str],
+    out: Path,
+    limit: int = 50,
+    maps_of: Maps | None = None,
+) -> pd.DataFrame:
+    """The mean maps over groups of a faces table, in `out`: `explain.html` and `explanations.csv`.
+
+    Args:
+        predictor: The model.
+        faces: A checked faces table.
+        root: The folder that its paths are relative to.
+        by: Columns whose values make groups.
+        out: A folder.
+        limit: So many faces of a group at most, drawn at random, the same each time.
+        maps_of: Of the same model; default: occlusion.
+
+    Returns:
+        One row a group and task: `group`, `task`, `n`, and `strength`, the mean size of a cell's value (of occlusion in
+        log odds and years).
+
+    Raises:
+        MienError: A column is not there, or no face can be read.
+    """
+    maps_of = maps_of or partial(occlusion, predictor)
+    wrong = [column for column in by if column not in faces.columns]
+    if wrong:
+        raise MienError(f"--by {wrong[0]!r}: the faces table has no such column; it has {', '.join(faces.columns)}")
+    groups = [("all", faces)]
+    for column in by:
+        groups += [(f"{column} {value}", part) for value, part in faces.groupby(column, observed=True)]
+    groups = [(name, part.sample(min(limit, len(part)), random_state=0)) for name, part in groups if len(part)]
+    wanted = pd.concat([part for _, part in groups]).drop_duplicates("face")
+    seen: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
+    unread: list[dict[str, str]] = []
+    with progress("explaining") as tell:
+        for done, (face, path, box) in enumerate(zip(wanted["face"], wanted["path"], boxes(wanted), strict=True), 1):
+            try:
+                pixels = images.load_face(root / path, predictor.size, box, predictor.margin)
+                seen[face] = pixels, maps_of(pixels)
+            except images.ImageError as error:
+                unread.append({"file": path, "status": error.reason})
+            tell(done, len(wanted))
+    if not seen:
+        raise MienError(f"none of {len(wanted)} faces in {str(root)!r} can be read; {unread[0]}")
+    lines, shown = [], []
+    for name, part in groups:
+        there = [seen[face] for face in part["face"] if face in seen]
+        if not there:
+            continue
+        mean = np.mean([pixels for pixels, _ in there], axis=0).round().astype(np.uint8)
+        cells = [[_picture(Image.fromarray(mean), f"mean of {len(there)} faces")]]
+        for task in there[0][1]:
+            grid = np.mean([maps[task] for _, maps in there], axis=0)
+            lines.append(
+                {"group": name, "task": task, "n": len(there), "strength": round(float(np.abs(grid).mean()), 4)}
+            )
+            cells.append([_picture(overlay(mean, grid), f"mean map of {task}")])
+        shown.append((f"{name} (n {len(there)})", cells))
+    table = pd.DataFrame(lines)
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(table, out / "explanations.csv")
+    sections = [Section("Mean maps", text=[HOW], sheet=Sheet(["mean face", *_tasks(table)], shown, _SIDE))]
+    sections.append(Section("Numbers", tables=[Table("Mean size of a cell's value", table)]))
+    if unread:
+        sections.append(Section("Not explained", tables=[Table("Images", pd.DataFrame(unread))]))
+    lead = (
+        f"{len(seen)} faces, at most {limit} a group, explained with {predictor.name}; {len(unread)} could not be read."
+    )
+    write_report("Explanations by group", lead, sections, out / "explain.html")
+    return table
+
+
+def _faces(predictor: Predictor, file: str, crops: bool) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
+    cuts = predictor.cuts(file, crops=crops) or [Cut({"file": file, "status": "no face"}, None)]
+    yield from zip(predictor.answers(cuts), (cut.pixels for cut in cuts), strict=True)
+
+
+def _tasks(table: pd.DataFrame) -> list[str]:
+    return list(table["task"].dropna().unique())
+
+
+def _picture(image: Image.Image, alt: str) -> Face:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90)
+    return Face(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}", alt)

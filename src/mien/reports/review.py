@@ -1,0 +1,85 @@
+"""`review.html`: the contact sheet of likely label errors that a person goes through, and its corrections file."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Hashable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+from PIL import Image
+
+from mien.base.atomic import atomic_path
+from mien.base.labels import AGE_GROUPS, GENDERS
+from mien.data import images
+from mien.data.pixels import boxes
+from mien.reports.page import NOTICE
+
+SHEET = 1000
+"""Suggestions of each column on the page, by default: some 5 MB a column."""
+
+_SIDE = 112  # pixels
+_MARGIN = 0.3
+_WORDS = {"gender": GENDERS, "age_group": AGE_GROUPS}
+
+
+def write_review(faces: pd.DataFrame, suggestions: pd.DataFrame, root: Path, path: Path, sheet: int = SHEET) -> int:
+    """Writes the page: one file with everything in it, and no request to anywhere.
+
+    Args:
+        faces: The faces that the suggestions are of.
+        suggestions: As `label_errors.suggest` ranks them.
+        root: The folder of the images.
+        path: The file.
+        sheet: How many of each column are shown, the likeliest first.
+
+    Returns:
+        The number of suggestions on the page.
+    """
+    shown = suggestions[suggestions["rank"] <= sheet]
+    rows = faces.set_index("face", drop=False).loc[shown["face"]]
+    cards = [
+        {
+            **{name: suggestion[name] for name in ("face", "column", "rank", "given", "suggested")},
+            "why": _why(suggestion),
+            "picture": _picture(root / suggestion["path"], box),
+        }
+        for suggestion, box in zip(shown.to_dict("records"), boxes(rows), strict=True)
+    ]
+    counts = {str(column): len(some) for column, some in suggestions.groupby("column", sort=False)}
+    data = {"cards": cards, "counts": counts, "words": {column: list(words) for column, words in _WORDS.items()}}
+    script = (resources.files("mien") / "reports" / "templates" / "review.js").read_text("utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mien.reports"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    text = environment.get_template("review.html").render(
+        notice=NOTICE,
+        # Only this script may run: whatever a name holds, it stays text.
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script=Markup(script),  # noqa: S704 - our own file
+        data=data,
+    )
+    with atomic_path(path) as part:
+        part.write_text(text, "utf-8", errors="replace")
+    return len(cards)
+
+
+def _why(suggestion: Mapping[Hashable, Any]) -> str:
+    """What speaks for it, in words."""
+    said = f"out-of-fold prediction {suggestion['suggested']}"
+    return f"{said} years" if suggestion["column"] == "age" else f"{said} ({100 * suggestion['p_suggested']:.1f}%)"
+
+
+def _picture(path: Path, box: images.Box | None) -> str:
+    """The face as a data URI; empty where it cannot be read."""
+    try:
+        pixels = images.load_face(path, _SIDE, box, _MARGIN)
+    except images.ImageError:
+        return ""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

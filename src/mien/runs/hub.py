@@ -1,0 +1,155 @@
+"""Where a model is: a run's folder, a published one, or a repository of the Hugging Face Hub (`hub:OWNER/NAME`)."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mien.base.errors import MienError, MissingExtra
+
+PREFIX = "hub:"
+"""What a name on the Hub starts with, so that OWNER/NAME alone stays a folder."""
+
+FILES = ("README.md", "metrics.csv", "model.onnx", "model.safetensors", "recipe.yaml", "run.json")
+"""The files of a published model; nothing else is ever downloaded."""
+
+PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
+"""Endings of files that can run any code when they are read; they never are."""
+
+_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+
+
+class Repository(NamedTuple):
+    """A repository of the Hub, and the branch, tag or commit that is meant (None: the newest)."""
+
+    name: str
+    revision: str | None
+
+
+def repository(source: str | Path) -> Repository | None:
+    """What `hub:OWNER/NAME` or `hub:OWNER/NAME@REVISION` stands for; None for anything without the prefix.
+
+    Raises:
+        MienError: What follows the prefix is no name of a repository.
+    """
+    text = str(source)
+    if not text.startswith(PREFIX):
+        return None
+    library(text)
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    parts = _NAME.fullmatch(text.removeprefix(PREFIX))
+    try:
+        if parts is None:
+            raise HFValidationError("two words with a slash between them")
+        validate_repo_id(parts[1])
+    except HFValidationError as error:
+        raise MienError(
+            f"{text!r} is no name on the Hub ({error}); valid: {PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME@REVISION, of "
+            "letters, digits, '-', '_' and '.'"
+        ) from None
+    return Repository(parts[1], parts[2])
+
+
+def library(what: str) -> None:
+    """Raises `MissingExtra` where the Hub's client is not installed; `what` needs it."""
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError:
+        raise MissingExtra(repr(what), "hub") from None
+
+
+def local_folder(source: str | Path) -> Path:
+    """The folder of a run or of a published model; one on the Hub is downloaded to the cache of its client.
+
+    Raises:
+        MienError: The name is not valid, the repository or the network is not there, or it holds pickles alone.
+    """
+    named = repository(source)
+    return Path(source).expanduser() if named is None else _download(named, FILES, need="recipe.yaml")
+
+
+def model_file(source: str | Path, ending: str) -> Path:
+    """The weights (`.safetensors`) or the network (`.onnx`) of a run, of a published model, or at a path.
+
+    Args:
+        source: A folder, a file with this ending, or a name on the Hub.
+        ending: With its dot.
+
+    Raises:
+        MienError: There is no such file; a pickle in its place is refused by name.
+    """
+    named, name = repository(source), f"model{ending}"
+    if named is not None:
+        return _download(named, [name], need=name) / name
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / name).is_file():
+            raise absent(source, name, (file.name for file in path.iterdir()))
+        return path / name
+    if path.suffix in PICKLES:
+        raise MienError(_refusal(source, path.name))
+    if path.suffix != ending or not path.is_file():
+        is_there = "is there and has another ending" if path.exists() else "does not exist"
+        raise MienError(
+            f"{str(source)!r} {is_there}; valid: the folder of a run or of a published model, a {ending} file, "
+            f"or {PREFIX}OWNER/NAME"
+        )
+    return path
+
+
+def absent(source: str | Path, wanted: str, there: Iterable[str], lacks: str = "") -> MienError:
+    """The error for a folder or repository that lacks a file; a pickle among what is there is refused by name.
+
+    Args:
+        source: As the user named it.
+        wanted: The file.
+        there: The names of the files that are there.
+        lacks: Words before "holds no ...".
+    """
+    names = sorted(there)
+    pickles = [name for name in names if Path(name).suffix in PICKLES]
+    if "recipe.yaml" in names and "run.json" in names:
+        return MienError(f"{str(source)!r} holds no {wanted}: a run has it when it is finished")
+    if pickles:
+        return MienError(_refusal(source, pickles[0]))
+    lead = f"{str(source)!r} {lacks} holds" if lacks else f"{str(source)!r} holds"
+    return MienError(f"{lead} no {wanted}; it holds: {', '.join(names[:6]) or 'nothing'}")
+
+
+def _refusal(source: str | Path, name: str) -> str:
+    return (
+        f"{str(source)!r} offers the pickled file {name!r}, which could run any code when it is read: it is refused; "
+        "valid: .safetensors and .onnx files"
+    )
+
+
+def _download(named: Repository, files: Sequence[str], need: str) -> Path:
+    """A folder with those of the files that the repository has."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    source = f"{PREFIX}{named.name}" + (f"@{named.revision}" if named.revision else "")
+    try:
+        folder = Path(snapshot_download(named.name, revision=named.revision, allow_patterns=list(files)))
+        if (folder / need).is_file():
+            return folder
+        there = HfApi().list_repo_files(named.name, revision=named.revision)
+    except Exception as error:  # the client's own classes, and those of what it asks the network with
+        advice = "there is no earlier copy; valid without network: the folder of a run or of a published model"
+        raise unreachable(source, error, advice) from error
+    raise absent(source, need, there)
+
+
+def unreachable(source: str, error: Exception, advice: str) -> MienError:
+    """What went wrong on the way to the Hub, in words that help; `advice` is for when it cannot be reached at all."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, RevisionNotFoundError):
+        return MienError(f"{source!r}: the repository has no such branch, tag or commit")
+    if isinstance(error, GatedRepoError):
+        return MienError(f"{source!r}: the repository is gated: ask its owner for access, and set HF_TOKEN")
+    if isinstance(error, RepositoryNotFoundError):
+        return MienError(f"{source!r}: there is no such repository, or it is private and HF_TOKEN gives no access")
+    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+        return MienError(f"{source!r}: the Hub refuses access; valid: HF_TOKEN, of somebody who may write there")
+    return MienError(f"{source!r}: the Hub cannot be reached ({type(error).__name__}); {advice}")

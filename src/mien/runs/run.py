@@ -1,0 +1,232 @@
+"""A run: a folder that explains itself, and from which every report can be rebuilt without training."""
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mien.base.atomic import atomic_path
+from mien.base.errors import MienError, columns_of
+from mien.base.table import read_faces_table, read_table
+from mien.recipe.load import load_recipe
+from mien.recipe.settings import Recipe
+from mien.runs.hub import absent, local_folder
+
+_PROCESSES = {f"{stage}trainer.{key}" for stage in ("", "init.") for key in ("devices", "nodes")}
+"""Settings that may change when a run is taken up."""
+
+VERSIONED = (
+    "mien",
+    "torch",
+    "torchvision",
+    "timm",
+    "pytorch-lightning",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "pandas",
+    "pillow",
+)
+
+
+class Run:
+    """The files of one run.
+
+    | file | what |
+    |---|---|
+    | recipe.yaml | every setting, defaults included |
+    | faces.parquet | the faces, with their split |
+    | unreadable.csv | faces whose image could not be read, with the reason |
+    | log.csv, tensorboard/ | the course of training |
+    | model.safetensors, model.onnx | the weights; the network for prediction |
+    | predictions.parquet, metrics.csv | of the validation and test part |
+    | report.html | all of it to look at |
+    | run.json | status, cost, leaks, versions |
+    | resume.ckpt, best.ckpt, teachers.safetensors | only while training is not finished |
+
+    A published model (`mien publish`) is read as a run, and has neither faces nor predictions nor a log.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.recipe_file = self.folder / "recipe.yaml"
+        self.faces_file = self.folder / "faces.parquet"
+        self.unreadable_file = self.folder / "unreadable.csv"
+        self.log_file = self.folder / "log.csv"
+        self.weights_file = self.folder / "model.safetensors"
+        self.model_file = self.folder / "model.onnx"
+        self.predictions_file = self.folder / "predictions.parquet"
+        self.metrics_file = self.folder / "metrics.csv"
+        self.report_file = self.folder / "report.html"
+        self.info_file = self.folder / "run.json"
+        self.resume_file = self.folder / "resume.ckpt"
+        self.best_file = self.folder / "best.ckpt"
+        self.teachers_file = self.folder / "teachers.safetensors"
+
+    @property
+    def name(self) -> str:
+        """The folder's name; of a published model, that of the run."""
+        # A name from elsewhere goes into the names of files here.
+        return Path(str(self.info["published"].get("name"))).name if self.published else self.folder.resolve().name
+
+    @property
+    def published(self) -> bool:
+        """Whether this is a published model."""
+        return "published" in self.info
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return load_recipe(self.recipe_file)
+
+    @property
+    def faces(self) -> pd.DataFrame:
+        """The faces table with the run's split.
+
+        Raises:
+            MienError: This is a published model, which has none.
+        """
+        self._need("faces")
+        return read_faces_table(self.faces_file)
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """Predictions of the validation and test part.
+
+        Raises:
+            MienError: This is a published model, which has none.
+        """
+        self._need("predictions")
+        return _read(self.predictions_file, "face", "status")
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """The metrics table."""
+        return _read(self.metrics_file, "split", "group", "metric", "value", "low", "high", "n")
+
+    @property
+    def log(self) -> pd.DataFrame:
+        """One row an epoch."""
+        return _read(self.log_file, "epoch")
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Status, cost, leaks and versions; empty before anything is known.
+
+        Raises:
+            MienError: run.json is damaged.
+        """
+        if not self.info_file.exists():
+            return {}
+        try:
+            info = json.loads(self.info_file.read_text("utf-8"))
+            if not isinstance(info, dict) or not isinstance(info.get("published", {}), dict):
+                raise ValueError("it is no mapping")
+        except (ValueError, RecursionError) as error:
+            raise MienError(f"{str(self.info_file)!r} is damaged: {error}") from None
+        return info
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has ended."""
+        return self.info.get("status") == "finished"
+
+    def _need(self, what: str) -> None:
+        if self.published:
+            raise MienError(
+                f"{self.name!r} is a published model, which holds no {what} (they name files and people); "
+                "valid here: the folder of the run itself"
+            )
+
+    def note(self, **facts: Any) -> None:
+        """Adds facts to run.json."""
+        with atomic_path(self.info_file) as part:
+            part.write_text(json.dumps(self.info | facts, indent=2, default=str) + "\n", "utf-8")
+
+    def begin(self, recipe: Recipe) -> bool:
+        """Makes the folder, or takes up an interrupted run of the same recipe.
+
+        Returns:
+            Whether an earlier attempt is taken up.
+
+        Raises:
+            MienError: The folder holds a finished run, a run of another recipe, or something else.
+        """
+        if self.faces_file.exists():
+            self._check_same(recipe)
+            if self.finished:
+                raise MienError(f"run {str(self.folder)!r} is finished; give another --out, or remove the folder")
+            return True
+        # A recipe without faces is an attempt that failed before anything was made, or ended in its first stage, which
+        # has a folder of its own: it stands in nobody's way.
+        # So do the beginnings of files, whose names start with a dot.
+        names = {file.name for file in self.folder.iterdir()} if self.folder.exists() else set()
+        if {name for name in names if not name.startswith(".")} - {"recipe.yaml", "run.json", "first"}:
+            raise MienError(f"folder {str(self.folder)!r} holds other files and no run; give another --out")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.recipe_file) as part:
+            part.write_text(recipe.to_yaml(), "utf-8")
+        self.note(status="training", versions=versions())
+        return False
+
+    def _check_same(self, recipe: Recipe) -> None:
+        before, now = _flat(self.recipe.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+        changed = [key for key in now | before if now.get(key) != before.get(key) and key not in _PROCESSES]
+        if changed:
+            key = changed[0]
+            raise MienError(
+                f"run {str(self.folder)!r} was begun with another recipe: {key} was {before.get(key)!r} and is "
+                f"{now.get(key)!r} ({len(changed)} settings differ); give another --out"
+            )
+
+
+def _read(path: Path, *columns: str) -> pd.DataFrame:
+    """A table of a run, which has these columns."""
+    table = read_table(path)
+    absent = [column for column in columns if column not in table.columns]
+    if absent:
+        raise MienError(f"{str(path)!r} has no column {absent[0]!r}; its columns are: {columns_of(table)}")
+    return table
+
+
+def open_run(source: "str | Path | Run") -> Run:
+    """A finished run.
+
+    Args:
+        source: The folder of a run or of a published model, or `hub:OWNER/NAME`, which is downloaded.
+
+    Raises:
+        MienError: It is no run, training has not finished, or the Hub has no such model.
+    """
+    run = source if isinstance(source, Run) else Run(local_folder(source))
+    if not run.recipe_file.is_file():
+        if not run.folder.is_dir():
+            raise MienError(f"{str(source)!r} is no run: there is no such folder; one on the Hub is hub:OWNER/NAME")
+        raise absent(run.folder, run.recipe_file.name, (file.name for file in run.folder.iterdir()), "is no run: it")
+    if not run.finished:
+        raise MienError(f"run {str(run.folder)!r} is not finished; the same `mien train` command goes on with it")
+    return run
+
+
+def versions() -> dict[str, str]:
+    """What this run was made with."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in VERSIONED:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,111 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mien.base.labels import AGE_GROUPS
+from mien.base.table import (
+    FACES_COLUMNS,
+    TableError,
+    age_to_group,
+    check_faces,
+    read_faces_table,
+    read_table,
+    write_table,
+)
+
+BOUNDS = [(0, 2), (4, 6), (8, 13), (15, 20), (25, 32), (38, 43), (48, 53), (60, 1000)]
+
+
+def minimal(**columns):
+    return pd.DataFrame({"face": ["1", "2"], "path": ["a.jpg", "b/c.jpg"], **columns})
+
+
+@given(st.floats(0, 130))
+def test_age_group_is_the_nearest_and_a_tie_the_younger(age):
+    distance = [max(low - age, age - high, 0) for low, high in BOUNDS]
+    assert age_to_group([age])[0] == AGE_GROUPS[int(np.argmin(distance))]
+
+
+def test_missing_age_has_no_group():
+    assert age_to_group([np.nan, 3, 3.01]).tolist()[1:] == ["0-2", "4-6"]
+    assert pd.isna(age_to_group([np.nan])[0])
+
+
+def test_what_is_absent_is_missing():
+    faces = check_faces(minimal(age=[30, None], race=["asian", "black"]))
+    assert list(faces.columns) == [*FACES_COLUMNS, "race"]
+    assert faces["age_group"].tolist()[0] == "25-32" and faces["age_group"].isna()[1]
+    assert faces["gender"].isna().all() and faces["subject"].isna().all()
+    assert faces["dataset"].tolist() == ["unknown"] * 2
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_table_survives_the_disk(tmp_path, ending):
+    faces = check_faces(
+        minimal(
+            gender=["female", None],
+            age=[30.5, None],
+            subject=[7, None],
+            fold=[0, None],
+            split=["train", None],
+            x=[1.5, None],
+            race=["NA", "null"],
+        )
+    )
+    write_table(faces, tmp_path / f"t{ending}")
+    pd.testing.assert_frame_equal(read_faces_table(tmp_path / f"t{ending}"), faces)
+    assert faces["subject"].tolist()[0] == "7"
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (pd.DataFrame({"face": [1]}), "'path' is absent"),
+        (minimal(gender=["f", "male"]), "'gender': 1 values are unknown.*'f'.*female, male"),
+        (minimal(age_group=["0-2", "8-12"]), "'age_group'.*'8-12'.*8-13"),
+        (minimal(age=[300, 3]), "'age': 300"),
+        (minimal(age=["old", "3"]), "'age': 'old' is not a number"),
+        (minimal(fold=[0.5, 1]), "'fold'"),
+        (pd.DataFrame({"face": ["1", "1"], "path": ["a", "b"]}), "'face' must be unique.*'1'"),
+        (pd.DataFrame({"face": ["1", None], "path": ["a", "b"]}), "'face' is empty in 1 rows"),
+        (pd.DataFrame({"face": ["1"], "path": ["/etc/passwd"]}), "'/etc/passwd' must be relative"),
+        (pd.DataFrame({"face": ["1"], "path": ["a/../../b"]}), "must be relative"),
+        (pd.DataFrame({"face": ["1"], "path": ["C:\\\\a"]}), "must be relative"),
+        (pd.concat([minimal(), minimal()["path"]], axis=1), "'path' occurs more than once"),
+    ],
+)
+def test_mistakes_name_the_column_and_an_example(table, words):
+    with pytest.raises(TableError, match=words):
+        check_faces(table)
+
+
+def test_dots_in_a_name_are_no_escape():
+    assert len(check_faces(pd.DataFrame({"face": ["1"], "path": ["a..b/c...jpg"]}))) == 1
+
+
+def test_files_that_are_no_tables(tmp_path):
+    (tmp_path / "t.parquet").write_bytes(b"no parquet")
+    (tmp_path / "empty.csv").write_text("")
+    for name, words in (
+        ("t.xlsx", "unknown ending"),
+        ("absent.csv", "does not exist"),
+        ("t.parquet", "cannot be read"),
+        ("empty.csv", "cannot be read"),
+    ):
+        with pytest.raises(TableError, match=words):
+            read_table(tmp_path / name)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = write_table(minimal(), tmp_path / "t.csv")
+    monkeypatch.setattr(pd.DataFrame, "to_csv", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_table(minimal(age=[1, 2]), path)
+    assert "age" not in read_table(path) and [file.name for file in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_csv_with_byte_order_mark(tmp_path):
+    (tmp_path / "t.csv").write_bytes("\ufeffface,path\n1,a\n".encode())
+    assert read_faces_table(tmp_path / "t.csv")["face"].tolist() == ["1"]

@@ -1,0 +1,198 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from skimage import data
+
+from mien.data import images
+from mien.data.images import ImageError
+
+
+def encode(array, kind="PNG", mode=None, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(array, mode).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return data.astronaut()
+
+
+def test_lossless_formats_keep_every_pixel(astronaut):
+    for kind in ("PNG", "BMP", "TIFF", "PPM"):
+        assert np.array_equal(images.load(encode(astronaut, kind)), astronaut), kind
+    assert np.array_equal(images.load(encode(astronaut, "WEBP", lossless=True)), astronaut)
+
+
+def test_path_and_bytes_are_the_same(astronaut, tmp_path):
+    content = encode(astronaut, "JPEG")
+    (tmp_path / "a b.jpg").write_bytes(content)
+    assert np.array_equal(images.load(tmp_path / "a b.jpg"), images.load(content))
+
+
+def test_decoded_images_are_taken_as_they_are(astronaut):
+    assert np.array_equal(images.load(astronaut), astronaut)
+    assert np.array_equal(images.load(astronaut[:, ::-1]), astronaut[:, ::-1])
+    grey = astronaut[:, :, 0]
+    assert np.array_equal(images.load(grey), np.stack([grey] * 3, axis=2))
+    picture = Image.fromarray(astronaut)
+    assert np.array_equal(images.load_face(picture, 64), images.load_face(astronaut, 64))
+    assert np.array_equal(images.load(picture), astronaut), "the caller's image stays open"
+
+
+@pytest.mark.parametrize("bad", [np.zeros((9, 9, 3)), np.zeros((9, 9, 4), np.uint8), np.zeros(9, np.uint8)])
+def test_arrays_that_are_no_image_are_refused_with_their_shape(bad):
+    with pytest.raises(ImageError, match="not an image: pixels are .* valid: uint8"):
+        images.load(bad)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_comes_out_upright(astronaut, orientation):
+    turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 1, 7: 3, 8: 3}
+    stored = np.rot90(astronaut, turns[orientation])  # numpy turns against the clock, EXIF says how to turn back
+    if orientation in (2, 4, 5, 7):
+        stored = stored[:, ::-1] if orientation in (2, 4) else stored[::-1]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    got = images.load(encode(np.ascontiguousarray(stored), "PNG", exif=exif))
+    assert np.array_equal(got, astronaut)
+
+
+def test_orientation_and_box_agree_when_the_decoder_reduces(astronaut):
+    tall = astronaut[:, :300]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = encode(np.ascontiguousarray(np.rot90(tall)), "JPEG", quality=98, exif=exif)
+    box = (120.0, 40.0, 120.0, 150.0)
+    upright = images.load_face(encode(tall, "PNG"), 32, box)
+    assert np.abs(images.load_face(lying, 32, box).astype(int) - upright).mean() < 3
+
+
+def test_grey_cmyk_16_bit_and_transparency(astronaut):
+    grey = astronaut[..., 1]
+    assert np.array_equal(images.load(encode(grey)), np.repeat(grey[..., None], 3, axis=2))
+    deep = grey.astype(np.uint16) * 257
+    assert np.array_equal(images.load(encode(deep)), np.repeat(grey[..., None], 3, axis=2))
+    cmyk = io.BytesIO()
+    Image.fromarray(astronaut).convert("CMYK").save(cmyk, "JPEG", quality=98)
+    assert np.abs(images.load(cmyk.getvalue()).astype(int) - astronaut).mean() < 4
+    clear = np.dstack([astronaut, np.zeros_like(grey)])
+    assert (images.load(encode(clear)) == 255).all()
+    palette = io.BytesIO()
+    Image.fromarray(astronaut).quantize(16).save(palette, "PNG", transparency=0)
+    assert images.load(palette.getvalue()).shape == astronaut.shape
+
+
+def test_animation_gives_its_first_picture(astronaut):
+    first, second = Image.fromarray(astronaut), Image.new("RGB", (512, 512))
+    for kind in ("GIF", "WEBP"):
+        buffer = io.BytesIO()
+        first.save(buffer, kind, save_all=True, append_images=[second], lossless=True)
+        assert np.abs(images.load(buffer.getvalue()).astype(int) - astronaut).mean() < 20, kind
+
+
+def chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png_header(width, height):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100)))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"hello, this is text", "not an image"),
+        (b"%PDF-1.7 ...", "not an image"),
+        (png_header(30_000, 30_000), "too large"),
+        (png_header(1, 1), "too small"),
+        (png_header(4000, 4), "too small"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_refused_by_reason(content, reason):
+    with pytest.raises(ImageError) as error:
+        images.load(content)
+    assert error.value.reason == reason
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_truncated_files_are_refused_not_half_read(astronaut, kind, share):
+    content = encode(astronaut, kind)
+    with pytest.raises(ImageError) as error:
+        images.load(content[: int(share * len(content))])
+    assert error.value.reason in ("truncated", "not an image", "unreadable")
+
+
+def test_missing_folder_and_strange_names(tmp_path):
+    for name in ("absent.jpg", "a" * 300 + ".jpg", "nul\0byte.jpg", "line\nbreak.jpg"):
+        with pytest.raises(ImageError) as error:
+            images.load(tmp_path / name)
+        assert error.value.reason in ("missing", "unreadable")
+    with pytest.raises(ImageError, match="missing"):
+        images.load(tmp_path)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_an_image_or_an_image_error(content):
+    try:
+        assert images.load(content).dtype == np.uint8
+    except ImageError as error:
+        assert error.reason
+
+
+def test_errors_survive_a_process_boundary():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(ImageError("truncated", "a.jpg: broken")))
+    assert error.reason == "truncated" and str(error) == "truncated: a.jpg: broken"
+
+
+def test_square_by_hand():
+    assert images.square(178, 218) == (0, 20, 178)
+    assert images.square(100, 100, (10, 20, 40, 20)) == (10, 10, 40)
+    assert images.square(100, 100, (10, 20, 40, 20), margin=0.5) == (0, 0, 60)
+
+
+def test_beyond_the_image_repeats_the_edge():
+    image = np.zeros((20, 20, 3), np.uint8)
+    image[:, 0] = 200
+    got = images.cut(image, (-10, 0, 20), 20)
+    assert (got[:, :10] == 200).all() and (got[:, 12:] == 0).all()
+
+
+def test_a_box_far_outside_is_refused():
+    with pytest.raises(ImageError) as error:
+        images.cut(np.zeros((20, 20, 3), np.uint8), (500, 500, 10), 8)
+    assert error.value.reason == "outside"
+
+
+@given(
+    st.integers(8, 60),
+    st.integers(8, 60),
+    st.tuples(st.floats(-20, 60), st.floats(-20, 60), st.floats(1, 80), st.floats(1, 80)),
+    st.floats(0, 1),
+)
+def test_any_box_gives_a_square_or_a_reason(width, height, box, margin):
+    image = np.full((height, width, 3), 77, np.uint8)
+    try:
+        got = images.cut(image, images.square(width, height, box, margin), 16)
+    except ImageError as error:
+        assert error.reason == "outside"
+    else:
+        assert got.shape == (16, 16, 3) and (got == 77).all()
+
+
+def test_golden_face(astronaut):
+    face = images.load_face(encode(astronaut, "PNG"), 8, (173, 60, 100, 110), 0.2)
+    assert face.shape == (8, 8, 3)
+    assert face.mean(axis=(0, 1)).round(1).tolist() == [158.8, 135.0, 110.5]

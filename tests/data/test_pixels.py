@@ -1,0 +1,117 @@
+import os
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mien.base.errors import DiskFull, MienError
+from mien.base.table import check_faces
+from mien.data import images
+from mien.data.pixels import Cache, Files, Rows, check_readable
+
+
+@pytest.fixture
+def folder(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        Image.fromarray(random.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
+    return tmp_path
+
+
+@pytest.fixture
+def faces():
+    paths = ["a.png", "broken.png", "b.png", "absent.png", "c.png"]
+    return check_faces(pd.DataFrame({"face": paths, "path": paths, "x": [1.0, *[None] * 4], "y": 2, "w": 20, "h": 30}))
+
+
+def test_cache_holds_what_the_files_give(folder, faces, tmp_path_factory):
+    files = Files(faces, folder, 16, margin=0.1)
+    cache = Cache(files, tmp_path_factory.mktemp("cache"))
+    cache.fill()
+    assert set(cache.unreadable()) == {1, 3} and len(cache) == len(files) == 5
+    for index in (0, 2, 4):
+        assert np.array_equal(cache[index], files[index]) and cache[index].shape == (16, 16, 3)
+    for index, reason in ((1, "truncated"), (3, "missing")):
+        for source in (cache, files):
+            with pytest.raises(images.ImageError) as error:
+                source[index]
+            assert error.value.reason == reason
+
+
+def test_cache_is_not_filled_twice_but_follows_its_source(folder, faces, tmp_path_factory, monkeypatch):
+    home = tmp_path_factory.mktemp("cache")
+    Cache(Files(faces, folder, 16), home).fill()
+    decoded = []
+    real = images.load_face
+    monkeypatch.setattr(images, "load_face", lambda path, *rest: decoded.append(path.name) or real(path, *rest))
+    Cache(Files(faces, folder, 16), home).fill()
+    assert decoded == []
+    Image.new("RGB", (40, 40), "red").save(folder / "b.png")
+    Image.new("RGB", (40, 40), "blue").save(folder / "absent.png")
+    cache = Cache(Files(faces, folder, 16), home)
+    cache.fill()
+    assert sorted(decoded) == ["absent.png", "b.png"] and set(cache.unreadable()) == {1}
+    assert cache[2][0, 0].tolist() == [255, 0, 0] and cache[3][0, 0].tolist() == [0, 0, 255]
+
+
+def test_an_interrupted_fill_goes_on(folder, faces, tmp_path_factory, monkeypatch):
+    home = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr("mien.data.pixels._CHUNK", 2)
+
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Cache(Files(faces, folder, 16), home).fill(stop)
+    told = []
+    cache = Cache(Files(faces, folder, 16), home)
+    cache.fill(lambda done, total: told.append((done, total)))
+    assert told == [(2, 3), (3, 3)]
+    assert np.array_equal(cache[0], Files(faces, folder, 16)[0])
+
+
+def test_other_sizes_boxes_and_roots_have_other_caches(folder, faces):
+    key = Files(faces, folder, 16).key()
+    others = [Files(faces, folder, 17), Files(faces, folder, 16, 0.1), Files(faces, folder / "x", 16)]
+    moved = faces.assign(x=2.0, y=2.0, w=20.0, h=30.0)
+    assert key == Files(faces.copy(), folder, 16).key()
+    assert key not in {files.key() for files in [*others, Files(moved, folder, 16)]}
+
+
+def test_a_worker_process_maps_the_cache_itself(folder, faces, tmp_path_factory):
+    cache = Cache(Files(faces, folder, 64), tmp_path_factory.mktemp("cache"))
+    cache.fill()
+    copy = pickle.dumps(cache)
+    assert len(copy) < cache[0].nbytes
+    assert np.array_equal(pickle.loads(copy)[0], cache[0])
+
+
+def test_rows_are_a_view(folder, faces):
+    files = Files(faces, folder, 16)
+    rows = Rows(files, np.array([4, 0]))
+    assert len(rows) == 2 and np.array_equal(rows[0], files[4]) and np.array_equal(rows[1], files[0])
+
+
+def test_too_many_unreadable_stop_with_counts_and_example(faces):
+    unreadable = {1: "truncated: x", 3: "missing: y"}
+    check_readable(faces, unreadable, 0.4)
+    with pytest.raises(MienError, match=r"2 of 5 .*truncated 1.*missing 1.*0\.1.*'broken\.png'"):
+        check_readable(faces, unreadable, 0.1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_full_disk_is_an_error_not_a_crash(folder, faces, tmp_path_factory):
+    import subprocess
+
+    small = tmp_path_factory.mktemp("small")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("this machine does not let tests mount a disk")
+    try:
+        with pytest.raises(DiskFull, match="is full: .pixels.u8. was not written"):
+            Cache(Files(faces, folder, 512), small)
+    finally:
+        subprocess.run(["umount", small], check=True)

@@ -1,0 +1,606 @@
+"""Metrics against scikit-learn, torchmetrics, scipy and tables worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mien import metrics
+from mien.base.errors import MienError
+from mien.base.labels import AGE_GROUPS
+from mien.metrics import definitions, intervals
+from mien.metrics.definitions import METRICS
+from mien.metrics.joined import join
+from mien.metrics.scoring import paired_difference, score
+
+PROBABILITIES = [f"p_{group}" for group in AGE_GROUPS]
+
+
+def tables(n: int = 400, subjects: int = 60, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Faces and predictions with every column; subjects differ in difficulty; some labels are missing."""
+    rng = np.random.default_rng(seed)
+    subject = rng.integers(0, subjects, n)
+    female = (rng.random(subjects) < 0.55)[subject]
+    age = rng.uniform(0, 80, n).round(1)
+    margin = np.where(female, 1.5, -1.5) + rng.normal(0, 0.7, subjects)[subject] + rng.normal(0, 1, n)
+    p_female = 1 / (1 + np.exp(-margin))
+    predicted = np.clip(age + rng.normal(0, 5, n), 0, 120)
+    faces = pd.DataFrame(
+        {
+            "face": [f"face{i}" for i in range(n)],
+            "path": "a.jpg",
+            "subject": [f"subject{i}" for i in subject],
+            "gender": np.where(rng.random(n) < 0.05, None, np.where(female, "female", "male")),
+            "age": np.where(rng.random(n) < 0.05, np.nan, age),
+            "race": rng.choice(["asian", "black", "white"], n),
+        }
+    )
+    predictions = pd.DataFrame(
+        {
+            "face": faces["face"],
+            "status": np.where(rng.random(n) < 0.03, "no face found", "ok"),
+            "p_female": p_female,
+            "gender": np.select([p_female > 0.6, p_female < 0.4], ["female", "male"], "unsure"),
+            "age": predicted,
+            "age_low": np.clip(predicted - 6, 0, None),
+            "age_high": predicted + 6,
+            **dict(zip(PROBABILITIES, rng.dirichlet(np.ones(8), n).T, strict=True)),
+        }
+    )
+    return faces, predictions
+
+
+def joined(**changes: int) -> pd.DataFrame:
+    return join(*tables(**changes))
+
+
+def simple(truth: list[str | None], answer: list[str | None], subject: list[str] | None = None) -> pd.DataFrame:
+    """A joined table of genders alone; an answer of None is a failed prediction."""
+    ids = [f"f{i}" for i in range(len(truth))]
+    faces = pd.DataFrame({"face": ids, "path": "a", "gender": truth, "subject": subject or ids})
+    status = ["ok" if one else "no face found" for one in answer]
+    return join(faces, pd.DataFrame({"face": ids, "status": status, "gender": answer}))
+
+
+def row(table: pd.DataFrame, metric: str, group: str = "all") -> pd.Series:
+    found = table[(table["metric"] == metric) & (table["group"] == group)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+# The join
+
+
+def test_join_renames_labels_and_keeps_every_face() -> None:
+    faces = pd.DataFrame({"face": ["a", "b", "c"], "path": "x", "age": [3.0, 7.5, None], "race": ["r", "s", "t"]})
+    predictions = pd.DataFrame(
+        {"face": ["b", "a", None], "status": ["ok", "too small", "ok"], "age": [60.0, 1.0, 5.0], "x": 1.0}
+    )
+    table = join(faces, predictions)
+    assert table["face"].tolist() == ["a", "b", "c"]
+    assert table["status"].tolist() == ["too small", "ok", "no prediction"]
+    assert table["true_age_group"].tolist()[:2] == ["0-2", "8-13"]
+    assert table["age"].isna().tolist() == [True, False, True]
+    assert table["age_group"].tolist()[1] == "60+"
+    assert table["race"].tolist() == ["r", "s", "t"]
+    assert "x" not in table.columns
+
+
+def test_join_derives_gender_from_its_probability() -> None:
+    faces = pd.DataFrame({"face": [1, 2, 3], "path": "x", "gender": "female"})
+    table = join(faces, pd.DataFrame({"face": [1.0, 2.0, 3.0], "p_female": [0.5, 0.49, np.nan]}))
+    assert table["gender"].astype("object").where(table["gender"].notna(), None).tolist() == [
+        "female",
+        "male",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"face": ["a", "a"]}, "unique"),
+        ({"face": ["a", "z"]}, "'z'"),
+        ({"gender": ["female", "femal"]}, "did you mean 'female'"),
+        ({"p_female": [0.2, 1.2]}, "1.2"),
+        ({"age": [20, -1]}, "-1"),
+        ({"age": ["20", "old"]}, "'old'"),
+        ({"age_group": ["0-2", "3-9"]}, "3-9"),
+    ],
+)
+def test_join_names_what_is_wrong(change: dict[str, list[object]], message: str) -> None:
+    faces = pd.DataFrame({"face": ["a", "b"], "path": "x"})
+    predictions = pd.DataFrame({"face": ["a", "b"], "gender": ["female", "male"]}).assign(**change)
+    with pytest.raises(MienError, match=message):
+        join(faces, predictions)
+
+
+def test_join_needs_ids_and_answers_and_free_names() -> None:
+    faces = pd.DataFrame({"face": ["a"], "path": "x"})
+    with pytest.raises(MienError, match="'face' is absent"):
+        join(faces, pd.DataFrame({"gender": ["male"]}))
+    with pytest.raises(MienError, match="no column with an answer"):
+        join(faces, pd.DataFrame({"face": ["a"]}))
+    with pytest.raises(MienError, match="'status' has the name of a prediction"):
+        join(faces.assign(status=1), pd.DataFrame({"face": ["a"], "gender": ["male"]}))
+
+
+# The functions, against references
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gender_metrics_agree_with_scikit_learn(weighted: bool) -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.choice(["female", "male"], 500, p=[0.7, 0.3])
+    p = np.clip(0.5 + np.where(truth == "female", 0.1, -0.1) + rng.normal(0, 0.2, 500), 0, 1).round(1)  # ties
+    answer = np.where(p >= 0.5, "female", "male")
+    weight = rng.random(500) if weighted else None
+    options = {"sample_weight": weight}
+    assert definitions.accuracy(truth, answer, weight) == pytest.approx(
+        sklearn.metrics.accuracy_score(truth, answer, **options)
+    )
+    assert definitions.balanced_accuracy(truth, answer, weight) == pytest.approx(
+        sklearn.metrics.balanced_accuracy_score(truth, answer, **options)
+    )
+    assert definitions.auc(truth == "female", p, weight) == pytest.approx(
+        sklearn.metrics.roc_auc_score(truth == "female", p, **options)
+    )
+
+
+def test_ages_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(2)
+    truth, age, weight = rng.uniform(0, 90, 200), rng.uniform(0, 90, 200), rng.random(200)
+    expected = sklearn.metrics.mean_absolute_error(truth, age, sample_weight=weight)
+    assert definitions.mean_absolute_error(truth, age, weight) == pytest.approx(expected)
+
+
+def test_metrics_agree_with_torchmetrics() -> None:
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("torchmetrics.functional")
+    rng = np.random.default_rng(3)
+    p = rng.random(1000)
+    female = rng.random(1000) < p**1.5
+    target, scores = torch.tensor(female, dtype=torch.long), torch.tensor(p)
+    truth, answer = np.where(female, "female", "male"), np.where(p >= 0.5, "female", "male")
+    assert definitions.accuracy(truth, answer) == pytest.approx(
+        float(functional.classification.binary_accuracy(scores, target)), abs=1e-6
+    )
+    assert definitions.auc(female, p) == pytest.approx(
+        float(functional.classification.binary_auroc(scores, target)), abs=1e-6
+    )
+    expected = functional.classification.multiclass_calibration_error(
+        torch.column_stack([1 - scores, scores]), target, num_classes=2, n_bins=15, norm="l1"
+    )
+    certainty = np.maximum(p, 1 - p)
+    assert definitions.calibration_error(certainty, (p >= 0.5) == female) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_several_weightings_at_once() -> None:
+    table = joined(n=80)
+    table = table[table["true_gender"].notna() & (table["status"] == "ok")]
+    weights = np.random.default_rng(4).random((3, len(table)))
+    female = table["true_gender"] == "female"
+    calls = [
+        lambda weight: definitions.auc(female, table["p_female"], weight),
+        lambda weight: definitions.balanced_accuracy(table["true_gender"], table["gender"], weight),
+        lambda weight: definitions.calibration_error(table["p_female"], female, weight),
+    ]
+    for call in calls:
+        assert call(weights) == pytest.approx(np.array([call(weight) for weight in weights]))
+
+
+def test_balanced_accuracy_passes_over_classes_without_faces_and_auc_needs_both() -> None:
+    truth, answer = ["male"] * 4, ["male", "male", "male", "female"]
+    assert definitions.balanced_accuracy(truth, answer) == 0.75
+    assert np.isnan(definitions.auc([True, True], [0.1, 0.9]))
+
+
+def test_age_groups_by_hand() -> None:
+    #          right, younger,  older, two off, missing, right (ends)
+    truth = ["25-32", "25-32", "25-32", "25-32", "25-32", "60+"]
+    answer = ["25-32", "15-20", "38-43", "8-13", None, "60+"]
+    assert definitions.accuracy(truth, answer) == pytest.approx(2 / 6)
+    assert definitions.one_off(truth, answer) == pytest.approx(4 / 6)
+    # The youngest group has one neighbour: a missing answer (code -1) must not pass for it.
+    assert definitions.one_off(["0-2", "0-2"], [None, "4-6"]) == 0.5
+
+
+def test_age_groups_follow_from_unrounded_ages() -> None:
+    # 3 lies between 0-2 and 4-6: a tie goes to the younger; 3.01 does not.
+    faces = pd.DataFrame({"face": list("abcd"), "path": "x", "age": [3.0, 3.0, 22.5, 56.6]})
+    table = join(faces, pd.DataFrame({"face": list("abcd"), "age": [3.0, 3.01, 22.6, 70.0]}))
+    assert table["true_age_group"].tolist() == ["0-2", "0-2", "15-20", "60+"]
+    result = score(table, by=())
+    assert row(result, "age_group_exact")["value"] == 0.5
+    assert row(result, "age_group_one_off")["value"] == 1.0
+
+
+def test_years_by_hand() -> None:
+    truth, age = [10.0, 20.0, 30.0, 40.0], [15.0, 14.9, 30.0, np.nan]
+    assert definitions.cumulative_score(truth, age) == 0.5  # 5 years off still counts, a missing answer does not
+    assert definitions.mean_absolute_error(truth[:3], age[:3]) == pytest.approx((5 + 5.1) / 3)
+    assert definitions.mean_error(truth[:3], age[:3]) == pytest.approx((5 - 5.1) / 3)
+    assert definitions.interval_coverage(truth, [10, 0, 31, 0], [12, 19, 40, 40]) == 0.5  # both ends belong to it
+
+
+def test_calibration_error_by_hand() -> None:
+    # Bins of 1/15: 0.61 and 0.65 share (9/15, 10/15]; 0.95 is alone in the last.
+    value = definitions.calibration_error([0.61, 0.65, 0.95], [True, False, True])
+    assert value == pytest.approx(2 / 3 * abs(0.63 - 0.5) + 1 / 3 * 0.05)
+    # An upper edge belongs to its bin, and 0 to the first.
+    assert metrics.reliability([0.0, 0.2, 0.2000001], [True, True, True], bins=5)["n"].tolist() == [
+        2,
+        1,
+        0,
+        0,
+        0,
+    ]
+
+
+def test_certainty_is_that_of_the_answer() -> None:
+    faces = pd.DataFrame({"face": list("abcde"), "path": "x", "gender": ["female", "male", "male", "female", None]})
+    answers = {
+        "p_female": [0.7, 0.2, 0.55, 0.45, 0.9],
+        "gender": ["female", "male", "unsure", "unsure", "female"],
+    }
+    stated = metrics.certainty(join(faces, pd.DataFrame({"face": list("abcde"), **answers})), "gender")
+    assert stated["certainty"].tolist() == pytest.approx([0.7, 0.8, 0.55, 0.55])
+    assert stated["correct"].tolist() == [True, True, False, False]
+    groups = metrics.certainty(joined(), "age_group")
+    assert groups["certainty"].between(0, 1).all()
+    with pytest.raises(MienError, match="valid: gender, age_group"):
+        metrics.certainty(joined(), "age")
+
+
+def test_auc_of_a_resample_is_right_to_first_order() -> None:
+    table = joined(n=2000, subjects=300).query("status == 'ok' and true_gender.notna()")
+    parts = METRICS["gender_auc"].parts(table["true_gender"], table["p_female"])
+    weight = np.random.default_rng(5).poisson(1, (200, len(table))).astype(float)
+    exact = definitions.auc(table["true_gender"] == "female", table["p_female"], weight)
+    linear = METRICS["gender_auc"].finish(weight @ parts)
+    assert np.std(linear - exact) < 0.05 * np.std(exact)
+
+
+# The table of scores
+
+
+def test_score_lists_every_metric_overall_and_by_group() -> None:
+    faces, predictions = tables()
+    result = score(join(faces, predictions), train_faces=faces)
+    assert tuple(result.columns) == metrics.METRICS_COLUMNS
+    assert result.loc[result["group"] == "all", "metric"].tolist() == list(METRICS)
+    groups = ["all", "gender=female", "gender=male", *(f"age_group={group}" for group in AGE_GROUPS)]
+    assert list(dict.fromkeys(result["group"])) == [*groups, "race=asian", "race=black", "race=white"]
+
+
+@pytest.fixture(scope="module")
+def scored() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A joined table and its scores by group."""
+    table = joined(n=300)
+    return table, score(table, train_faces=tables(n=300)[0], n_boot=100)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_contract_of_each_metric(name: str, scored: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    metric, (table, result) = METRICS[name], scored
+    lines = result[(result["metric"] == name) & result["value"].notna()]
+    assert len(lines) > 5
+    for line in lines.itertuples():
+        if not np.isnan(line.low):
+            assert line.low <= line.value <= line.high
+            assert line.low < line.high
+        if metric.scale != "signed":
+            assert line.low >= 0
+        if metric.scale in ("share", "distance"):
+            assert line.high <= 1
+    counted = metric.rows(table)
+    assert row(result, name)["n"] == counted.sum()
+    assert row(result, name)["subjects"] == table.loc[counted, "subject"].nunique()
+    same = paired_difference(table, table, name, n_boot=50)
+    assert same.value == 0
+    assert not same.p < 1
+    without = table.drop(columns=metric.answers[0]) if metric.answers[0] != "status" else None
+    if without is not None:
+        assert name not in set(score(without, by=(), n_boot=10)["metric"])
+
+
+def test_scores_agree_with_scikit_learn_by_group() -> None:
+    table = joined()
+    result = score(table)
+    for race, part in table.groupby("race"):
+        labelled = part[part["true_gender"].notna()]
+        answers = labelled["gender"].astype("object").fillna("missing")
+        line = row(result, "gender_accuracy", f"race={race}")
+        assert line["value"] == pytest.approx(sklearn.metrics.accuracy_score(labelled["true_gender"], answers))
+        known = labelled[labelled["status"] == "ok"]
+        line = row(result, "gender_auc", f"race={race}")
+        expected = sklearn.metrics.roc_auc_score(known["true_gender"] == "female", known["p_female"])
+        assert line["value"] == pytest.approx(expected)
+        assert line["n"] == len(known)
+
+
+def test_missing_predictions_and_unsure_answers_are_wrong() -> None:
+    table = simple(["female"] * 4 + [None], ["female", "unsure", None, "male", "male"])
+    result = score(table, by=())
+    assert row(result, "gender_accuracy")[["value", "n"]].tolist() == [0.25, 4]
+    assert row(result, "coverage")[["value", "n"]].tolist() == [0.8, 5]
+    assert row(result, "gender_unsure")[["value", "n"]].tolist() == [0.25, 4]
+    sure = score(simple(["female", "male"], ["male", "male"]), by=())
+    assert "gender_unsure" not in set(sure["metric"])
+
+
+def test_a_face_without_prediction_lowers_every_share_of_right_ages() -> None:
+    faces, predictions = tables(n=100)
+    table = join(faces, predictions.iloc[:50])
+    result, labelled = score(table, by=()), table["true_age"].notna()
+    for name in ("age_group_exact", "age_group_one_off", "age_cs5"):
+        assert row(result, name)["n"] == labelled.sum()
+        assert row(result, name)["value"] <= 50 / labelled.sum()
+    assert row(result, "age_mae")["n"] == (labelled & (table["status"] == "ok")).sum()
+
+
+def test_baselines_are_the_training_parts_constant_answers() -> None:
+    train = pd.DataFrame(
+        {
+            "face": list("abcde"),
+            "path": "x",
+            "gender": ["male"] * 3 + ["female"] * 2,
+            "age": [1, 25, 30, 31, 70],
+        }
+    )
+    table = joined()
+    result = score(table, train_faces=train)
+    truth = table.loc[table["true_gender"].notna(), "true_gender"]
+    line = row(result, "gender_accuracy")
+    assert line["baseline"] == pytest.approx((truth == "male").mean())
+    assert line["versus_baseline"] == "better"
+    assert row(result, "gender_balanced_accuracy")["baseline"] == 0.5
+    assert row(result, "gender_auc")["baseline"] == 0.5
+    known = table[table["true_age"].notna() & table["age"].notna()]
+    assert row(result, "age_mae")["baseline"] == pytest.approx((known["true_age"] - 30).abs().mean())
+    assert row(result, "age_mae")["versus_baseline"] == "better"
+    labelled = table[table["true_age_group"].notna()]
+    assert row(result, "age_group_exact")["baseline"] == (labelled["true_age_group"] == "25-32").mean()
+    # Within one true gender a constant gender is all right or all wrong: a number, but no verdict.
+    line = row(result, "gender_accuracy", "gender=male")
+    assert line["baseline"] == 1
+    assert pd.isna(line["versus_baseline"])
+    for name in ("coverage", "gender_ece", "age_bias", "age_interval_coverage"):
+        assert np.isnan(row(result, name)["baseline"])
+
+
+def test_verdicts_follow_the_paired_difference() -> None:
+    truth = ["female"] * 60 + ["male"] * 40
+    train = pd.DataFrame({"face": ["t"], "path": "x", "gender": ["female"]})
+    cases = {
+        "better": truth,
+        "worse": ["male"] * 60 + ["female"] * 40,
+        "unclear": ["female"] * 98 + ["male"] * 2,
+    }
+    for verdict, answer in cases.items():
+        line = row(score(simple(truth, answer), by=(), train_faces=train), "gender_accuracy")
+        assert line["baseline"] == 0.6
+        assert line["versus_baseline"] == verdict
+
+
+def test_a_group_without_labels_is_empty_and_a_table_without_labels_has_no_such_metric() -> None:
+    table = joined(n=60)
+    table.loc[table["race"] == "asian", "true_age"] = np.nan
+    line = row(score(table), "age_mae", "race=asian")
+    assert np.isnan(line["value"]) and np.isnan(line["low"]) and line["n"] == 0 and line["subjects"] == 0
+    table["true_age"] = np.nan
+    assert "age_mae" not in set(score(table, by=())["metric"])
+    assert score(table.iloc[:0]).empty
+
+
+def test_score_names_what_is_wrong() -> None:
+    table = joined(n=20)
+    with pytest.raises(MienError, match="'status' is absent"):
+        score(table.drop(columns="status"))
+    with pytest.raises(MienError, match="did you mean 'subject'"):
+        score(table, subject="subjects")
+    with pytest.raises(MienError, match="'face0' occurs twice"):
+        score(pd.concat([table, table.iloc[:1]]))
+    with pytest.raises(MienError, match="n_boot 1"):
+        score(table, n_boot=1)
+
+
+# Intervals
+
+
+def test_intervals_at_0_and_1_count_subjects() -> None:
+    # Ten subjects of three faces each, all right: Wilson's interval for 10 of 10.
+    subject = [f"s{i // 3}" for i in range(30)]
+    right = row(score(simple(["male"] * 30, ["male"] * 30, subject), by=()), "gender_accuracy")
+    expected = scipy.stats.binomtest(10, 10).proportion_ci(0.95, method="wilson")
+    assert (right["low"], right["high"]) == pytest.approx((expected.low, 1.0))
+    wrong = row(score(simple(["male"] * 30, ["female"] * 30, subject), by=()), "gender_accuracy")
+    assert (wrong["low"], wrong["high"]) == pytest.approx((0.0, 1 - expected.low))
+
+
+def test_one_subject_tells_hardly_anything() -> None:
+    line = row(score(simple(["male"] * 50, ["male"] * 25 + ["female"] * 25, ["one"] * 50), by=()), "gender_accuracy")
+    expected = intervals.wilson(0.5, 1)
+    assert (line["low"], line["high"]) == pytest.approx(expected)
+    table = joined(n=40).assign(subject="one")
+    assert np.isnan(row(score(table, by=()), "age_mae")["low"])
+
+
+def test_independent_faces_get_wilsons_interval() -> None:
+    answer = ["male"] * 180 + ["female"] * 20
+    line = row(score(simple(["male"] * 200, answer), by=(), n_boot=4000), "gender_accuracy")
+    expected = scipy.stats.binomtest(180, 200).proportion_ci(0.95, method="wilson")
+    assert (line["low"], line["high"]) == pytest.approx((expected.low, expected.high), abs=0.005)
+
+
+def test_faces_without_subject_stand_alone() -> None:
+    table = simple(["male"] * 40, ["male"] * 30 + ["female"] * 10)
+    without = score(table.assign(subject=None), by=())
+    pd.testing.assert_frame_equal(without, score(table, by=()))
+
+
+def test_clustered_faces_get_wider_intervals() -> None:
+    answer = ["male"] * 150 + ["female"] * 50
+    alone = row(score(simple(["male"] * 200, answer), by=()), "gender_accuracy")
+    together = row(score(simple(["male"] * 200, answer, [f"s{i // 10}" for i in range(200)]), by=()), "gender_accuracy")
+    assert together["high"] - together["low"] > 2 * (alone["high"] - alone["low"])
+
+
+def test_same_numbers_from_a_part_alone_and_as_a_group() -> None:
+    table = joined()
+    part = score(table[table["race"] == "black"], by=())
+    group = score(table, by=("race",)).query("group == 'race=black'").assign(group="all").reset_index(drop=True)
+    pd.testing.assert_frame_equal(part, group)
+
+
+def test_pooling_subjects_keeps_the_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = joined(n=3000, subjects=2000)
+    whole = score(table, by=())
+    monkeypatch.setattr(intervals, "_MOST", 700)
+    pooled = score(table, by=())
+    assert pooled["value"].equals(whole["value"])
+    ratio = (pooled["high"] - pooled["low"]) / (whole["high"] - whole["low"])
+    assert ratio.between(0.85, 1.15).all()
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(0, 1000))
+def test_rows_may_come_in_any_order(random: object, seed: int) -> None:
+    faces, predictions = tables(n=60, subjects=15, seed=seed)
+    table = join(faces, predictions)
+    order = list(range(len(table)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    options = {"by": ("gender", "race"), "train_faces": faces, "n_boot": 50}
+    pd.testing.assert_frame_equal(score(table, **options), score(table.iloc[order], **options), check_exact=True)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 1000))
+def test_rows_that_are_doubled_within_their_subject_add_nothing(seed: int) -> None:
+    table = joined(n=60, subjects=15, seed=seed)
+    double = pd.concat([table, table.assign(face=table["face"] + "again")])
+    once, twice = (score(rows, by=(), n_boot=50) for rows in (table, double))
+    assert (twice["n"] == 2 * once["n"]).all()
+    columns = ["metric", "value", "low", "high", "subjects"]
+    pd.testing.assert_frame_equal(once[columns], twice[columns], rtol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcdef")), min_size=1, max_size=30))
+def test_intervals_hold_their_value_and_are_never_empty(outcomes: list[tuple[bool, str]]) -> None:
+    answer: list[str | None] = ["male" if right else "female" for right, _ in outcomes]
+    table = simple(["male"] * len(outcomes), answer, [subject for _, subject in outcomes])
+    line = row(score(table, by=(), n_boot=20), "gender_accuracy")
+    assert 0 <= line["low"] <= line["value"] <= line["high"] <= 1
+    assert line["low"] < line["high"]
+
+
+def test_intervals_cover_the_truth_in_simulated_data() -> None:
+    # 80 data sets of 120 subjects; 3 standard errors of a share of 95% are 7.3 points.
+    rng = np.random.default_rng(6)
+    shares, errors, differences = [], [], []
+    for seed in range(80):
+        subject = np.repeat(np.arange(120), rng.integers(1, 8, 120))
+        hard = rng.beta(0.5, 4.5, 120)[subject]
+        error = rng.normal(0, 4, 120)[subject] + rng.normal(0, 4, len(subject))
+        one, other = (np.where(rng.random(len(subject)) < hard, "female", "male") for _ in range(2))
+        table = pd.DataFrame({"face": range(len(subject)), "subject": subject, "status": "ok", "gender": one})
+        table = table.assign(age=30 + error, true_gender="male", true_age=30.0, true_age_group=None)
+        result = score(table, by=(), n_boot=100, seed=seed)
+        shares.append(tuple(row(result, "gender_accuracy")[["low", "high"]]))
+        errors.append(tuple(row(result, "age_bias")[["low", "high"]]))
+        found = paired_difference(table, table.assign(gender=other), "gender_accuracy", n_boot=100, seed=seed)
+        differences.append((found.low, found.high))
+    for truth, found_intervals in ((0.9, shares), (0.0, errors), (0.0, differences)):
+        assert np.mean([low <= truth <= high for low, high in found_intervals]) > 0.875
+        # Twice the width that is needed would cover everything.
+        assert np.mean([abs((low + high) / 2 - truth) <= (high - low) / 4 for low, high in found_intervals]) < 0.85
+
+
+def test_calibration_error_of_calibrated_answers_may_be_zero() -> None:
+    rng = np.random.default_rng(7)
+    p = rng.random(1500)
+    faces = pd.DataFrame({"face": range(1500), "path": "x", "gender": np.where(rng.random(1500) < p, "female", "male")})
+    good = row(score(join(faces, pd.DataFrame({"face": range(1500), "p_female": p})), by=()), "gender_ece")
+    assert good["low"] == 0 < good["value"]
+    sharper = p**3 / (p**3 + (1 - p) ** 3)
+    bad = row(score(join(faces, pd.DataFrame({"face": range(1500), "p_female": sharper})), by=()), "gender_ece")
+    assert bad["low"] > good["high"]
+
+
+# Comparisons
+
+
+def test_paired_difference_finds_what_separate_intervals_hide() -> None:
+    truth = ["male"] * 400
+    hard = np.arange(400) < 60
+    a = simple(truth, ["female" if one else "male" for one in hard])
+    b = simple(truth, ["female" if one else "male" for one in hard | (np.arange(400) >= 385)])
+    found = paired_difference(a, b, "gender_accuracy")
+    assert found.value == pytest.approx(15 / 400)
+    assert found.low > 0 and found.p < 0.05
+    assert (found.n, found.subjects) == (400, 400)
+    apart = [row(score(table, by=()), "gender_accuracy") for table in (a, b)]
+    assert apart[0]["low"] < apart[1]["high"]
+    back = paired_difference(b, a, "gender_accuracy")
+    assert (back.value, back.low, back.high, back.p) == pytest.approx((-found.value, -found.high, -found.low, found.p))
+
+
+def test_paired_difference_agrees_with_mcnemars_standard_error() -> None:
+    rng = np.random.default_rng(8)
+    truth = ["male"] * 1000
+    a, b = (np.where(rng.random(1000) < share, "female", "male") for share in (0.1, 0.15))
+    found = paired_difference(simple(truth, list(a)), simple(truth, list(b)), "gender_accuracy", n_boot=4000)
+    gains = (a == "male").astype(float) - (b == "male")
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * gains.std() / np.sqrt(1000), rel=0.05)
+
+
+def test_paired_difference_wants_the_same_faces() -> None:
+    table = joined(n=30)
+    with pytest.raises(MienError, match="same faces"):
+        paired_difference(table, table.iloc[1:], "gender_accuracy")
+    with pytest.raises(MienError, match="did you mean 'gender_auc'"):
+        paired_difference(table, table, "gender_auk")
+    with pytest.raises(MienError, match="'p_female'"):
+        paired_difference(table, table.drop(columns="p_female"), "gender_auc")
+
+
+def test_paired_difference_of_ages_is_over_faces_that_both_predict() -> None:
+    faces, predictions = tables(n=50)
+    some = predictions.assign(status=np.where(np.arange(50) < 10, "too small", "ok"))
+    found = paired_difference(join(faces, predictions), join(faces, some), "age_mae")
+    assert found.value == 0
+    assert found.n < 50 - 9
+
+
+# Tables for figures
+
+
+def test_confusion_agrees_with_scikit_learn_and_shows_what_has_no_label() -> None:
+    table = joined()
+    labels = ["female", "male"]
+    counts = metrics.confusion(table["true_gender"], table["gender"], labels)
+    assert counts.columns.tolist() == [*labels, "unsure", "no prediction"]
+    known = table[table["true_gender"].notna() & table["gender"].isin(labels)]
+    expected = sklearn.metrics.confusion_matrix(known["true_gender"], known["gender"], labels=labels)
+    assert counts[labels].to_numpy().tolist() == expected.tolist()
+    assert counts.to_numpy().sum() == table["true_gender"].notna().sum()
+    assert metrics.confusion([], [], labels).to_numpy().tolist() == [[0, 0], [0, 0]]
+
+
+def test_reliability_agrees_with_scikit_learn() -> None:
+    from sklearn.calibration import calibration_curve
+
+    rng = np.random.default_rng(9)
+    p = rng.random(300)
+    truth = rng.random(300) < p
+    table = metrics.reliability(p, truth, bins=10)
+    observed, mean = calibration_curve(truth, p, n_bins=10)
+    assert table["observed"].to_numpy() == pytest.approx(observed)
+    assert table["p"].to_numpy() == pytest.approx(mean)
+    assert ((table["low"] <= table["observed"]) & (table["observed"] <= table["high"])).all()
+    empty = metrics.reliability([0.95], [True])
+    assert empty["n"].sum() == 1 and empty["observed"].isna().sum() == 14
