@@ -8,7 +8,13 @@ ifneq ($(wildcard ../shared/data),)
 export MIEN_SHARED_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help setup demo test torture scaling check docs clean model audit-deps
+# The version of every package, for a Python and a system that have such a file: the same environment each time. Others
+# get the newest versions that fit pyproject.toml.
+LOCK := $(wildcard constraints/$(shell $(PYTHON) -c 'import sys; print("python%d.%d-%s.txt" % (*sys.version_info[:2], sys.platform))'))
+LOCKED := $(LOCK:%=--constraint %)
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: help setup lock demo test torture scaling check wheel docs clean model audit-deps
 help:
 	@echo "make demo   draw faces, look at them, train two classifiers on them, compare: one HTML report"
 	@echo "make test   run the tests"
@@ -17,19 +23,27 @@ help:
 	@echo "make check  ruff, formatting and mypy"
 	@echo "make docs   build the site into site/, with the tutorial's commands executed: some minutes"
 	@echo "make setup  make .venv with everything (the others do this first)"
+	@echo "make lock   set down the newest versions of everything in constraints/; needs the network"
+	@echo "make wheel  build the package, install it into an empty environment, and use it there"
 	@echo "make model  train the model that ships, and its teachers: hours; UTKFACE=FOLDER"
 	@echo "make audit-deps  known weaknesses of what is installed; needs the network"
 	@echo "make clean  remove what the demo made"
 
 setup: .venv/.complete
 
-.venv/.complete: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"mien needs Python 3.11+; {sys.executable} is {sys.version.split()[0]}: make PYTHON=...")'
+.venv/.complete: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "installing into .venv (some minutes and some GB, most of it PyTorch)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,test,docs]'
+	@$(PIP) install $(LOCKED) --upgrade 'pip>=25.1'  # knows --group
+	@$(PIP) install $(LOCKED) --editable '.[all]' --group dev
 	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"mien needs Python 3.11+; {sys.executable} is {sys.version.split()[0]}: make PYTHON=...")'
+	@$(PYTHON) -m venv .venv
+
+lock: $(BIN)/python
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(BIN)/python .ci/lock
 
 # Each step is done once; an interrupted one goes on where it was.
 demo: $(DEMO)/report.html
@@ -64,7 +78,7 @@ torture: setup
 scaling: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scaling.py measure
 	$(BIN)/python benchmarks/scaling.py draw
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check duckdb
+	@$(PIP) install duckdb
 	$(BIN)/python benchmarks/hundred_million.py --memory 5GB
 	$(BIN)/python benchmarks/hundred_million.py --memory 5GB --check
 
@@ -72,6 +86,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: setup
+	$(BIN)/python .ci/wheel
 
 # The tutorial is executed while its pages are built; DOCS_EXECUTE=no make docs shows its commands only.
 # (Not --quiet: warnings that are not said are not counted by --strict.)
@@ -94,7 +111,6 @@ model: runs/mien-1/report.html
 
 # Needs the network, and says so where it could not check anything.
 audit-deps: setup
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	@$(BIN)/python .ci/audit-deps
 
 clean:

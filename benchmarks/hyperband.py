@@ -26,6 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pandas as pd
 
 HERE = Path(__file__).parent
@@ -56,8 +57,6 @@ def subset(work: Path) -> list[str]:
 
 def configuration(number: int, changes: list[str]):
     """The random configuration with this number: its settings, and the recipe that they make."""
-    import optuna
-
     from mien.experiments.space import changes as as_changes
     from mien.experiments.space import read_space
     from mien.recipe.load import load_recipe
@@ -166,67 +165,64 @@ class Stored:
         return total
 
 
-def stored_sampler(stored: Stored, name: str, seed: int, order: list[int]):
-    """A sampler that gives stored configurations only: the next of an order, or the nearest to what TPE suggests."""
-    import optuna
+class StoredSampler(optuna.samplers.BaseSampler):
+    """Gives stored configurations only: the next of an order, or the nearest to what TPE suggests."""
 
-    from mien.training.tune import make_sampler, suggest
+    def __init__(self, stored: Stored, name: str, seed: int, order: list[int]) -> None:
+        self.free = list(order)
+        self.taken: int | None = None
+        self._stored, self._name, self._seed = stored, name, seed
 
-    class Rows(optuna.samplers.BaseSampler):
-        def __init__(self):
-            self.free = list(order)
-            self.taken = None
+    def before_trial(self, study, trial):
+        from mien.training.tune import make_sampler, suggest
 
-        def before_trial(self, study, trial):
-            self.taken = self.free[0]
-            if name == "tpe":
-                inner = make_sampler(name, seed, trial.number)
-                inner.before_trial(study, trial)
-                self.taken = stored.nearest(suggest(Probe(inner, study, trial), stored.space), self.free)
-            self.free.remove(self.taken)
-            # Read by the trial that is being made, as those of an enqueued one.
-            trial.system_attrs["fixed_params"] = stored.settings[self.taken]
+        self.taken = self.free[0]
+        if self._name == "tpe":
+            inner = make_sampler(self._name, self._seed, trial.number)
+            inner.before_trial(study, trial)
+            self.taken = self._stored.nearest(suggest(Probe(inner, study, trial), self._stored.space), self.free)
+        self.free.remove(self.taken)
+        # Read by the trial that is being made, as those of an enqueued one.
+        trial.system_attrs["fixed_params"] = self._stored.settings[self.taken]
 
-        def infer_relative_search_space(self, study, trial):
-            return {}
+    def infer_relative_search_space(self, study, trial):
+        return {}
 
-        def sample_relative(self, study, trial, search_space):
-            return {}
+    def sample_relative(self, study, trial, search_space):
+        return {}
 
-        def sample_independent(self, study, trial, param_name, param_distribution):
-            raise AssertionError("every setting is fixed")
+    def sample_independent(self, study, trial, param_name, param_distribution):
+        raise AssertionError("every setting is fixed")
 
-    class Probe:
-        """What a sampler would suggest, without a trial of its own."""
 
-        def __init__(self, sampler, study, trial):
-            self._ask = lambda key, kind: sampler.sample_independent(study, trial, key, kind)
-            space = sampler.infer_relative_search_space(study, trial)
-            self._relative = sampler.sample_relative(study, trial, space)
+class Probe:
+    """What a sampler would suggest, without a trial of its own."""
 
-        def _suggest(self, key, kind):
-            return self._relative[key] if key in self._relative else self._ask(key, kind)
+    def __init__(self, sampler, study, trial):
+        self._ask = lambda key, kind: sampler.sample_independent(study, trial, key, kind)
+        space = sampler.infer_relative_search_space(study, trial)
+        self._relative = sampler.sample_relative(study, trial, space)
 
-        def suggest_categorical(self, key, labels):
-            return self._suggest(key, optuna.distributions.CategoricalDistribution(labels))
+    def _suggest(self, key, kind):
+        return self._relative[key] if key in self._relative else self._ask(key, kind)
 
-        def suggest_float(self, key, low, high, step=None, log=False):
-            return self._suggest(key, optuna.distributions.FloatDistribution(low, high, log=log, step=step))
+    def suggest_categorical(self, key, labels):
+        return self._suggest(key, optuna.distributions.CategoricalDistribution(labels))
 
-        def suggest_int(self, key, low, high, step=1, log=False):
-            return self._suggest(key, optuna.distributions.IntDistribution(low, high, log=log, step=step))
+    def suggest_float(self, key, low, high, step=None, log=False):
+        return self._suggest(key, optuna.distributions.FloatDistribution(low, high, log=log, step=step))
 
-    return Rows()
+    def suggest_int(self, key, low, high, step=1, log=False):
+        return self._suggest(key, optuna.distributions.IntDistribution(low, high, log=log, step=step))
 
 
 def hyperband(stored: Stored, name: str, seed: int, order: list[int]) -> list[tuple[int, float]]:
     """Goes through an order; returns the epochs spent and the loss whenever a trial trained to the end, and at last."""
-    import optuna
     from optuna.trial import TrialState
 
     from mien.training.tune import judged, make_pruner, suggest
 
-    sampler = stored_sampler(stored, name, seed, order)
+    sampler = StoredSampler(stored, name, seed, order)
     study = optuna.create_study(sampler=sampler, pruner=make_pruner(stored.epochs), study_name=f"replay-{seed}")
     spent, found = 0, []
     for _ in order:
@@ -251,8 +247,6 @@ def hyperband(stored: Stored, name: str, seed: int, order: list[int]) -> list[tu
 
 def replay(options) -> None:
     import warnings
-
-    import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -13,6 +13,7 @@ import shutil
 import sys
 import tomllib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -163,9 +164,13 @@ def check_script(words):
 
 
 def check_pip(words):
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    extras = project["project"]["optional-dependencies"]
     assert words[0] == "install" and words[1:]
-    for word in words[1:]:
+    for option, word in pairwise(words):
+        if option == "--group":
+            assert word in project["dependency-groups"], f"--group {word}"
+            continue
         named = re.fullmatch(r"(?:mien|\.)(?:\[([\w,]+)\])?", word)
         assert word.startswith("-") or named, f"pip install {word}"
         asked = set((named and named[1] or "").split(",")) - {""}

@@ -400,13 +400,7 @@ def make_tasks(home: Path, faces: Path) -> dict[str, Task]:
     recipe.write_text(yaml.safe_dump(RECIPE))
     space.write_text(yaml.safe_dump(SPACE))
     study.write_text(yaml.safe_dump(STUDY | {"base": "recipe.yaml"}))
-    crops = home / "crops"
-    if not crops.exists():
-        crops.mkdir()
-        pictures = sorted(faces.rglob("*.jpg"))
-        for number in range(1000):
-            (crops / f"{number:04d}.jpg").symlink_to(pictures[number % len(pictures)])
-        (crops / "0500-bad.jpg").write_text("no image")
+    crops = _thousand_crops(home, faces)
 
     def tune(out: Path) -> tuple:
         given = ("--space", str(space), "--trials", "5", "--set", root, "--out", str(out / "search"))
@@ -450,6 +444,18 @@ def make_tasks(home: Path, faces: Path) -> dict[str, Task]:
         return home / name / "whole" / "out"
 
     return named
+
+
+def _thousand_crops(home: Path, faces: Path) -> Path:
+    """A folder with links to the drawn faces, again and again, and a file among them that is not an image."""
+    crops = home / "crops"
+    if not crops.exists():
+        crops.mkdir()
+        images = sorted(faces.rglob("*.jpg"))
+        for number in range(1000):
+            (crops / f"{number:04d}.jpg").symlink_to(images[number % len(images)])
+        (crops / "0500-bad.jpg").write_text("no image")
+    return crops
 
 
 def _published_run(home: Path) -> Path:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mien.training.tune import tune as tune
     from mien.verbs.audit import audit_model as audit_model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "MienError": "mien.base.errors",

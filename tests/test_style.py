@@ -1,0 +1,30 @@
+"""What `make check` cannot see: ruff has limits for statements and complexity, and none for the lines of a function."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LINES = 60  # a screen
+TOO_LONG = {
+    "src/mien/service/app.py:make_app",
+    "src/mien/explanations.py:explain_groups",
+    "src/mien/cli.py:predict",
+    "src/mien/prediction/cluster.py:predict_cluster",
+    "src/mien/audit/model.py:audit_model",
+    "src/mien/audit/verbs.py:audit_a_model",
+}
+"""To be shortened; none may be added."""
+
+
+def functions():
+    """Each function of the repository, by file and name, with its number of lines."""
+    for folder in ("src", "tests", "benchmarks", "docs"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    name = f"{path.relative_to(ROOT).as_posix()}:{node.name}"
+                    yield name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_a_function_fits_a_screen():
+    assert {name for name, lines in functions() if lines > LINES} == TOO_LONG
