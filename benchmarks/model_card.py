@@ -1,6 +1,6 @@
 """Writes the model card of the model that ships: from a run's faces and predictions, or those of a file made from it.
 
-    python benchmarks/model_card.py RUN [--model FILE] [--peers benchmarks/peers.md] [--out MODEL_CARD.md]
+    python benchmarks/model_card.py RUN [--model FILE] [--peers benchmarks/peers.md] [--out FILE]
 
 Scores are of the run's test part. The threshold of `unsure` is chosen on the validation part, and printed. With
 `--model` that file predicts both parts anew: give the one that ships, which may be stored or calibrated otherwise than
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("run", help="the folder of a finished run")
     parser.add_argument("--model", type=Path, help="the file that ships; default: the run's, with its predictions")
     parser.add_argument("--peers", type=Path, help="what benchmarks/peers.py wrote for the same run")
-    parser.add_argument("--out", type=Path, default=Path("MODEL_CARD.md"))
+    parser.add_argument("--out", type=Path, default=Path("src/mien/weights/MODEL_CARD.md"))
     parser.add_argument("--limit", type=int, help="so many faces for the robustness table, for trials")
     options = parser.parse_args()
     judged = judge(open_run(options.run), options.model)

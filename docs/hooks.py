@@ -19,8 +19,12 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "docs"
 EXECUTE = os.environ.get("DOCS_EXECUTE") != "no"
-OUTSIDE = {"MODEL_CARD.md": "model-card.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
-"""Pages that lie in the root of the repository, and what they are called in the site."""
+OUTSIDE = {
+    "src/mien/weights/MODEL_CARD.md": "model-card.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
+"""Pages that lie elsewhere in the repository, and what they are called in the site."""
 
 _FROM_REPORT = re.compile(
     r'<div data-report="(?P<report>[^"]+)"(?: data-figure="(?P<figure>[^"]+)")?(?: data-section="(?P<section>[^"]+)")?>'

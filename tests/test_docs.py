@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "MODEL_CARD.md")]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "src/mien/weights/MODEL_CARD.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 
 STANDS_FOR = {

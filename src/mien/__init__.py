@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mien.training.publish import publish as publish
     from mien.training.tune import tune as tune
     from mien.verbs.audit import audit_model as audit_model
+    from mien.weights import model_card as model_card
 
 __version__ = "0.2.0"
 
@@ -37,6 +38,7 @@ _HOMES = {
     "evaluate_on": "mien.evaluation.evaluate",
     "explore": "mien.reports.eda",
     "load_recipe": "mien.recipe.load",
+    "model_card": "mien.weights",
     "open_run": "mien.runs.run",
     "publish": "mien.training.publish",
     "read_faces": "mien.data.sources",

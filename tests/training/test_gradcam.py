@@ -37,7 +37,7 @@ def by_hand(explainer, face, place):
     """Selvaraju and others 2017, equations 1 and 2; for gender of the likelier one."""
     scores = explainer._scores
     kept = {}
-    layer = explainer._cam.target_layers[0]
+    layer = explainer._layer
     handle = layer.register_forward_hook(lambda _, __, answer: kept.update(maps=answer))
     score = scores(torch.from_numpy(face).permute(2, 0, 1)[None].float())[0, place]
     handle.remove()

@@ -15,10 +15,15 @@ class MienError(ValueError):
 
 
 class MissingExtra(MienError):
-    """An optional dependency is not installed; the message names the extra that provides it."""
+    """An optional dependency is not installed; the message names the extra that provides it first.
+
+    Args:
+        what: The feature: "mien[serve] is needed for WHAT".
+        extra: The extra.
+    """
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs packages that are not installed: pip install 'mien[{extra}]'")
+        super().__init__(f"mien[{extra}] is needed for {what}: pip install 'mien[{extra}]'")
 
 
 class DiskFull(MienError):

@@ -220,7 +220,7 @@ def check_ending(path: Path) -> None:
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            raise MissingExtra(f"{str(path)!r}: Parquet (.csv does not)", "parquet") from None
+            raise MissingExtra(f"Parquet ({str(path)!r}; .csv needs no extra)", "parquet") from None
 
 
 def read_faces_table(path: str | Path) -> pd.DataFrame:

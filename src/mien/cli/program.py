@@ -356,7 +356,8 @@ def predict(
     """Predict perceived gender and age of each face in photographs and clips; nobody is identified.
 
     The labels are those that people gave to pictures, not what anyone is. The weights that ship with mien were trained
-    on UTKFace and are for non-commercial research only, apart from the licence of the code (see MODEL_CARD.md).
+    on UTKFace and are for non-commercial research only, apart from the licence of the code; mien.model_card() in Python
+    returns their model card.
 
     In clips (extra video) faces are followed: a row each, and in a second table beside --out one for each frame.
 
@@ -414,7 +415,6 @@ def explain(
     from mien.base.console import console, show
     from mien.base.table import read_faces_table
     from mien.prediction.predict import Predictor
-    from mien.reports.explanations import explain_files, explain_groups
     from mien.runs.run import open_run
 
     if (faces is None) != (root is None) or bool(paths) == (faces is not None):
@@ -428,6 +428,8 @@ def explain(
         with _needs_training("--method gradcam"):
             from mien.training.gradcam import GradCam
         maps_of = GradCam(open_run(model))
+    from mien.reports.explanations import explain_files, explain_groups
+
     if faces is not None and root is not None:
         groups = [column.strip() for column in by.split(",") if column.strip()]
         table = explain_groups(Predictor(model), read_faces_table(faces), root, groups, out, limit, maps_of)
@@ -467,9 +469,11 @@ def serve(
 
 @contextmanager
 def _needs_training(what: str) -> Iterator[None]:
-    """Names the extra that is not installed where an import fails inside."""
+    """Names the extra `train`, which holds what its parts need, where an import fails inside."""
     try:
         yield
+    except MissingExtra as error:
+        raise MissingExtra(what, "train") from error
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mien"):
             raise

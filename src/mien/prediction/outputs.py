@@ -34,7 +34,7 @@ def check_output(path: Path, overwrite: bool) -> None:
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            raise MissingExtra(f"--out {str(path)!r}: Parquet (.csv and .jsonl do not)", "parquet") from None
+            raise MissingExtra(f"Parquet (--out {str(path)!r}; .csv and .jsonl need no extra)", "parquet") from None
 
 
 def _remove_leftover(out: Path) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mien.data.pixels import Pixels
 
 SHIPPED = "mien-1.onnx"
-"""The model that ships with the package, in `weights/`; see MODEL_CARD.md."""
+"""The model that ships with the package, in `weights/`; see `mien.model_card`."""
 
 SHIPPED_NOTICE = "Its weights are for non-commercial research only, as the faces of UTKFace, which they learnt from."
 

@@ -5,13 +5,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mien import __version__
 from mien.base.atomic import atomic_path
 from mien.base.errors import MienError, MissingExtra
 from mien.reports import figures
@@ -137,7 +137,7 @@ def write_report(title: str, lead: str, sections: Sequence[Section], path: str |
         trim_blocks=True,
     )
     text = environment.get_template("report.html").render(
-        title=title, lead=lead, notice=NOTICE, sections=pages, version=metadata.version("mien")
+        title=title, lead=lead, notice=NOTICE, sections=pages, version=__version__
     )
     with atomic_path(path) as part:
         # A file name that is no text (a lone surrogate) must not stop a report.

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from mien import __version__
 from mien.base.atomic import atomic_path
 from mien.base.errors import MienError, columns_of
 from mien.base.table import read_faces_table, read_table
@@ -19,7 +20,6 @@ _PROCESSES = {f"{stage}trainer.{key}" for stage in ("", "init.") for key in ("de
 """Settings that may change when a run is taken up."""
 
 VERSIONED = (
-    "mien",
     "torch",
     "torchvision",
     "timm",
@@ -213,7 +213,7 @@ def open_run(source: "str | Path | Run") -> Run:
 
 def versions() -> dict[str, str]:
     """What this run was made with."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found = {"python": platform.python_version(), "platform": platform.platform(), "mien": __version__}
     for package in VERSIONED:
         try:
             found[package] = metadata.version(package)

@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju and others, 2017) of a run's network, through the library grad-cam.
+"""Grad-CAM (Selvaraju and others, 2017) of a run's network, by its definition.
 
 Beside occlusion, which asks the file that ships from outside, it looks at the network's last feature maps. Its maps are
 never negative: they show what raises an answer, and not what lowers it.
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
-from mien.base.errors import MienError, MissingExtra
+from mien.base.errors import MienError
 from mien.evaluation.occlusion import pooled
 from mien.runs.run import Run
 from mien.training.fit import without_start
@@ -29,10 +30,6 @@ class GradCam:
     """
 
     def __init__(self, run: Run) -> None:
-        try:
-            from pytorch_grad_cam import GradCAM
-        except ImportError:
-            raise MissingExtra("Grad-CAM", "train") from None
         net = _load_net(run)
         self._scores = _Scores(net)
         if not self._scores.tasks:
@@ -44,19 +41,38 @@ class GradCam:
                 f"run {run.name!r}: Grad-CAM needs feature maps, and {run.recipe.model.backbone!r} has none; "
                 "valid: a convolutional network, or --method occlusion"
             )
-        self._cam = GradCAM(model=self._scores, target_layers=[layer])
+        self._layer = layer
 
     def __call__(self, face: np.ndarray) -> dict[str, np.ndarray]:
         """The maps (16, 16) from 0 to 1 of a face, uint8 (size, size, 3): `gender` for the likelier one, and `age`."""
         images = torch.from_numpy(face.copy()).permute(2, 0, 1)[None].float()
-        with torch.no_grad():
-            now = self._scores(images)[0]
+        # Gradients are asked for at the image too, so that they reach the feature maps of frozen layers.
+        scores, features = self._forward(images.requires_grad_())
         maps: dict[str, np.ndarray] = {}
         for place, task in enumerate(self._scores.tasks):
-            sign = -1.0 if task == "gender" and now[place] < 0 else 1.0
-            grey = self._cam(input_tensor=images, targets=[_Target(place, sign)])[0]
-            maps[task] = pooled(grey)
+            score = scores[0, place].abs() if task == "gender" else scores[0, place]
+            (gradient,) = torch.autograd.grad(score, features, retain_graph=True)
+            maps[task] = pooled(_weighted(features, gradient, face.shape[0]))
         return maps
+
+    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores (1, tasks), and the feature maps (1, channels, h, w) that they follow from."""
+        kept: list[Tensor] = []
+        handle = self._layer.register_forward_hook(lambda _module, _images, maps: kept.append(maps))
+        try:
+            return self._scores(images), kept[-1]
+        finally:
+            handle.remove()
+
+
+def _weighted(features: Tensor, gradient: Tensor, size: int) -> np.ndarray:
+    """Equations 1 and 2: the feature maps weighted by their mean gradients, without what is negative; from 0 to 1."""
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    grey = (weights * features).sum(1, keepdim=True).relu()
+    grey = grey - grey.min()
+    grey = grey / (1e-7 + grey.max())
+    grey = functional.interpolate(grey, size=(size, size), mode="bilinear")
+    return grey[0, 0].detach().numpy()
 
 
 def _load_net(run: Run) -> FaceNet:
@@ -88,15 +104,6 @@ class _Scores(nn.Module):
         if "age" in self.tasks:
             columns["age"] = logits["age"].softmax(1) @ self._years
         return torch.stack([columns[task] for task in self.tasks], dim=1)
-
-
-class _Target:
-    def __init__(self, place: int, sign: float) -> None:
-        self._place = place
-        self._sign = sign
-
-    def __call__(self, scores: Tensor) -> Tensor:
-        return self._sign * scores[self._place]
 
 
 def _last_maps(net: FaceNet, images: Tensor) -> nn.Module | None:

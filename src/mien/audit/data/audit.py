@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from mien import __version__
 from mien.audit.data import findings, label_errors, pictures
 from mien.audit.data.checks import Check, any_is, not_checked, sound
 from mien.audit.data.label_errors import OutOfFold
@@ -127,7 +127,7 @@ def _report(
 ) -> DataReport:
     suggested = tables.get("suggestions", pd.DataFrame(columns=["column", "flagged"]))
     return DataReport(
-        mien=metadata.version("mien"),
+        mien=__version__,
         summary=lead(faces, checks),
         passed=sound(checks),
         data=Data(

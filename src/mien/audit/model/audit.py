@@ -1,12 +1,11 @@
 """The audit of a model: for whom it fails, with intervals that say what the data can tell."""
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from mien import metrics
+from mien import __version__, metrics
 from mien.audit.model import ages, schema
 from mien.audit.model.groups import (
     ENOUGH,
@@ -125,7 +124,7 @@ def audit_predictions(
     from mien.audit.model.words import summary
 
     return schema.Report(
-        mien=version("mien"),
+        mien=__version__,
         summary=summary(found, matched, verdicts),
         passed=all(one.passed for one in verdicts) if verdicts else None,
         predictions=_about(matched, rows),
