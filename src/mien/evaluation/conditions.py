@@ -19,6 +19,7 @@ from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
 from mien.data import images
 from mien.data.pixels import boxes
+from mien.metrics.words import HEADLINES
 
 if TYPE_CHECKING:
     from mien.prediction.predict import Predictor
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Condition = Callable[[np.ndarray], np.ndarray]
 """A face, uint8 (h, w, 3), to the same face made worse, uint8; its size may change."""
 
-SCORED = ("gender_accuracy", "age_mae", "age_group_exact", "age_group_one_off", "gender_unsure")
+SCORED = (*HEADLINES, "gender_unsure")
 """The metrics that `scores` gives, where the model has the answers."""
 
 AS_IT_IS = "as it is"
@@ -257,7 +258,7 @@ def _scored(predictor: "Predictor", joined: pd.DataFrame) -> list[str]:
     found = []
     for name in SCORED:
         needed = metrics.METRICS[name]
-        if {*needed.answers} <= {*joined.columns} and joined[needed.truth].notna().any():
+        if {*needed.predictions} <= {*joined.columns} and joined[needed.truth].notna().any():
             found.append(name)
     if "gender_unsure" in found and "unsure_below" not in predictor.metadata:
         found.remove("gender_unsure")

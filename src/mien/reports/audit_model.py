@@ -11,8 +11,8 @@ from mien.audit.model.schema import AgeLimit, Gap, GroupNumber, Interval, Report
 from mien.audit.model.words import percent
 from mien.base.atomic import atomic_path, new_folder
 from mien.base.table import write_table
-from mien.metrics.definitions import METRICS
-from mien.metrics.words import NAMES, number, with_interval
+from mien.metrics.definitions import METRICS, PERCENT, Unit
+from mien.metrics.words import in_unit, named, number, unit_of, with_interval
 from mien.reports import figures
 from mien.reports.page import Picture, Section, Table, write_report
 
@@ -101,14 +101,13 @@ def _sections(report: Report) -> Iterator[Section]:
     yield _about(report)
 
 
-def _text(metric: str, one: Interval) -> str:
+def _text(metric: str | Unit, one: Interval) -> str:
     value, low, high = (np.nan if number is None else number for number in (one.value, one.low, one.high))
     return with_interval(metric, value, low, high)
 
 
 def _name(metric: str) -> str:
-    name, unit = NAMES.get(metric, (_KINDS.get(metric, metric), "%"))
-    return f"{name}, {unit}" if unit else name
+    return f"{_KINDS[metric]}, {PERCENT.symbol}" if metric in _KINDS else named(metric)
 
 
 def _limits(report: Report) -> Section:
@@ -141,8 +140,8 @@ def _worst(report: Report) -> Section:
             "metric": _name(one.metric),
             "among": _among(one.by),
             "worst group": one.group,
-            "value": number(one.metric, np.nan if one.value is None else one.value),
-            "the true worst lies in": _ends(one.metric, one),
+            "value": number(one.metric, one.value),
+            "the true worst lies in": _ends(unit_of(one.metric), one),
             "groups": one.groups,
         }
         for one in report.worst
@@ -169,18 +168,18 @@ def _gap_row(one: Gap) -> dict[str, object]:
         "among": _among(one.by),
         "higher": one.higher,
         "lower": one.lower,
-        "gap": number(_unit_of(one.metric), np.nan if one.value is None else one.value),
+        "gap": number(_unit_of(one.metric), one.value),
         "the true largest lies in": _ends(_unit_of(one.metric), one),
         "pairs": one.pairs,
     }
 
 
-def _unit_of(metric: str) -> str:
-    return "gender_accuracy" if metric in _KINDS else metric
+def _unit_of(metric: str) -> Unit:
+    return PERCENT if metric in _KINDS else unit_of(metric)
 
 
-def _ends(metric: str, one: Interval) -> str:
-    return " to ".join(number(metric, np.nan if end is None else end) for end in (one.low, one.high))
+def _ends(unit: Unit, one: Interval) -> str:
+    return " to ".join(number(unit, end) for end in (one.low, one.high))
 
 
 def _among(by: Sequence[str] | None) -> str:
@@ -240,9 +239,8 @@ def _bad(metric: str) -> Callable[[GroupNumber], float]:
 
 
 def _row(label: str, one: GroupNumber, metric: str) -> dict[str, object]:
-    scale = 100 if NAMES[metric][1] == "%" else 1
     few = " (few)" if one.told == "uncertain" else ""
-    ends = {name: np.nan if (end := getattr(one, name)) is None else scale * end for name in ("value", "low", "high")}
+    ends: dict[str, object] = {name: in_unit(metric, getattr(one, name)) for name in ("value", "low", "high")}
     return {"label": f"{label}{few}"} | ends | {"n": one.n, "subjects": one.subjects}
 
 
@@ -276,9 +274,9 @@ def _ages(limits: Sequence[AgeLimit]) -> Section:
             "rule": choice.rule,
             "adult from": "none" if choice.adult_from is None else f"{choice.adult_from:g}",
             "child below": "–" if choice.child_below is None else f"{choice.child_below:g}",
-            "children taken for adults, %": _text("gender_accuracy", choice.child_as_adult),
+            "children taken for adults, %": _text(PERCENT, choice.child_as_adult),
             "allowed, %": f"{100 * limit.allowed:g}",
-            "adults taken for children, %": _text("gender_accuracy", choice.adult_as_child),
+            "adults taken for children, %": _text(PERCENT, choice.adult_as_child),
             "unsure": percent(choice.unsure) if choice.unsure is not None else "–",
             "children": choice.confirmed_on,
             "verdict": choice.verdict,
@@ -304,7 +302,7 @@ def _age_chart(limit: AgeLimit) -> Picture:
             values = [getattr(point, name) for point in some]
             line = pd.Series([100 * (one.value or 0) for one in values], index=at, dtype=float)
             lines[f"{words}, {column}"] = line
-            numbers[f"{words}, {column}, % [95% interval]"] = [_text("gender_accuracy", one) for one in values]
+            numbers[f"{words}, {column}, % [95% interval]"] = [_text(PERCENT, one) for one in values]
     caption = (
         f"Age limit {limit.limit:g}: {limit.children:,} children and {limit.adults:,} adults against the threshold"
     )
@@ -333,8 +331,10 @@ def _robustness(report: Report) -> Section:
         "metric."
     ]
     if hurt:
-        named = "; ".join(f"{one.group} at {one.kind}, {one.level} ({NAMES[one.metric][0]})" for one in hurt[:6])
-        text.append(f"Some groups lose more than the others ({len(hurt)} comparisons): {named}.")
+        names = "; ".join(
+            f"{one.group} at {one.kind}, {one.level} ({named(one.metric, unit=False)})" for one in hurt[:6]
+        )
+        text.append(f"Some groups lose more than the others ({len(hurt)} comparisons): {names}.")
     else:
         text.append("Of no group can it be told that it loses more than the others.")
     pictures = [
@@ -350,19 +350,18 @@ def _robustness(report: Report) -> Section:
 def _hurts(metric: str, one: Interval) -> bool:
     if one.low is None or one.high is None:
         return False
-    return one.high < 0 if metric == "gender_accuracy" else one.low > 0
+    return one.high < 0 if METRICS[metric].better == "higher" else one.low > 0
 
 
 def _robust_charts(report: Report, metric: str) -> Iterator[Picture]:
     own = [one for one in report.robustness if one.metric == metric and one.group == "all"]
     if not own:
         return
-    scale = 100 if NAMES[metric][1] == "%" else 1
     rows: list[dict[str, object]] = []
     for kind in dict.fromkeys(one.kind for one in own):
         rows.append({"label": kind, "value": np.nan, "low": np.nan, "high": np.nan})
         for one in (one for one in own if one.kind == kind):
-            ends = {name: scale * (getattr(one.result, name) or 0) for name in ("value", "low", "high")}
+            ends = {name: in_unit(metric, getattr(one.result, name) or 0) for name in ("value", "low", "high")}
             rows.append({"label": one.level, **ends})
     table = pd.DataFrame(rows)
     numbers = table.dropna(subset="value").rename(columns={"label": "picture"})
@@ -400,10 +399,8 @@ def _difference_chart(report: Report, metric: str) -> Picture | None:
     own = [one for one in report.differences if one.metric == metric and one.told != "uncertain"][:_MOST_ROWS]
     if not own:
         return None
-    scale = 100 if NAMES[metric][1] == "%" else 1
     rows = [
-        {"label": one.group}
-        | {name: np.nan if (end := getattr(one, name)) is None else scale * end for name in ("value", "low", "high")}
+        {"label": one.group} | {name: in_unit(metric, getattr(one, name)) for name in ("value", "low", "high")}
         for one in own
     ]
     table = pd.DataFrame(rows)

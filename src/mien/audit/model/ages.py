@@ -41,7 +41,7 @@ def age_limits(
     """What each limit finds; limits without children or adults are passed over.
 
     Args:
-        rows: The joined table in the order of `metrics.in_order`.
+        rows: The joined table in the order of `metrics.sort_by_subject`.
         allowed: The share of children who may be taken for adults.
         n_boot: Number of resamples.
         seed: Of the resamples and of the halves.

@@ -63,8 +63,8 @@ class Robustness:
         answers = predictions(self.predictor, faces, self.root, conditions, self.progress)
         tables = {
             name: (
-                metrics.in_order(metrics.join(faces, rows), "subject", n_boot),
-                metrics.in_order(metrics.join(faces, likelier(rows)), "subject", n_boot),
+                metrics.sort_by_subject(metrics.join(faces, rows), "subject", n_boot),
+                metrics.sort_by_subject(metrics.join(faces, likelier(rows)), "subject", n_boot),
             )
             for name, rows in answers.items()
         }
@@ -77,7 +77,7 @@ class Robustness:
         return lines
 
     def _measured(self, rows: pd.DataFrame) -> list[str]:
-        names = [name for name in _MEASURED if metrics.applies(METRICS[name], rows)]
+        names = [name for name in _MEASURED if metrics.is_applicable(METRICS[name], rows)]
         return [name for name in names if name != "gender_unsure" or "unsure_below" in self.predictor.metadata]
 
 
@@ -100,7 +100,7 @@ def _by_level(
     jobs: dict[str, Job] = {}
     for name, rows in tables.items():
         if name != AS_IT_IS:
-            both = spec.rows(plain) & spec.rows(rows)
+            both = spec.counted(plain) & spec.counted(rows)
             jobs |= {f"{name} before": Job(spec, plain, both), f"{name} after": Job(spec, rows, both)}
     single = [one for one in groupings(plain, by) if len(one.groups[0].columns) <= 1] if by else groupings(plain, ())
     found = dict(samples(single, jobs, n_boot, seed))
