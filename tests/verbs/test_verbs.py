@@ -40,12 +40,10 @@ def test_defaults_are_the_same():
     for name, command in commands():
         parameters = inspect.signature(getattr(mien, name)).parameters
         for parameter in command.params:
-            if (
-                parameter.name not in parameters
-                or parameter.required
-                or (name, parameter.name) == ("audit_model", "out")
-            ):
-                continue  # from Python an audit writes nothing unless it is asked to
+            if parameter.name not in parameters or parameter.required:
+                continue
+            if (name, parameter.name) in (("audit_model", "out"), ("faces", "out")):
+                continue  # from Python these write nothing unless they are asked to
             ours, theirs = parameters[parameter.name].default, parameter.default
             same = {str(ours), ",".join(ours) if isinstance(ours, tuple) else None}
             assert theirs in (None, ()) or str(theirs) in same, f"{name} {parameter.name}: {ours!r} and {theirs!r}"
