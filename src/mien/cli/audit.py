@@ -11,7 +11,7 @@ from mien.base.errors import MienError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mien.audit.model.robustness import Robustness
+    from mien.audit.model.robustness import RobustnessTest
     from mien.audit.model.schema import LimitVerdict
     from mien.base.progress import ProgressCallback
 
@@ -57,7 +57,7 @@ def audit_a_model(
 
     Exit status: 0 without limits or where all hold, 3 where one fails.
     """
-    from mien.audit.model.audit import Settings
+    from mien.audit.model.audit import AuditSettings
     from mien.audit.model.limits import read_limits
     from mien.base.console import console, progress
     from mien.base.table import read_faces_table
@@ -68,7 +68,7 @@ def audit_a_model(
         raise MienError("--root asks a model of mien's about worse pictures; --map and --preset are for others")
     if root is None and model is not None:
         raise MienError("--model belongs to --root, which was not given")
-    settings = Settings(read_limits(limits) if limits else None, child_rate)
+    settings = AuditSettings(read_limits(limits) if limits else None, child_rate)
     truth = read_faces_table(faces)
     with progress("making faces worse") as tell:
         report = audit_model(
@@ -93,23 +93,23 @@ def audit_a_model(
 
 def _robustness(
     faces: "pd.DataFrame", root: Path | None, model: str | None, sample: int, tell: "ProgressCallback"
-) -> "Robustness | None":
+) -> "RobustnessTest | None":
     """What to ask of worse pictures, where the folder of the pictures is given."""
     if root is None:
         return None
-    from mien.audit.model.robustness import Robustness
+    from mien.audit.model.robustness import RobustnessTest
     from mien.prediction.predict import Predictor
 
-    return Robustness(Predictor(model), faces, root, sample, tell)
+    return RobustnessTest(Predictor(model), faces, root, sample, tell)
 
 
 def in_words(one: "LimitVerdict") -> str:
     """A verdict in a line."""
-    found = "nothing" if one.found.value is None else f"{one.found.value:.3f}"
-    missed = f", missed by {one.beyond:.3f}" if not one.passed and one.beyond is not None else ""
-    told = "" if one.sure else "; the data does not suffice to tell"
+    found = "nothing" if one.measured.value is None else f"{one.measured.value:.3f}"
+    missed = f", missed by {one.excess:.3f}" if not one.passed and one.excess is not None else ""
+    told = "" if one.conclusive else "; the data does not suffice to tell"
     result = "pass" if one.passed else "FAIL"
-    return f"{result}: {one.limit} {one.direction} {one.allowed:g}: {found} ({one.where}){missed}{told}"
+    return f"{result}: {one.limit} {one.direction} {one.allowed:g}: {found} ({one.scope}){missed}{told}"
 
 
 @audit_app.command(epilog="Example: mien audit data faces.parquet --root photos --run runs/fold-0 --run runs/fold-1")
@@ -137,7 +137,7 @@ def data(
         report = audit_data(read_table(faces), root, run or (), out, sheet, tell)
     for check in report.checks:
         if check.level in ("problem", "notice"):
-            console.print(f"{check.level}: {check.says}", highlight=False, soft_wrap=True, markup=False)
+            console.print(f"{check.level}: {check.message}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
     if not report.passed:
         raise typer.Exit(3)

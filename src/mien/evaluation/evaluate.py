@@ -17,7 +17,7 @@ from mien.data.sources import data_root
 from mien.prediction.predict import Predictor
 from mien.runs.run import Run
 
-JUDGED = ("train", "val", "test")
+EVALUATED_PARTS = ("train", "val", "test")
 """The parts that are predicted: test to judge, val for what is chosen after training (calibration), of the training
 part a sample, without augmentation, to see what was learnt by heart."""
 
@@ -42,7 +42,7 @@ def evaluate(run: Run, pixels: Pixels | None = None) -> pd.DataFrame:
         write_table(_predict(run, faces, pixels), run.predictions_file)
     predictions = run.predictions
     parts = []
-    for split in JUDGED:
+    for split in EVALUATED_PARTS:
         part = faces[faces["split"] == split]
         theirs = predictions[predictions["face"].isin(part["face"])]
         if split == "train":
@@ -87,7 +87,7 @@ def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allo
 
 
 def _predict(run: Run, faces: pd.DataFrame, pixels: Pixels | None) -> pd.DataFrame:
-    rows = np.flatnonzero(faces["split"].isin(JUDGED) & ~_left_out(faces))
+    rows = np.flatnonzero(faces["split"].isin(EVALUATED_PARTS) & ~_left_out(faces))
     judged = faces.iloc[rows].reset_index(drop=True)
     root = data_root(run.recipe.data.root or ".")
     with progress("predicting") as tell:

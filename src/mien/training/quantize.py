@@ -26,7 +26,7 @@ from mien.prediction.predict import Predictor
 from mien.runs.run import Run
 from mien.training.onnxfile import describe, description
 
-JUDGED = ("gender_accuracy", "age_group_exact", "age_mae")
+EVALUATED_PARTS = ("gender_accuracy", "age_group_exact", "age_mae")
 """Metrics that a quantised file is compared by, as far as it predicts them."""
 
 _FACES = 512  # whose activations set the ranges
@@ -154,7 +154,7 @@ def _judge(before: Path, after: Path, faces: pd.DataFrame, pixels: Pixels, image
     first, second = answers
     values = [score(answer, by=()).set_index("metric")["value"] for answer in answers]
     rows = []
-    for metric in JUDGED:
+    for metric in EVALUATED_PARTS:
         if metric in values[0].index:
             found = paired_difference(second, first, metric)
             row = {"metric": metric, "before": values[0][metric], "after": values[1][metric]}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mien.audit.data.audit import audit_faces
-from mien.audit.data.schema import DataReport
-from mien.audit.model.audit import Settings, audit_predictions
-from mien.audit.model.inputs import Predictions
-from mien.audit.model.schema import Report
+from mien.audit.data.schema import DataAuditReport
+from mien.audit.model.audit import AuditSettings, audit_predictions
+from mien.audit.model.inputs import PredictionsInput
+from mien.audit.model.schema import ModelAuditReport
 from mien.base.atomic import check_folder
 from mien.base.progress import ProgressCallback
 from mien.reports import audit_data as data_page
@@ -19,22 +19,22 @@ from mien.reports.review import SHEET
 from mien.runs.run import Run
 
 if TYPE_CHECKING:
-    from mien.audit.model.robustness import Robustness
+    from mien.audit.model.robustness import RobustnessTest
 
 
 def audit_model(
-    predictions: Predictions,
+    predictions: PredictionsInput,
     faces: pd.DataFrame,
     by: Sequence[str] | None = None,
     out: str | Path | None = None,
     *,
     map: Mapping[str, str] | None = None,
     preset: str | None = None,
-    against: Predictions | None = None,
+    against: PredictionsInput | None = None,
     against_preset: str | None = None,
-    robustness: "Robustness | None" = None,
-    settings: Settings = Settings(),  # noqa: B008 - it cannot change
-) -> Report:
+    robustness: "RobustnessTest | None" = None,
+    settings: AuditSettings = AuditSettings(),  # noqa: B008 - it cannot change
+) -> ModelAuditReport:
     """Says for whom a model fails, and writes the report where a folder is given; see `audit_predictions`."""
     if out is not None:
         check_folder(out)
@@ -61,7 +61,7 @@ def audit_data(
     out: str | Path = "audit-data",
     sheet: int = SHEET,
     progress: ProgressCallback | None = None,
-) -> DataReport:
+) -> DataAuditReport:
     """Says whether a data set is sound, and writes the report; see `audit_faces`."""
     check_folder(out)
     audit = audit_faces(faces, root, runs, progress)
