@@ -9,7 +9,7 @@ from mien.audit.data import image_quality
 from mien.audit.data.checks import Check, CheckLevel, count_check, not_checked, share_check
 from mien.base.table import OLDEST, SPLITS, age_to_group
 from mien.data.inspect import Images
-from mien.data.leaks import straddling
+from mien.data.leaks import spanning_parts
 from mien.metrics.intervals import wilson
 
 MAX_UNUSABLE = 0.01
@@ -111,7 +111,7 @@ def leaks(faces: pd.DataFrame, groups: np.ndarray | None) -> CheckResult:
         if faces[column].isna().all():
             checks.append(not_checked(f"leaks.{column}", f"The table has no {where}."))
             continue
-        for kind, rows in straddling(faces, column, groups).items():
+        for kind, rows in spanning_parts(faces, column, groups).items():
             if kind == "subject" and faces["subject"].isna().all():
                 continue
             message = f"{int(rows.sum()):,} faces have their {kind} in several {where}."

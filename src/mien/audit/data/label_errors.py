@@ -70,7 +70,7 @@ def _usable_predictions(
     """The usable predictions of a run by face, and counts of the excluded ones."""
     own, predictions = run.faces, run.predictions
     trained = faces["face"].isin(own.loc[own["split"] == "train", "face"]).to_numpy()
-    alike = leaks.sharing(faces, trained, groups)
+    alike = leaks.related_to(faces, trained, groups)
     predictions = predictions[predictions["face"].isin(faces["face"])]
     if predictions.empty:
         raise MienError(
