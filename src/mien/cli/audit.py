@@ -94,7 +94,7 @@ def audit_a_model(
 def _robustness(
     faces: "pd.DataFrame", root: Path | None, model: str | None, sample: int, update: "ProgressCallback"
 ) -> "RobustnessTest | None":
-    """What to ask of worse pictures, where the folder of the pictures is given."""
+    """The robustness test, if the folder of the images is given."""
     if root is None:
         return None
     from mien.audit.model.robustness import RobustnessTest
@@ -106,10 +106,10 @@ def _robustness(
 def in_words(one: "LimitVerdict") -> str:
     """A verdict in a line."""
     found = "nothing" if one.measured.value is None else f"{one.measured.value:.3f}"
-    missed = f", missed by {one.excess:.3f}" if not one.passed and one.excess is not None else ""
-    told = "" if one.conclusive else "; the data does not suffice to tell"
+    missed = f", violated by {one.excess:.3f}" if not one.passed and one.excess is not None else ""
+    note = "" if one.conclusive else " (inconclusive)"
     result = "pass" if one.passed else "FAIL"
-    return f"{result}: {one.limit} {one.direction} {one.allowed:g}: {found} ({one.scope}){missed}{told}"
+    return f"{result}: {one.limit} {one.direction} {one.allowed:g}: {found} ({one.scope}){missed}{note}"
 
 
 @audit_app.command(epilog="Example: mien audit data faces.parquet --root photos --run runs/fold-0 --run runs/fold-1")

@@ -421,5 +421,5 @@ def _about(report: ModelAuditReport) -> Section:
         f"without a prediction, {about.unmatched:,} predictions without a face. Groups: "
         f"{', '.join(settings.by) or 'none'}. {settings.resamples:,} resamples, seed {settings.seed}."
     )
-    method = _METHOD.format(fewest=settings.min_subjects, enough=settings.reliable_subjects)
+    method = _METHOD.format(min_subjects=settings.min_subjects, reliable_subjects=settings.reliable_subjects)
     return Section("Method", text=[counts, method])
