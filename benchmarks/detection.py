@@ -21,11 +21,12 @@ import pandas as pd
 import skimage.data
 from PIL import Image
 
-from mien import Predictor, metrics, read_faces
+from mien import Predictor, metrics
 from mien.base.atomic import atomic_path
 from mien.base.console import progress
 from mien.base.errors import MissingExtra
 from mien.data import images
+from mien.data.sources import read_faces
 from mien.evaluation.conditions import (
     ORIGINAL,
     Condition,
