@@ -9,6 +9,7 @@ from PIL import Image
 
 from mien.audit.model.audit import AuditSettings, audit_predictions
 from mien.audit.model.robustness import RobustnessTest
+from mien.evaluation.conditions import DEGRADATIONS
 
 
 class Brightness:
@@ -43,7 +44,7 @@ def test_darkness_hurts_those_who_are_known_by_brightness(faces: tuple[pd.DataFr
     report = audit_predictions(
         predictions, table, ["gender"], robustness=robustness, settings=AuditSettings(n_boot=100)
     )
-    found = {(one.kind, one.level, one.group, one.metric): one for one in report.robustness}
+    found = {(one.degradation, one.level, one.group, one.metric): one for one in report.robustness}
     hurt = found["darkness", "1/3 of each pixel", "gender=female", "gender_accuracy"]
     assert (hurt.result.value, hurt.change.value, hurt.excess_over_others.value) == (0, -1, -1)
     spared = found["darkness", "1/3 of each pixel", "gender=male", "gender_accuracy"]
