@@ -93,7 +93,7 @@ def labels_of_anybody() -> Iterator[None]:
 ARMS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "neither RandAugment nor MixUp": (as_it_is, ["augment.randaugment=null", "augment.mixup=0.0"]),
     "both, correct": (as_it_is, []),
-    "validation and test augmented too": (as_it_is, ["augment.judged=true"]),
+    "validation and test augmented too": (as_it_is, ["augment.evaluation=true"]),
     "RandAugment told 255 for pixels in [0, 1]": (randaugment_for_0_to_255, []),
     "training in [0, 1], prediction in 0 to 255": (training_in_0_to_1, []),
     "MixUp with the partner's label": (labels_of_the_partner, []),

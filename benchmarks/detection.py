@@ -118,14 +118,14 @@ def _pictures(finders: dict[str, Detector], predictor: Predictor, faces: pd.Data
     lines = []
     for name, finder in finders.items():
         first, further, crops = [], 0, []
-        with progress(f"{name} on CelebA") as tell:
+        with progress(f"{name} on CelebA") as update:
             for done, picture in enumerate(pictures, 1):
                 found = finder(picture)
                 best = _best(found, _celeba_box(picture, place))
                 first.append(best)
                 further += len(found) - (best is not None)
                 crops.append(_cut(picture, best.box, predictor) if best is not None else None)
-                tell(done, len(pictures))
+                update(done, len(pictures))
         line: dict[str, Any] = {"detector": name, "pictures": len(pictures)}
         line["face found, %"] = _share(sum(one is not None for one in first), len(first))
         line["further boxes"] = further
@@ -198,7 +198,7 @@ def _collages(
     pictures = [("CelebA", celeba_root / path) for path in celeba["path"]]
     hits = {name: {(source, size): [0, 0] for source in ("UTKFace", "CelebA") for size in SIZES} for name in finders}
     false, seconds = dict.fromkeys(finders, 0), dict.fromkeys(finders, 0.0)
-    with progress("collages") as tell:
+    with progress("collages") as update:
         for done in range(1, count + 1):
             canvas = _background(rng)
             known = []
@@ -216,7 +216,7 @@ def _collages(
                     hits[name][source, size][0] += one is not None
                     hits[name][source, size][1] += 1
                 false[name] += len(found) - sum(one is not None for one in best)
-            tell(done, count)
+            update(done, count)
     lines = [
         {"side of the box, pixels": size}
         | {
@@ -299,11 +299,11 @@ def _crops(finders: dict[str, Detector], predictor: Predictor, faces: pd.DataFra
     fixed = _answers(predictor, own)
     lines = []
     for name, finder in finders.items():
-        with progress(f"{name} on UTKFace") as tell:
+        with progress(f"{name} on UTKFace") as update:
             best = []
             for done, (canvas, box) in enumerate(zip(canvases, boxes, strict=True), 1):
                 best.append(_best(finder(canvas), box))
-                tell(done, len(canvases))
+                update(done, len(canvases))
         there = [index for index, one in enumerate(best) if one is not None]
         cut = [_cut(canvases[index], best[index].box, predictor) for index in there]
         line = {"detector": name, "face found, %": _share(len(there), len(best)), "faces compared": len(there)}
@@ -332,8 +332,8 @@ def _notes(run: Run, predictor: Predictor, faces: pd.DataFrame, root: Path) -> I
         },
         **{f"{100 * share:.0f}% cut off at the left": partial(_cut_off, share=share) for share in (0.1, 0.2, 0.3)},
     }
-    with progress("quality") as tell:
-        answers = predictions(predictor, faces, root, changes, tell)
+    with progress("quality") as update:
+        answers = predictions(predictor, faces, root, changes, update)
     said = dict.fromkeys(answers, 0)
     for path in faces["path"]:
         face = face_pixels(root / path)

@@ -81,7 +81,7 @@ def curve(number: int, changes: list[str], work: Path, seed: int = 0) -> list[di
     folder = work / f"{number}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     begin = time.monotonic()
-    log = train(recipe, out=folder, judge=False).log
+    log = train(recipe, out=folder, score=False).log
     wall = time.monotonic() - begin
     shutil.rmtree(folder)
     return [

@@ -129,8 +129,8 @@ def judge(run: Run, model: Path | None = None) -> Judged:
         if stored is not None:
             answers = stored[stored["face"].isin(part["face"])]
         else:
-            with progress(f"predicting the {split} part") as tell:
-                answers = predictor.predict_faces(part, data_root(run.recipe.data.root or "."), tell)
+            with progress(f"predicting the {split} part") as update:
+                answers = predictor.predict_faces(part, data_root(run.recipe.data.root or "."), update)
         parts[split] = metrics.join(part, conditions.likelier(answers))
     return Judged(run, file, predictor, faces, parts)
 
@@ -386,8 +386,8 @@ def _trade(judged: Judged, wanted: str, below: float) -> dict[str, Any]:
 def _robustness(judged: Judged, limit: int | None) -> Iterator[str]:
     run = judged.run
     test = some(judged.faces[judged.faces["split"] == "test"], limit)
-    with progress("robustness", "faces") as tell:
-        table = conditions.scores(judged.predictor, test, data_root(run.recipe.data.root or "."), progress=tell)
+    with progress("robustness", "faces") as update:
+        table = conditions.scores(judged.predictor, test, data_root(run.recipe.data.root or "."), progress=update)
     yield (
         f"The same {len(test):,} test faces made worse before they are resized (see `mien.evaluation.conditions`), and "
         "the paired difference to the faces as they are, in points or years. Beyond the picture its edge "

@@ -161,11 +161,11 @@ class Peer:
         """Its predictions table for faces under one of the conditions."""
         change: Condition = CONDITIONS[condition]
         rows = []
-        with progress(f"{PEER}: {setup}, {condition}", "faces") as tell:
+        with progress(f"{PEER}: {setup}, {condition}", "faces") as update:
             for done, (face, path) in enumerate(zip(faces["face"], faces["path"], strict=True), 1):
                 gender, age = self.ask(change(face_pixels(root / path, margin=margin)), SETUPS[setup])
                 rows.append((face, gender, float(age)))
-                tell(done, len(faces))
+                update(done, len(faces))
         return pd.DataFrame(rows, columns=["face", "gender", "age"])
 
 
@@ -237,8 +237,8 @@ def compared(run: Run, model: Path, python: str, limit: int | None, command: str
         choice = {name: metrics.join(val, peer.predictions(val, root, name)) for name in SETUPS}
         best = max(choice, key=lambda name: _merit(choice[name]))
         yield _chosen(choice, best)
-        with progress("mien", "faces") as tell:
-            ours = conditions.predictions(predictor, test, root, {name: CONDITIONS[name] for name in CROPS}, tell)
+        with progress("mien", "faces") as update:
+            ours = conditions.predictions(predictor, test, root, {name: CONDITIONS[name] for name in CROPS}, update)
         tables = {
             name: {
                 "mien": metrics.join(test, conditions.likelier(answers)),

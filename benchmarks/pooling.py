@@ -40,8 +40,8 @@ def test_part(root: Path, predictor: Predictor) -> pd.DataFrame:
     """The faces that the model that ships was not trained on, by its own recipe."""
     split = predictor.metadata["recipe"]["split"]
     faces = read_faces("utkface", root)
-    with progress("looking for near-duplicates") as tell:
-        alike = group_files([root / path for path in faces["path"]], tell)
+    with progress("looking for near-duplicates") as update:
+        alike = group_files([root / path for path in faces["path"]], update)
     faces = splits.assign(
         faces, split["method"], val=split["val"], test=split["test"], seed=split["seed"], groups=alike
     )
@@ -55,7 +55,7 @@ def answers_of(predictor: Predictor, faces: pd.DataFrame, root: Path, frames: in
     """The model's answers to the made frames, and whether a note says that something is wrong with a frame."""
     random = np.random.default_rng(0)
     columns: dict[str, list[np.ndarray]] = {}
-    with progress("predicting") as tell:
+    with progress("predicting") as update:
         for done, path in enumerate(faces["path"], 1):
             face = conditions.face_pixels(root / path)
             made = [images.load_face(frame(face, random), predictor.size) for _ in range(frames)]
@@ -63,7 +63,7 @@ def answers_of(predictor: Predictor, faces: pd.DataFrame, root: Path, frames: in
             bad = np.array([bool(notes(one, None, *face.shape[:2], turned=False)) for one in made])
             for name, values in (answer | {"bad": bad}).items():
                 columns.setdefault(name, []).append(values)
-            tell(done, len(faces))
+            update(done, len(faces))
     return {name: np.stack(parts) for name, parts in columns.items()}
 
 

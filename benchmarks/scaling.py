@@ -174,12 +174,12 @@ def report(n: int, folder: Path) -> Callable[[], object]:
 
 def cache(n: int, folder: Path) -> Callable[[], object]:
     """Images decoded into the cache, from where an interruption at half of them left it."""
-    from mien.data.pixels import Cache, Files
+    from mien.data.pixels import FilePixels, PixelCache
 
     class Stop(Exception):
         pass
 
-    files = Files(made_faces(n, repeated=True), images(folder), 64)
+    files = FilePixels(made_faces(n, repeated=True), images(folder), 64)
     with tempfile.TemporaryDirectory(dir=folder) as home:
         place = Path(home)
 
@@ -189,9 +189,9 @@ def cache(n: int, folder: Path) -> Callable[[], object]:
 
     def work() -> object:
         with suppress(Stop):
-            Cache(files, place).fill(stop)
+            PixelCache(files, place).fill(stop)
         begun: list[int] = []
-        Cache(files, place).fill(lambda done, of: begun.append(of))
+        PixelCache(files, place).fill(lambda done, of: begun.append(of))
         assert n < 1000 or begun[-1] <= n * 0.6, "the second attempt began anew"
         return begun
 

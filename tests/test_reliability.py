@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 import torture
 from mien.base.errors import DiskFull, MienError
 from mien.cli import main
-from mien.data.pixels import Cache, Files
+from mien.data.pixels import FilePixels, PixelCache
 from mien.prediction.outputs import Journal
 from mien.recipe.load import load_recipe
 from mien.training.callbacks import Log
@@ -90,12 +90,12 @@ def recipe(drawn, tmp_path):
 
 def test_training_on_a_full_disk_says_so_and_goes_on_when_there_is_space(small_disk, recipe, tmp_path):
     disk, enlarge = small_disk
-    whole = train(recipe, out=tmp_path / "whole", judge=False)
+    whole = train(recipe, out=tmp_path / "whole", score=False)
     with pytest.raises(DiskFull, match=r"the disk of '.*' is full: 'resume.ckpt' was not written"):
-        train(recipe, out=disk / "run", judge=False)
+        train(recipe, out=disk / "run", score=False)
     assert not [path for path in (disk / "run").iterdir() if path.name.startswith(".") or path.suffix == ".ckpt"]
     enlarge()
-    assert same_weights(whole, train(recipe, out=disk / "run", judge=False))
+    assert same_weights(whole, train(recipe, out=disk / "run", score=False))
 
 
 def same_weights(one, other):
@@ -105,7 +105,7 @@ def same_weights(one, other):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_whose_images_go_away_says_so_and_goes_on_when_they_are_back(recipe, tmp_path, monkeypatch, workers):
     recipe = load_recipe(recipe, [f"trainer.workers={workers}"])
-    whole = train(recipe, out=tmp_path / "whole", judge=False)
+    whole = train(recipe, out=tmp_path / "whole", score=False)
     real, faces = Log.on_train_batch_start, tmp_path / "faces"
 
     def take_away(self, trainer, *rest):
@@ -115,10 +115,10 @@ def test_training_whose_images_go_away_says_so_and_goes_on_when_they_are_back(re
 
     monkeypatch.setattr(Log, "on_train_batch_start", take_away)
     with pytest.raises(MienError, match=f"folder '{faces}' is gone, and its images with it"):
-        train(recipe, out=tmp_path / "broken", judge=False)
+        train(recipe, out=tmp_path / "broken", score=False)
     monkeypatch.undo()
     (tmp_path / "away").rename(faces)
-    broken = train(recipe, out=tmp_path / "broken", judge=False)
+    broken = train(recipe, out=tmp_path / "broken", score=False)
     assert same_weights(whole, broken)
     assert broken.unreadable_file.read_text().count("\n") == 1, "no image is taken for unreadable"
 
@@ -129,7 +129,7 @@ def test_a_cache_whose_images_go_away_keeps_what_it_has(drawn, tmp_path, monkeyp
     root = tmp_path / "faces"
     root.symlink_to(drawn)
     faces = read_faces("adience", root, "masked")
-    cache = Cache(Files(faces, root, 32), tmp_path / "cache")
+    cache = PixelCache(FilePixels(faces, root, 32), tmp_path / "cache")
 
     def take_away(done, total):
         if done >= 64 and root.is_symlink():
@@ -138,10 +138,10 @@ def test_a_cache_whose_images_go_away_keeps_what_it_has(drawn, tmp_path, monkeyp
     with pytest.raises(MienError, match="is gone"):
         cache.fill(take_away)
     with pytest.raises(MienError, match="is gone"):
-        Cache(Files(faces, root, 32), tmp_path / "cache").fill()
+        PixelCache(FilePixels(faces, root, 32), tmp_path / "cache").fill()
     (tmp_path / "away").rename(root)
     told = []
-    cache = Cache(Files(faces, root, 32), tmp_path / "cache")
+    cache = PixelCache(FilePixels(faces, root, 32), tmp_path / "cache")
     cache.fill(lambda done, total: told.append(total))
     assert told[0] == len(faces) - 64 and cache.unreadable() == {}
 

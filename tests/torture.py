@@ -118,7 +118,7 @@ def fill_cache(root: str, folder: str, repeats: int, decoded: str) -> None:
     images.load_face = counted
     paths = sorted(str(path.relative_to(root)) for path in Path(root).rglob("*.jpg")) * repeats
     faces = pd.DataFrame({"path": paths, "x": np.nan, "y": np.nan, "w": np.nan, "h": np.nan})
-    pixels.Cache(pixels.Files(faces, root, 48), Path(folder)).fill()
+    pixels.PixelCache(pixels.FilePixels(faces, root, 48), Path(folder)).fill()
 
 
 # ---- what is tormented -------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from PIL import Image
 from mien.base.errors import DiskFull, MienError
 from mien.base.table import check_faces
 from mien.data import images
-from mien.data.pixels import Cache, Files, Rows, check_readable
+from mien.data.pixels import FilePixels, PixelCache, PixelSubset, check_readable
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def faces():
 
 
 def test_cache_holds_what_the_files_give(folder, faces, tmp_path_factory):
-    files = Files(faces, folder, 16, margin=0.1)
-    cache = Cache(files, tmp_path_factory.mktemp("cache"))
+    files = FilePixels(faces, folder, 16, margin=0.1)
+    cache = PixelCache(files, tmp_path_factory.mktemp("cache"))
     cache.fill()
     assert set(cache.unreadable()) == {1, 3} and len(cache) == len(files) == 5
     for index in (0, 2, 4):
@@ -43,15 +43,15 @@ def test_cache_holds_what_the_files_give(folder, faces, tmp_path_factory):
 
 def test_cache_is_not_filled_twice_but_follows_its_source(folder, faces, tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("cache")
-    Cache(Files(faces, folder, 16), home).fill()
+    PixelCache(FilePixels(faces, folder, 16), home).fill()
     decoded = []
     real = images.load_face
     monkeypatch.setattr(images, "load_face", lambda path, *rest: decoded.append(path.name) or real(path, *rest))
-    Cache(Files(faces, folder, 16), home).fill()
+    PixelCache(FilePixels(faces, folder, 16), home).fill()
     assert decoded == []
     Image.new("RGB", (40, 40), "red").save(folder / "b.png")
     Image.new("RGB", (40, 40), "blue").save(folder / "absent.png")
-    cache = Cache(Files(faces, folder, 16), home)
+    cache = PixelCache(FilePixels(faces, folder, 16), home)
     cache.fill()
     assert sorted(decoded) == ["absent.png", "b.png"] and set(cache.unreadable()) == {1}
     assert cache[2][0, 0].tolist() == [255, 0, 0] and cache[3][0, 0].tolist() == [0, 0, 255]
@@ -66,24 +66,24 @@ def test_an_interrupted_fill_goes_on(folder, faces, tmp_path_factory, monkeypatc
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Cache(Files(faces, folder, 16), home).fill(stop)
+        PixelCache(FilePixels(faces, folder, 16), home).fill(stop)
     told = []
-    cache = Cache(Files(faces, folder, 16), home)
+    cache = PixelCache(FilePixels(faces, folder, 16), home)
     cache.fill(lambda done, total: told.append((done, total)))
     assert told == [(2, 3), (3, 3)]
-    assert np.array_equal(cache[0], Files(faces, folder, 16)[0])
+    assert np.array_equal(cache[0], FilePixels(faces, folder, 16)[0])
 
 
 def test_other_sizes_boxes_and_roots_have_other_caches(folder, faces):
-    key = Files(faces, folder, 16).key()
-    others = [Files(faces, folder, 17), Files(faces, folder, 16, 0.1), Files(faces, folder / "x", 16)]
+    key = FilePixels(faces, folder, 16).key()
+    others = [FilePixels(faces, folder, 17), FilePixels(faces, folder, 16, 0.1), FilePixels(faces, folder / "x", 16)]
     moved = faces.assign(x=2.0, y=2.0, w=20.0, h=30.0)
-    assert key == Files(faces.copy(), folder, 16).key()
-    assert key not in {files.key() for files in [*others, Files(moved, folder, 16)]}
+    assert key == FilePixels(faces.copy(), folder, 16).key()
+    assert key not in {files.key() for files in [*others, FilePixels(moved, folder, 16)]}
 
 
 def test_a_worker_process_maps_the_cache_itself(folder, faces, tmp_path_factory):
-    cache = Cache(Files(faces, folder, 64), tmp_path_factory.mktemp("cache"))
+    cache = PixelCache(FilePixels(faces, folder, 64), tmp_path_factory.mktemp("cache"))
     cache.fill()
     copy = pickle.dumps(cache)
     assert len(copy) < cache[0].nbytes
@@ -91,8 +91,8 @@ def test_a_worker_process_maps_the_cache_itself(folder, faces, tmp_path_factory)
 
 
 def test_rows_are_a_view(folder, faces):
-    files = Files(faces, folder, 16)
-    rows = Rows(files, np.array([4, 0]))
+    files = FilePixels(faces, folder, 16)
+    rows = PixelSubset(files, np.array([4, 0]))
     assert len(rows) == 2 and np.array_equal(rows[0], files[4]) and np.array_equal(rows[1], files[0])
 
 
@@ -112,6 +112,6 @@ def test_a_full_disk_is_an_error_not_a_crash(folder, faces, tmp_path_factory):
         pytest.skip("this machine does not let tests mount a disk")
     try:
         with pytest.raises(DiskFull, match="is full: .pixels.u8. was not written"):
-            Cache(Files(faces, folder, 512), small)
+            PixelCache(FilePixels(faces, folder, 512), small)
     finally:
         subprocess.run(["umount", small], check=True)

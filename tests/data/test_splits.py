@@ -243,14 +243,14 @@ class TestLeaks:
         other = make(subject=["b", "b", "d", "c"], dataset=["x", "x", "x", "y"])
         other["path"] = ["1", "2", "3", "face 0.jpg"]
         other["face"] = [f"other {row}" for row in range(4)]
-        (leak,) = leaks.between(train, other)
+        (leak,) = leaks.leaks_between(train, other)
         assert (leak.kind, leak.images, leak.share) == ("subject", 2, 0.5)
         assert leak.example == ("other 0", "face 1")
         assert str(leak).startswith("2 other images (50.0%) show a subject of the train part")
-        near = leaks.between(train, other, groups=[0, 1, 2, 3, 4, 5, 0])[-1]
+        near = leaks.leaks_between(train, other, groups=[0, 1, 2, 3, 4, 5, 0])[-1]
         assert (near.kind, near.images, near.example) == ("near-duplicate", 1, ("other 3", "face 0"))
         with pytest.raises(SplitError, match="7 faces"):
-            leaks.between(train, other, groups=[0, 1, 2])
+            leaks.leaks_between(train, other, groups=[0, 1, 2])
 
 
 @pytest.fixture(scope="module")

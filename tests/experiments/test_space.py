@@ -48,7 +48,7 @@ def test_whole_settings_are_known():
         ({"optim.lr": {"low": 0.1}}, "neither low and high nor choices"),
         ({"optim.lr": {"low": 0.1, "high": 1, "choices": [1, 2]}}, "choices beside low"),
         ({"optim.lr": {"low": 0.1, "hihg": 1}}, "unknown key 'hihg'.*did you mean 'high'"),
-        ({"optim.lr": {"low": "small", "high": 1}}, "optim.lr: low is 'small'"),
+        ({"optim.lr": {"low": "small", "high": 1}}, r"optim\.lr\.low = 'small': input should be"),
         ({"optim.lr": {"low": -1.0, "high": 1.0}}, r"optim\.lr.*-1.*greater than 0"),
         ({"optim.lr": 0.1}, r"optim\.lr"),
         ({"optim.name": {"choices": ["sgd"]}}, "two or more different"),

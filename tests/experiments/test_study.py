@@ -22,7 +22,7 @@ from mien.metrics.scoring import mean_over_runs, paired_difference, score
 from mien.recipe.load import load_recipe
 from mien.runs.run import Run
 from mien.training import cells as runner
-from mien.training.cells import Job, make_jobs, run_study
+from mien.training.cells import TrainingJob, make_jobs, run_study
 
 BASE = {
     "base": "demo-gender",
@@ -87,7 +87,7 @@ def make_run(folder, recipe, right=0.8, seed=0, status="finished"):
     return run
 
 
-def fake_work(job: Job, tell):
+def fake_work(job: TrainingJob, send):
     """Stands for training: what it does is in the file `orders` beside the cells."""
     orders = yaml.safe_load((job.log_file.parent.parent / "orders").read_text())
     with (job.log_file.parent.parent / "done").open("a") as file:
@@ -98,7 +98,7 @@ def fake_work(job: Job, tell):
         os.kill(os.getpid(), signal.SIGKILL)
     if order is not None:
         return order
-    tell({"epoch": 1.0, "val_loss": 0.5})
+    send({"epoch": 1.0, "val_loss": 0.5})
     if job.folder is not None:
         make_run(job.folder, job.recipe, 0.9 if job.recipe.model.hidden else 0.6)
     return None
@@ -471,5 +471,5 @@ class TestAlarms:
     def test_leaks_odd_pixels_and_augmented_tests(self):
         found = self.alarms(info={"leaks": ["9 test images show a subject of the train part"], "input": INPUT})
         assert "9 test images" in found["leak"] and "0 to 1 are fed" in found["input"] and "-1 to 1" in found["input"]
-        assert "augmented too" in self.alarms(changes=["augment.judged=true"])["judged"]
+        assert "augmented too" in self.alarms(changes=["augment.evaluation=true"])["judged"]
         assert self.alarms(info={"input": INPUT}, changes=["init.weights=none"]) == {}

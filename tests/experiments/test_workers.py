@@ -11,7 +11,7 @@ import pytest
 from mien.experiments.workers import Workers
 
 
-def work(job, tell):
+def work(job, send):
     """A job is an order."""
     if job == "die":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -19,7 +19,7 @@ def work(job, tell):
         os._exit(3)
     if job == "sleep":
         time.sleep(60)
-    tell("half")
+    send("half")
     return {"pid": os.getpid(), "threads": os.environ.get("MIEN_TEST_THREADS")}.get(job, job)
 
 
@@ -32,7 +32,7 @@ def workers():
 
 def until_ended(workers, job):
     events = []
-    while not any(event.job == job and event.kind != "told" for event in events):
+    while not any(event.job == job and event.kind != "update" for event in events):
         events += workers.wait(30)
     return events
 
@@ -40,8 +40,8 @@ def until_ended(workers, job):
 def test_what_is_told_comes_before_the_end_and_processes_are_kept(workers):
     workers.start("a", "pid")
     assert workers.busy == ["a"] and workers.free == 1
-    told, first = until_ended(workers, "a")
-    assert told == ("a", "told", "half") and first.kind == "ended" and first.value != os.getpid()
+    update, first = until_ended(workers, "a")
+    assert update == ("a", "update", "half") and first.kind == "ended" and first.value != os.getpid()
     workers.start("b", "pid")
     assert until_ended(workers, "b")[-1].value == first.value
     workers.start("c", "threads")

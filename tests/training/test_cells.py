@@ -96,7 +96,10 @@ KILLED = """
 import os, signal
 from mien.cli import main
 from mien.experiments.progress import StudyProgress
-StudyProgress.told = lambda self, name, row: os.kill(os.getpid(), signal.SIGKILL) if name.startswith("other") else None
+def kill(self, name, row):
+    if name.startswith("other"):
+        os.kill(os.getpid(), signal.SIGKILL)
+StudyProgress.epoch_ended = kill
 main()
 """
 

@@ -7,7 +7,7 @@ import torch
 from mien.base.errors import MienError
 from mien.cli import main
 from mien.data import splits
-from mien.data.pixels import Files
+from mien.data.pixels import FilePixels
 from mien.data.sources import read_faces
 from mien.recipe.load import load_recipe
 from mien.training.data import FaceData
@@ -32,7 +32,7 @@ def faces(drawn):
 
 def made(faces, drawn, *changes, part="train"):
     recipe = load_recipe(SMALL, changes)
-    pixels = Files(faces, drawn, recipe.model.image_size)
+    pixels = FilePixels(faces, drawn, recipe.model.image_size)
     return recipe, pixels, feed(recipe, faces, pixels, part)
 
 
@@ -76,7 +76,7 @@ def test_validation_faces_are_as_they_are_unless_the_recipe_judges_augmented_one
     recipe, pixels, plain = made(faces, drawn, part="val")
     assert [name for name, _ in plain.stages] == ["original"]
     assert suspicions(recipe, {"val": plain})["val"] == []
-    recipe, pixels, judged = made(faces, drawn, "augment.judged=true", part="val")
+    recipe, pixels, judged = made(faces, drawn, "augment.evaluation=true", part="val")
     batch = next(iter(FaceData(faces, pixels, {}, recipe).val_dataloader()))
     assert torch.equal(judged.images, batch["images"]) and len(judged.stages) == 6
     assert "augmented too" in suspicions(recipe, {"val": judged})["val"][0]
@@ -130,7 +130,7 @@ def test_without_a_root_the_faces_are_drawn_and_the_page_says_so(tmp_path, capsy
 
 
 def test_with_a_root_the_faces_are_those(drawn, tmp_path):
-    warnings = preview(SMALL, tmp_path / "p.html", [f"data.root={drawn}", "augment.judged=true"])
+    warnings = preview(SMALL, tmp_path / "p.html", [f"data.root={drawn}", "augment.evaluation=true"])
     text = (tmp_path / "p.html").read_text()
     assert len(warnings) == 1 and warnings[0] in text and "are drawn" not in text
     assert text.count("<img") == (10 + 7) * 6  # 7 faces are all that the validation part has

@@ -44,7 +44,7 @@ real = Log.on_train_batch_start
 class Killed(BaseException):
     pass
 
-for out, changes, stop, judge in given["runs"]:
+for out, changes, stop, score in given["runs"]:
     def start(self, trainer, module, batch, number):
         rank, count = trainer.global_rank, trainer.world_size
         with open(f"{out}.{count}.{rank}.jsonl", "a") as file:
@@ -54,7 +54,7 @@ for out, changes, stop, judge in given["runs"]:
         real(self, trainer, module, batch, number)
     Log.on_train_batch_start = start
     try:
-        fit.train(given["recipe"], changes, out, judge=judge)
+        fit.train(given["recipe"], changes, out, score=score)
     except Killed:
         torch.distributed.barrier()
 """
@@ -66,7 +66,7 @@ def runs(drawn, tmp_path_factory):
     home = tmp_path_factory.mktemp("processes")
     alone, two = [f"data.root={drawn}"], [f"data.root={drawn}", "trainer.devices=2"]
     run_here(home / "one", alone)
-    run_here(home / "one-bn", alone + BATCH_STATISTICS, judge=False)
+    run_here(home / "one-bn", alone + BATCH_STATISTICS, score=False)
     run_here(home / "one-two", alone, stop=3)
     started = torchrun(
         [
@@ -77,11 +77,11 @@ def runs(drawn, tmp_path_factory):
         ]
     )
     assert started.returncode == 0, started.stderr
-    run_here(home / "two-one", alone, judge=False)
+    run_here(home / "two-one", alone, score=False)
     return home
 
 
-def run_here(out, changes, stop=None, judge=True):
+def run_here(out, changes, stop=None, score=True):
     real = Log.on_train_batch_start
 
     class Killed(BaseException):
@@ -97,7 +97,7 @@ def run_here(out, changes, stop=None, judge=True):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Log, "on_train_batch_start", start)
         try:
-            train(SMALL, changes, out, judge=judge)
+            train(SMALL, changes, out, score=score)
         except Killed:
             assert stop is not None
 

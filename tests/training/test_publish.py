@@ -237,7 +237,7 @@ def test_weights_start_another_run(published, drawn, hub, tmp_path):
     assert Predictor(second.folder).metadata["recipe"]["init"]["weights"] == "hub:me/faces"
     publish(second, str(tmp_path / "second-published"))
     card = " ".join((tmp_path / "second-published" / "README.md").read_text().split())
-    assert "Whether faces that taught 'two-stages' are in the test part could not be checked." in card
+    assert "Whether training faces of 'two-stages' are in the test part could not be checked." in card
     assert "celeba, then adience, then adience (drawn)" in card  # what a published model saw is stated with care
 
 

@@ -214,7 +214,7 @@ def test_rmsprop_is_that_of_keras():
 def test_augmented_test_images_are_a_mistake_that_changes_the_score(drawn, tmp_path):
     changes = [f"data.root={drawn}", "augment.erase=1.0", "augment.randaugment={magnitude: 20}"]
     plain, mistaken = (
-        train(SMALL, [*changes, f"augment.judged={judged}"], tmp_path / judged) for judged in ("false", "true")
+        train(SMALL, [*changes, f"augment.evaluation={judged}"], tmp_path / judged) for judged in ("false", "true")
     )
     assert not np.allclose(plain.predictions["p_female"], mistaken.predictions["p_female"])
     first, second = load_file(plain.weights_file), load_file(mistaken.weights_file)

@@ -54,10 +54,10 @@ class Trainings:
         best = 0.3 + abs(math.log10(lr) + 3) / 10
         return best + 0.5 * 0.6**epoch * (1 + math.sin(1e4 * lr))
 
-    def __call__(self, recipe, out, stages, on_epoch=None, judge=True):
+    def __call__(self, recipe, out, stages, on_epoch=None, score=True):
         run = Run(out)
         run.folder.mkdir(parents=True, exist_ok=True)
-        self.calls.append((run.name, recipe, judge))
+        self.calls.append((run.name, recipe, score))
         rows = run.log.to_dict("records") if run.log_file.exists() else []
         for epoch in range(len(rows) + 1, recipe.trainer.epochs + 1):
             self.before_epoch(recipe, epoch)
@@ -67,7 +67,7 @@ class Trainings:
             if on_epoch:
                 on_epoch(rows[-1])
         run.note(status="finished", seconds_training=2.0 * len(rows), device="cpu")
-        if judge:
+        if score:
             row = {"split": "test", "group": "all", "metric": "gender_accuracy", "value": 0.8, "low": 0.7, "high": 0.9}
             more = {"n": 25, "subjects": 6, "baseline": 0.5, "versus_baseline": "better"}
             write_table(pd.DataFrame([row | more]), run.metrics_file)
@@ -141,7 +141,7 @@ def test_optunas_brackets_are_the_papers_and_trials_are_dealt_in_proportion():
 def test_the_test_part_is_used_once_on_the_chosen_recipe_which_is_a_normal_recipe_file(search, trainings, drawn):
     run = search(trials=8)
     trials, folder = table(run), run.folder.parent
-    judged = [(name, recipe) for name, recipe, judge in trainings.calls if judge]
+    judged = [(name, recipe) for name, recipe, score in trainings.calls if score]
     assert [name for name, _ in judged] == ["best"] and trainings.calls[-1][0] == "best"
     best = trials[trials["state"] == "finished"].sort_values("value").iloc[0]
     chosen = load_recipe(folder / "best.yaml")
@@ -151,7 +151,7 @@ def test_the_test_part_is_used_once_on_the_chosen_recipe_which_is_a_normal_recip
     assert f"trial {best['trial']} of 8" in head[0] and "which chose it" in head[0]
     assert head[1].startswith("# command: mien train") and head[2].startswith("# time:    18 seconds")
     assert head[3] == "# score:   gender accuracy 80.0% [70.0, 90.0] (n 25): test part, one run"
-    trial = next(recipe for name, recipe, judge in trainings.calls if not judge)
+    trial = next(recipe for name, recipe, score in trainings.calls if not score)
     assert trial.split.method == "partition" and trial.data.faces.endswith("faces.parquet")
 
 

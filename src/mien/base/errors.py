@@ -1,8 +1,8 @@
-"""What a user did wrong, said so that the user can mend it."""
+"""Errors of users, with messages that help to correct them."""
 
 import difflib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,28 @@ _LONGEST = 200  # characters of a value that is repeated
 
 
 class MienError(ValueError):
-    """A mistake in what the user gave: the message names the thing, repeats the value and lists what is valid."""
+    """Invalid input: the message names the thing, repeats the value and lists what is valid."""
 
 
 class MissingExtra(MienError):
-    """A part of mien that is not installed was asked for; the message says which `pip install` brings it."""
+    """An optional dependency is not installed; the message names the extra that provides it."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs packages that are not installed: pip install 'mien[{extra}]'")
 
 
 class DiskFull(MienError):
-    """There is no space left to write a file to."""
+    """No space is left on the disk of a file that is to be written."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"the disk of {str(path.parent)!r} is full: {path.name!r} was not written; free some space and give the "
-            "same command again"
+            f"the disk of {str(path.parent)!r} is full: {path.name!r} was not written; free some space and rerun "
+            "the same command"
         )
 
 
 def choices(thing: str, given: object, valid: Iterable[object]) -> str:
-    """Says that `given` is no valid `thing`, lists what is valid, and names the nearest match if there is one."""
+    """Returns a message that `given` is not a valid `thing`, with the closest match and the list of valid values."""
     names = [str(name) for name in valid]
     near = difflib.get_close_matches(str(given)[:_LONGEST], names, n=1, cutoff=0.6)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -40,24 +40,49 @@ def choices(thing: str, given: object, valid: Iterable[object]) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """A text that a file brought, for a terminal: no line breaks (but those to keep), commands or stray bytes."""
+    """Returns text from a file in a form that is safe to print: no control characters except those in `keep`."""
     plain = "".join(letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text)
     encoding = sys.stdout.encoding or "utf-8"
     return plain.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:
-    """A text that a file brought, short enough for a message."""
+    """Returns text from a file, truncated for use in a message."""
     return text if len(text) <= longest else f"{text[:longest]}... ({len(text):,} characters)"
 
 
 def columns_of(table: Any) -> str:
-    """The names of a table's columns, for a message."""
+    """Returns the names of a table's columns, for a message."""
     return shortened(", ".join(map(str, table.columns)), 700)
 
 
+def plain_message(problem: Mapping[str, Any]) -> str:
+    """Returns pydantic's message for one problem of a `ValidationError`, as it continues a sentence."""
+    message = problem["msg"]
+    if problem["type"] == "value_error":
+        return message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def validation_message(problem: Mapping[str, Any], key: str, valid: Iterable[str] = (), thing: str = "key") -> str:
+    """Describes one problem of a pydantic `ValidationError`.
+
+    Args:
+        problem: One entry of `ValidationError.errors()`.
+        key: Dotted key of the wrong value; empty where values contradict each other.
+        valid: The keys that are valid at this place, for a key that is unknown.
+        thing: What a key is called, for instance "limit".
+    """
+    given = shortened(repr(problem["input"]))
+    if problem["type"] == "extra_forbidden":
+        return f"{key} = {given}: {choices(thing, problem['loc'][-1], valid)}"
+    if problem["type"] == "value_error":
+        return f"{key}: {plain_message(problem)}" if key else plain_message(problem)
+    return f"{key} = {given}: {plain_message(problem)}"
+
+
 def listed(explain: Callable[[Any], str], mistakes: Sequence[Any]) -> str:
-    """The mistakes in words, one a line; of very many the first ones, and how many there are."""
+    """Returns the explained mistakes, one per line; a long list is cut and the rest counted."""
     lines = [f"  {explain(mistake)}" for mistake in mistakes[:_MISTAKES]]
     rest = [f"  and {len(mistakes) - _MISTAKES:,} more"] if len(mistakes) > _MISTAKES else []
     return "\n".join(lines + rest)

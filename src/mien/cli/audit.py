@@ -70,7 +70,7 @@ def audit_a_model(
         raise MienError("--model belongs to --root, which was not given")
     settings = Settings(read_limits(limits) if limits else None, child_rate)
     truth = read_faces_table(faces)
-    with progress("making faces worse") as tell:
+    with progress("making faces worse") as update:
         report = audit_model(
             list(predictions),
             truth,
@@ -80,7 +80,7 @@ def audit_a_model(
             preset=preset,
             against=against,
             against_preset=against_preset,
-            robustness=_robustness(truth, root, model, sample, tell),
+            robustness=_robustness(truth, root, model, sample, update),
             settings=settings,
         )
     console.print(report.summary, highlight=False, soft_wrap=True, markup=False)
@@ -92,7 +92,7 @@ def audit_a_model(
 
 
 def _robustness(
-    faces: "pd.DataFrame", root: Path | None, model: str | None, sample: int, tell: "ProgressCallback"
+    faces: "pd.DataFrame", root: Path | None, model: str | None, sample: int, update: "ProgressCallback"
 ) -> "Robustness | None":
     """What to ask of worse pictures, where the folder of the pictures is given."""
     if root is None:
@@ -100,7 +100,7 @@ def _robustness(
     from mien.audit.model.robustness import Robustness
     from mien.prediction.predict import Predictor
 
-    return Robustness(Predictor(model), faces, root, sample, tell)
+    return Robustness(Predictor(model), faces, root, sample, update)
 
 
 def in_words(one: "LimitVerdict") -> str:
@@ -133,8 +133,8 @@ def data(
     from mien.base.table import read_table
     from mien.verbs.audit import audit_data
 
-    with progress("looking at images") as tell:
-        report = audit_data(read_table(faces), root, run or (), out, sheet, tell)
+    with progress("looking at images") as update:
+        report = audit_data(read_table(faces), root, run or (), out, sheet, update)
     for check in report.checks:
         if check.level in ("problem", "notice"):
             console.print(f"{check.level}: {check.says}", highlight=False, soft_wrap=True, markup=False)

@@ -42,8 +42,8 @@ def draw(
     from mien.base.console import console, progress
     from mien.demo.draw import draw_faces
 
-    with progress("drawing") as tell:
-        counts = draw_faces(root, layout, seed, progress=tell)
+    with progress("drawing") as update:
+        counts = draw_faces(root, layout, seed, progress=update)
     console.print(f"{root}: {', '.join(f'{count} {name}' for name, count in counts.items())}", highlight=False)
 
 
@@ -92,8 +92,8 @@ def eda(
     from mien.reports.eda import explore
 
     table = read_faces_table(faces)
-    with progress("looking at images") as tell:
-        report = explore(table, root, out, progress=tell)
+    with progress("looking at images") as update:
+        report = explore(table, root, out, progress=update)
     console.print(f"report: {report}", highlight=False)
 
 

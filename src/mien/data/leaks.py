@@ -83,7 +83,9 @@ def check_leaks(
     return leaks
 
 
-def between(train: pd.DataFrame, other: pd.DataFrame, groups: Sequence[int] | np.ndarray | None = None) -> list[Leak]:
+def leaks_between(
+    train: pd.DataFrame, other: pd.DataFrame, groups: Sequence[int] | np.ndarray | None = None
+) -> list[Leak]:
     """Compares other faces, on which a run is to be evaluated, with those that it was trained on.
 
     Args:
@@ -99,7 +101,7 @@ def between(train: pd.DataFrame, other: pd.DataFrame, groups: Sequence[int] | np
     return _leaks(both, parts, [("train", "other")], groups)
 
 
-def sharing(faces: pd.DataFrame, some: np.ndarray, groups: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+def related_to(faces: pd.DataFrame, some: np.ndarray, groups: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
     """Which faces (n, bool) share a subject, a photograph or a near-duplicate group with one of `some` (n, bool).
 
     Those of `some` are among them. `groups` are as in `find_leaks`.
@@ -110,7 +112,7 @@ def sharing(faces: pd.DataFrame, some: np.ndarray, groups: Sequence[int] | np.nd
     return found
 
 
-def straddling(
+def spanning_parts(
     faces: pd.DataFrame, column: str, groups: Sequence[int] | np.ndarray | None = None
 ) -> dict[Kind, np.ndarray]:
     """Which faces (n, bool), by kind, have a subject, photograph or near-duplicate group in several values of a column.

@@ -51,7 +51,7 @@ def boxes(faces: pd.DataFrame) -> list[images.Box | None]:
     ]
 
 
-class Files:
+class FilePixels:
     """Faces that are decoded each time they are asked for."""
 
     def __init__(self, faces: pd.DataFrame, root: str | Path, size: int, margin: float = 0.0) -> None:
@@ -83,7 +83,7 @@ class Files:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-class Rows:
+class PixelSubset:
     """Some of the faces of other pixels."""
 
     def __init__(self, pixels: Pixels, indices: np.ndarray) -> None:
@@ -98,14 +98,14 @@ class Rows:
         return self._pixels[int(self._indices[index])]
 
 
-class Cache:
+class PixelCache:
     """Decoded faces in a memory-mapped file; faces whose source has changed since are decoded anew.
 
     An interrupted `fill` goes on where it was: a face counts as done only after its pixels are written. Of several
     processes that want to fill it, one does, and the others wait.
     """
 
-    def __init__(self, files: Files, folder: Path | None = None) -> None:
+    def __init__(self, files: FilePixels, folder: Path | None = None) -> None:
         self.size = files.size
         self._files = files
         self._folder = (folder or cache_folder()) / f"pixels-{files.size}-{files.key()}"

@@ -12,12 +12,12 @@ from mien.base.table import write_table
 from mien.data import leaks
 from mien.data.duplicates import group_files
 from mien.data.images import check_there
-from mien.data.pixels import Pixels, Rows
+from mien.data.pixels import Pixels, PixelSubset
 from mien.data.sources import data_root
 from mien.prediction.predict import Predictor
 from mien.runs.run import Run
 
-JUDGED = ("train", "val", "test")
+EVALUATED_SPLITS = ("train", "val", "test")
 """The parts that are predicted: test to judge, val for what is chosen after training (calibration), of the training
 part a sample, without augmentation, to see what was learnt by heart."""
 
@@ -42,7 +42,7 @@ def evaluate(run: Run, pixels: Pixels | None = None) -> pd.DataFrame:
         write_table(_predict(run, faces, pixels), run.predictions_file)
     predictions = run.predictions
     parts = []
-    for split in JUDGED:
+    for split in EVALUATED_SPLITS:
         part = faces[faces["split"] == split]
         theirs = predictions[predictions["face"].isin(part["face"])]
         if split == "train":
@@ -73,8 +73,8 @@ def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allo
     leaks = _leaks(run, faces, Path(root), allow_leaks)
     for leak in leaks:
         console.print(f"leak allowed by the caller: {leak}", style="yellow", highlight=False)
-    with progress("predicting") as tell:
-        predictions = Predictor(run.model_file).predict_faces(faces, root, tell)
+    with progress("predicting") as update:
+        predictions = Predictor(run.model_file).predict_faces(faces, root, update)
     training = None if run.published else run.faces[run.faces["split"] == "train"]
     table = metrics.score(metrics.join(faces, predictions), train_faces=training)
     table = table.assign(run=run.name, split=name, leaks="; ".join(leaks))
@@ -87,12 +87,12 @@ def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allo
 
 
 def _predict(run: Run, faces: pd.DataFrame, pixels: Pixels | None) -> pd.DataFrame:
-    rows = np.flatnonzero(faces["split"].isin(JUDGED) & ~_left_out(faces))
+    rows = np.flatnonzero(faces["split"].isin(EVALUATED_SPLITS) & ~_left_out(faces))
     judged = faces.iloc[rows].reset_index(drop=True)
     root = data_root(run.recipe.data.root or ".")
-    with progress("predicting") as tell:
+    with progress("predicting") as update:
         found = Predictor(run.model_file).predict_faces(
-            judged, root, tell, None if pixels is None else Rows(pixels, rows)
+            judged, root, update, None if pixels is None else PixelSubset(pixels, rows)
         )
     if (found["status"] == "missing").any():
         check_there([root])
@@ -108,7 +108,7 @@ def _leaks(run: Run, faces: pd.DataFrame, root: Path, allow: bool) -> list[str]:
             f"the leak check needs the images that {run.name!r} was trained on, and a published model does not hold "
             f"them; if you know that none of these {len(faces)} faces was among them, --allow-leaks goes on without"
         )
-    found = leaks.between(*_compared(run, faces, root))
+    found = leaks.leaks_between(*_compared(run, faces, root))
     if found and not allow:
         raise leaks.LeakError(found)
     return [str(leak) for leak in found]
@@ -132,5 +132,5 @@ def _compared(run: Run, faces: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, 
             f"is not in {str(home)!r}"
         )
     paths = [home / path for path in training["path"]] + [root / path for path in faces["path"]]
-    with progress("looking for near-duplicates") as tell:
-        return training, faces, group_files(paths, tell)
+    with progress("looking for near-duplicates") as update:
+        return training, faces, group_files(paths, update)

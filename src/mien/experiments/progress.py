@@ -54,7 +54,7 @@ class StudyProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def began(self, name: str) -> None:
+    def job_started(self, name: str) -> None:
         """A job has been given to a process."""
         self._since[name] = time.monotonic()
         if self._bar is not None:
@@ -63,7 +63,7 @@ class StudyProgress:
         else:
             self._say(f"{name}: begun")
 
-    def told(self, name: str, row: Mapping[str, float]) -> None:
+    def epoch_ended(self, name: str, row: Mapping[str, float]) -> None:
         """An epoch has ended; `row` is that of the log."""
         now = time.monotonic()
         self._spent.setdefault(self._kind(name), []).append(now - self._since[name])

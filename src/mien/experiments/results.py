@@ -29,7 +29,7 @@ _Z = 1.959964
 
 
 @dataclass(frozen=True)
-class Found:
+class CellResult:
     """A cell and, where it is finished, its run."""
 
     cell: Cell
@@ -66,7 +66,7 @@ class Combination:
     """The cells that have the same levels."""
 
     levels: Mapping[str, str]
-    cells: Sequence[Found]
+    cells: Sequence[CellResult]
 
     @property
     def name(self) -> str:
@@ -74,14 +74,14 @@ class Combination:
         return ", ".join(self.levels.values())
 
     @property
-    def finished(self) -> list[Found]:
+    def finished(self) -> list[CellResult]:
         """Its cells that have results."""
         return [found for found in self.cells if found.finished]
 
     @cached_property
-    def by_seed(self) -> dict[int, list[Found]]:
+    def by_seed(self) -> dict[int, list[CellResult]]:
         """The finished cells of each seed, of those seeds that have the most folds: they judge the same faces."""
-        seeds: dict[int, list[Found]] = {}
+        seeds: dict[int, list[CellResult]] = {}
         for found in self.finished:
             seeds.setdefault(found.cell.seed, []).append(found)
         folds = {seed: frozenset(one.cell.fold for one in own) for seed, own in seeds.items()}
@@ -93,7 +93,7 @@ class Combination:
         """For each seed, the predictions of all its folds: each face once."""
         return [pd.concat([found.joined for found in own], ignore_index=True) for own in self.by_seed.values()]
 
-    def judged(self, metric: str) -> list[pd.DataFrame]:
+    def test_tables(self, metric: str) -> list[pd.DataFrame]:
         """`pooled`, of the faces that have the label of a metric; empty where the metric does not apply."""
         if not self.cells or metric not in metrics_of(self.cells[0].cell.recipe):
             return []
@@ -115,7 +115,7 @@ class Results:
         alarms: Sentences.
     """
 
-    cells: Sequence[Found]
+    cells: Sequence[CellResult]
     combinations: Sequence[Combination]
     runs: pd.DataFrame
     table: pd.DataFrame
@@ -125,8 +125,8 @@ class Results:
 
 def collect(study: Study, folder: StudyFolder, cells: Iterable[Cell]) -> Results:
     """Reads the finished cells of a study and compares them."""
-    found = [Found(cell, *folder.status(cell), folder.run(cell)) for cell in cells]
-    groups: dict[tuple[str, ...], list[Found]] = {}
+    found = [CellResult(cell, *folder.status(cell), folder.run(cell)) for cell in cells]
+    groups: dict[tuple[str, ...], list[CellResult]] = {}
     for one in found:
         groups.setdefault(one.cell.combination, []).append(one)
     combinations = [Combination(own[0].cell.levels, own) for own in groups.values()]
@@ -145,7 +145,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
-def runs_table(study: Study, cells: Sequence[Found]) -> pd.DataFrame:
+def runs_table(study: Study, cells: Sequence[CellResult]) -> pd.DataFrame:
     """A row for each cell: levels, fold, seed, status, the settings that vary, cost and headline metrics."""
     given = [settings(found.cell.recipe) for found in cells]
     keys = dict.fromkeys(key for one in given for key in one)
@@ -172,7 +172,7 @@ def combinations_table(study: Study, combinations: Sequence[Combination]) -> pd.
     """
     rows = []
     for combination, metric in itertools.product(combinations, study.metrics):
-        tables = combination.judged(metric)
+        tables = combination.test_tables(metric)
         row: dict[str, Any] = {**combination.levels, "metric": metric}
         mean = metrics.mean_over_runs(tables, metric) if tables else Mean(np.nan, np.nan, np.nan, 0, 0)
         row |= mean._asdict() | {"subjects": _subjects(tables)} | _spreads(combination, metric, tables)
@@ -235,7 +235,7 @@ _COMPARED += ["folds", "seeds", "seeds_sd"]
 
 def _compared(axis: str, one: Combination, other: Combination, metric: str) -> dict[str, Any] | None:
     """The paired difference of two combinations; None where the metric does not apply to both or runs are missing."""
-    sides = [one.judged(metric), other.judged(metric)]
+    sides = [one.test_tables(metric), other.test_tables(metric)]
     if not all(sides):
         return None
     faces = [set(table["face"]) for side in sides for table in side]
@@ -379,7 +379,7 @@ def _input_alarms(recipe: Recipe, info: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     if info.get("leaks"):
         found["leak"] = f"the split leaks, as the recipe allows: {'; '.join(map(str, info['leaks']))}"
-    if recipe.augment.judged:
+    if recipe.augment.evaluation:
         found["judged"] = "validation and test images were augmented too, so that its scores are not of plain images"
     given = info.get("input") or {}
     if given and recipe.init.weights != "none":

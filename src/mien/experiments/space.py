@@ -7,14 +7,14 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from mien.base.errors import MienError, choices, listed
+from mien.base.errors import MienError, listed, validation_message
 from mien.base.yaml import RecipeError, read_yaml_file
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Recipe
 
 Scalar = bool | int | float | str | None
 
-FIXED = ("name", "data", "split", "augment.judged", "trainer.epochs", "trainer.devices", "trainer.nodes")
+FIXED = ("name", "data", "split", "augment.evaluation", "trainer.epochs", "trainer.devices", "trainer.nodes")
 """What a search cannot vary: all trials learn from the same faces and are judged alike; epochs are its budget."""
 
 
@@ -132,10 +132,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
 
 def _explain(key: str, problem: Any) -> str:
     part = ".".join(str(part) for part in problem["loc"] if part not in ("int", "float"))
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: {choices('key', part, Parameter.model_fields)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if not part else f"{key}: {part} is {problem['input']!r}: {message.lower()}"
+    return validation_message(problem, f"{key}.{part}" if part else key, Parameter.model_fields)
 
 
 def _mistakes(key: str, space: Space, tree: Mapping[str, Any], recipe: Recipe) -> list[str]:

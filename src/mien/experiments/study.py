@@ -6,7 +6,7 @@ A study file says only what varies. Each combination of levels, fold and seed is
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -15,12 +15,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mien.base.errors import MienError, choices, listed, shortened
+from mien.base.errors import MienError, choices, listed, validation_message
 from mien.base.labels import AGE_GROUPS
 from mien.base.yaml import read_yaml, read_yaml_file
 from mien.metrics.definitions import METRICS
 from mien.recipe.load import load_recipe
-from mien.recipe.settings import STAGE, Recipe, first_stage
+from mien.recipe.settings import STAGE, Recipe, first_stage, flat_settings
 from mien.runs.run import Run
 
 FOLDED = ("folds", "subject_folds", "random_folds")
@@ -234,16 +234,11 @@ def _with_bases_beside(study: Study, folder: Path) -> Study:
 
 
 def _explain(problem: Any) -> str:
-    """One mistake in words: the dotted key, what was given, what is valid."""
-    key = ".".join(map(str, problem["loc"])) or "study"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = shortened(repr(problem["input"]))
+    """Describes one problem by the dotted key, the given value and what is valid."""
+    key = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        model = Level if problem["loc"][0] == "axes" else Study
-        return f"{key} = {given}: {choices('key', problem['loc'][-1], model.model_fields)}"
-    if problem["type"] == "value_error":
-        return message if key in ("study", "axes") else f"{key}: {message}"
-    return f"{key} = {given}: {message[0].lower()}{message[1:]}"
+        return validation_message(problem, key, (Level if problem["loc"][0] == "axes" else Study).model_fields)
+    return validation_message(problem, "" if key == "axes" and problem["type"] == "value_error" else key)
 
 
 def make_cells(study: Study, changes: Iterable[str] = (), faces: Path | None = None) -> list[Cell]:
@@ -352,16 +347,8 @@ def metrics_of(recipe: Recipe) -> list[str]:
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
-    """What a run computes, by dotted key; not where and how."""
-    return {key: value for key, value in _flat(recipe.model_dump(mode="json")) if key not in _PLACE}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    """Returns the settings by dotted key that determine the result of a run, without paths and hardware."""
+    return {key: value for key, value in flat_settings(recipe).items() if key not in _PLACE}
 
 
 def check_folder(folder: StudyFolder, cells: Iterable[Cell]) -> None:

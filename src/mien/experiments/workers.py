@@ -8,22 +8,22 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, NamedTuple
 
-Tell = Callable[[Any], None]
-"""Hands something that can be pickled to the process that gave the job."""
+SendUpdate = Callable[[Any], None]
+"""Sends a picklable value to the process that started the job."""
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy threads of torch that no longer run
 
 
 class Event(NamedTuple):
-    """What happened to a job: it told something, ended with a value, or its process died for a reason."""
+    """What happened to a job: it sent an update, ended with a value, or its process died for a reason."""
 
     job: str
-    kind: Literal["told", "ended", "died"]
+    kind: Literal["update", "ended", "died"]
     value: Any
 
 
 class _Worker:
-    def __init__(self, work: Callable[[Any, Tell], Any], environment: Mapping[str, str]) -> None:
+    def __init__(self, work: Callable[[Any, SendUpdate], Any], environment: Mapping[str, str]) -> None:
         self.pipe, theirs = _SPAWN.Pipe()
         # No daemon: a daemon may have no processes of its own, such as those that load images.
         self.process = _SPAWN.Process(target=_serve, args=(theirs, work, dict(environment)), daemon=False)
@@ -44,11 +44,11 @@ class Workers:
 
     Args:
         count: How many.
-        work: What they do: takes a job and a function to tell of progress. A function of a module.
+        work: What they do: takes a job and a function that sends progress updates. A function of a module.
         environment: Variables that are set in each process, where they are not set already.
     """
 
-    def __init__(self, count: int, work: Callable[[Any, Tell], Any], environment: Mapping[str, str]) -> None:
+    def __init__(self, count: int, work: Callable[[Any, SendUpdate], Any], environment: Mapping[str, str]) -> None:
         self._count, self._work, self._environment = count, work, environment
         self._workers: list[_Worker] = []
 
@@ -104,7 +104,7 @@ def _why(code: int | None) -> str:
     return f"its process ended with status {code}"
 
 
-def _serve(pipe: Connection, work: Callable[[Any, Tell], Any], environment: dict[str, str]) -> None:
+def _serve(pipe: Connection, work: Callable[[Any, SendUpdate], Any], environment: dict[str, str]) -> None:
     """The life of a process: jobs until the pipe closes."""
     for name, value in environment.items():
         os.environ.setdefault(name, value)
@@ -112,15 +112,15 @@ def _serve(pipe: Connection, work: Callable[[Any, Tell], Any], environment: dict
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    def tell(value: Any) -> None:
-        pipe.send(("told", value))
+    def send(value: Any) -> None:
+        pipe.send(("update", value))
 
     while True:
         try:
             job = pipe.recv()
         except EOFError:
             return
-        pipe.send(("ended", work(job, tell)))
+        pipe.send(("ended", work(job, send)))
 
 
 def _end_with_parent() -> None:

@@ -93,10 +93,10 @@ def predict_cluster(
     if done:
         print(f"going on with {out}: {len(done):,} of {len(parts):,} parts are done")
     worker = {"options": options, "crops": crops, "out": out}
-    with _running(ray), _telling(len(todo)) as tell:
+    with _running(ray), _telling(len(todo)) as update:
         try:
             for count, _ in enumerate(_work(ray, todo, worker, threads), 1):
-                tell(count, len(todo))
+                update(count, len(todo))
         except ray.exceptions.RayError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise MienError(
@@ -417,5 +417,5 @@ class _Folder:
 def _telling(count: int) -> Iterator[Callable[[int, int], None]]:
     from mien.base.console import progress
 
-    with progress("predicting", "parts") as tell:
-        yield tell
+    with progress("predicting", "parts") as update:
+        yield update

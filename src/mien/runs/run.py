@@ -12,7 +12,7 @@ from mien.base.atomic import atomic_path
 from mien.base.errors import MienError, columns_of
 from mien.base.table import read_faces_table, read_table
 from mien.recipe.load import load_recipe
-from mien.recipe.settings import Recipe
+from mien.recipe.settings import Recipe, flat_settings
 from mien.runs.hub import absent, local_folder
 
 _PROCESSES = {f"{stage}trainer.{key}" for stage in ("", "init.") for key in ("devices", "nodes")}
@@ -173,7 +173,7 @@ class Run:
         return False
 
     def _check_same(self, recipe: Recipe) -> None:
-        before, now = _flat(self.recipe.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+        before, now = flat_settings(self.recipe), flat_settings(recipe)
         changed = [key for key in now | before if now.get(key) != before.get(key) and key not in _PROCESSES]
         if changed:
             key = changed[0]
@@ -220,13 +220,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

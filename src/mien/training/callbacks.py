@@ -36,9 +36,10 @@ class StepSeeds(pl.Callback):
 
 
 class Resume(pl.Callback):
-    """Saves, every so many steps and after each epoch, the checkpoint that an interrupted run goes on from.
+    """Saves the checkpoint that an interrupted run resumes from, every `every` steps and after each epoch.
 
-    It must be the last callback but `Tell`, so that what the others did at the end of an epoch is in the checkpoint.
+    It must come after all other callbacks except `EpochCallback`: the checkpoint then contains the state that they have
+    at the end of an epoch.
     """
 
     def __init__(self, file: Path, every: int) -> None:
@@ -164,7 +165,7 @@ class Log(pl.Callback):
         self.on_train_end()
 
 
-class Tell(pl.Callback):
+class EpochCallback(pl.Callback):
     """Hands each epoch's row of the log to a function, which may stop the run by an exception.
 
     It comes after `Resume`: what is told has been saved.
@@ -179,7 +180,7 @@ class Tell(pl.Callback):
         self._on_epoch(dict(self._log.row))
 
 
-class UnreadableBound(pl.Callback):
+class UnreadableLimit(pl.Callback):
     """Stops training when too many images turn out to be unreadable, or their folder is gone.
 
     It must come before `Resume`: what was learnt without them is not to be saved.

@@ -28,7 +28,7 @@ from mien.experiments.study import (
     settings,
     sources,
 )
-from mien.experiments.workers import Tell, Workers
+from mien.experiments.workers import SendUpdate, Workers
 from mien.recipe.settings import Recipe, first_stage
 from mien.reports.study import shown_table, write_results
 from mien.runs.run import Run
@@ -40,7 +40,7 @@ _SUBJECTS = 120
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One run to train: a cell, or a first stage (`folder` None) that cells share.
 
     `needs` names the job of the first stage that must have ended before.
@@ -128,8 +128,8 @@ def _draw(faces: Path, layouts: list[str]) -> None:
             raise StudyError(f"a demonstration draws its faces; {choices('layout', layout, ('adience', 'celeba'))}")
         if not (faces / layout).exists():
             part = faces / f"{layout}.part"
-            with progress(f"drawing {layout}") as tell:
-                draw_faces(part, layout, subjects=_SUBJECTS, progress=tell)
+            with progress(f"drawing {layout}") as update:
+                draw_faces(part, layout, subjects=_SUBJECTS, progress=update)
             part.rename(faces / layout)
 
 
@@ -149,11 +149,11 @@ def _run(folder: StudyFolder, cells: list[Cell], left: list[Cell], jobs: int) ->
                     _fail(folder, by_slug[job.name], f"its first stage failed: {failed[str(job.needs)]}", shown)
                 for job in _ready(waiting, unfinished, workers.free):
                     waiting.remove(job)
-                    shown.began(job.name)
+                    shown.job_started(job.name)
                     workers.start(job.name, job)
                 for event in workers.wait() if workers.busy else ():
-                    if event.kind == "told":
-                        shown.told(event.job, event.value)
+                    if event.kind == "update":
+                        shown.epoch_ended(event.job, event.value)
                         continue
                     unfinished.discard(event.job)
                     if event.value is None:
@@ -172,7 +172,7 @@ def threads_for(jobs: int) -> int:
     return max(1, (os.cpu_count() or 1) // jobs)
 
 
-def _ready(waiting: list[Job], unfinished: set[str], free: int) -> list[Job]:
+def _ready(waiting: list[TrainingJob], unfinished: set[str], free: int) -> list[TrainingJob]:
     return [job for job in waiting if job.needs not in unfinished][:free]
 
 
@@ -182,9 +182,9 @@ def _fail(folder: StudyFolder, cell: Cell, reason: str, shown: StudyProgress) ->
     shown.failed(cell.slug, reason)
 
 
-def make_jobs(folder: StudyFolder, cells: list[Cell]) -> list[Job]:
+def make_jobs(folder: StudyFolder, cells: list[Cell]) -> list[TrainingJob]:
     """The runs to train in their order: each cell's, and each first stage once, before the first that needs it."""
-    jobs: list[Job] = []
+    jobs: list[TrainingJob] = []
     stages: dict[str, str] = {}
     for cell in cells:
         stage = first_stage(cell.recipe)
@@ -194,14 +194,14 @@ def make_jobs(folder: StudyFolder, cells: list[Cell]) -> list[Job]:
             if key not in stages:
                 stages[key] = f"first-stage-{len(stages) + 1}_{stage.data.source}"
                 log_file = folder.folder / "cells" / f"{stages[key]}.log"
-                jobs.append(Job(stages[key], stage, None, folder.stages, log_file))
+                jobs.append(TrainingJob(stages[key], stage, None, folder.stages, log_file))
             needs = stages[key]
         run = folder.run(cell)
-        jobs.append(Job(cell.slug, cell.recipe, run.folder, folder.stages, folder.log_file(cell), needs))
+        jobs.append(TrainingJob(cell.slug, cell.recipe, run.folder, folder.stages, folder.log_file(cell), needs))
     return jobs
 
 
-def work(job: Job, tell: Tell) -> str | None:
+def work(job: TrainingJob, send: SendUpdate) -> str | None:
     """Trains one run in a worker; returns why it failed, or None. What it prints goes to the job's log file."""
     _print_to(job.log_file)
     begin = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -213,7 +213,7 @@ def work(job: Job, tell: Tell) -> str | None:
 
         folder = stage_folder(job.recipe, job.stages) if job.folder is None else job.folder
         if not Run(folder).finished:
-            train(job.recipe, out=folder, stages=job.stages, on_epoch=tell)
+            train(job.recipe, out=folder, stages=job.stages, on_epoch=send)
     except MienError as error:
         print(f"failed: {error}", flush=True)
         return str(error)

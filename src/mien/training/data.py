@@ -34,14 +34,14 @@ class FaceSamples(Dataset[dict[str, Any]]):
         augmentation: v2.Transform | None,
         seed: int,
         mixing: Augment | None = None,
-        taught: Mapping[str, Tensor] | None = None,
+        soft_targets: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._pixels = pixels
         self._targets = targets
         self._augmentation = augmentation
         self._seed = seed
         self._mixing = mixing
-        self._taught = taught
+        self._soft_targets = soft_targets or {}
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -69,17 +69,15 @@ class FaceSamples(Dataset[dict[str, Any]]):
         if self._mixing is not None and good:
             with seeded(self._seed, good[0]["epoch"], good[0]["index"], len(self)):
                 images, mixed["partner"], mixed["share"] = mix(images, self._mixing)
-        taught = {"taught": {task: answer[index] for task, answer in self._taught.items()}} if self._taught else {}
-        return (
-            mixed
-            | taught
-            | {
-                "images": images,
-                "targets": {task: target[index] for task, target in self._targets.items()},
-                "index": index,
-                "unreadable": [(s["index"], s["unreadable"]) for s in samples if "unreadable" in s],
-            }
-        )
+        batch: Batch = mixed | {
+            "images": images,
+            "targets": {task: target[index] for task, target in self._targets.items()},
+            "index": index,
+            "unreadable": [(s["index"], s["unreadable"]) for s in samples if "unreadable" in s],
+        }
+        if self._soft_targets:
+            batch["soft_targets"] = {task: targets[index] for task, targets in self._soft_targets.items()}
+        return batch
 
 
 @contextmanager
@@ -192,16 +190,16 @@ class FaceData(pl.LightningDataModule):
         pixels: Pixels,
         targets: dict[str, Tensor],
         recipe: Recipe,
-        taught: Mapping[str, Tensor] | None = None,
+        soft_targets: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self._split = faces["split"].to_numpy()
         self._recipe = recipe
         augmentation = make_augmentation(recipe.augment, recipe.model.image_size)
         mixing = recipe.augment if recipe.augment.mixup or recipe.augment.cutmix else None
-        self._train = FaceSamples(pixels, targets, augmentation, recipe.trainer.seed, mixing, taught)
-        judged = augmentation if recipe.augment.judged else None
-        self._val = FaceSamples(pixels, targets, judged, recipe.trainer.seed)
+        self._train = FaceSamples(pixels, targets, augmentation, recipe.trainer.seed, mixing, soft_targets)
+        evaluated = augmentation if recipe.augment.evaluation else None
+        self._val = FaceSamples(pixels, targets, evaluated, recipe.trainer.seed)
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled and augmented; a last incomplete batch is left out."""

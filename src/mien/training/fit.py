@@ -25,7 +25,7 @@ from mien.base.table import read_faces_table, read_table, write_table
 from mien.data import leaks, splits
 from mien.data.duplicates import group_files
 from mien.data.images import check_there
-from mien.data.pixels import Cache, Files, Pixels, check_readable
+from mien.data.pixels import FilePixels, PixelCache, Pixels, check_readable
 from mien.data.sources import data_root, read_faces
 from mien.evaluation.evaluate import evaluate
 from mien.recipe.load import load_recipe
@@ -36,14 +36,14 @@ from mien.runs.run import Run
 from mien.training.augment import make_augmentation
 from mien.training.backbones import WORDS, input_range
 from mien.training.calibrate import calibrate
-from mien.training.callbacks import AtomicCheckpoints, Log, Resume, StepSeeds, Tell, UnreadableBound
+from mien.training.callbacks import AtomicCheckpoints, EpochCallback, Log, Resume, StepSeeds, UnreadableLimit
 from mien.training.data import Augmented, FaceData
+from mien.training.distillation import open_teachers, teacher_probabilities
 from mien.training.export import export
 from mien.training.heads import column_classes, label_column
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
 from mien.training.processes import Processes
-from mien.training.teachers import open_teachers, teachers_answers
 
 
 def train(
@@ -52,7 +52,7 @@ def train(
     out: str | Path | None = None,
     stages: str | Path | None = None,
     on_epoch: Callable[[dict[str, float]], object] | None = None,
-    judge: bool = True,
+    score: bool = True,
 ) -> Run:
     """Trains, exports and evaluates one model; an interrupted run of the same recipe is taken up where it was.
 
@@ -63,7 +63,7 @@ def train(
         stages: The folder of first stages, which runs share that begin alike; None: `first` in the run's folder.
         on_epoch: Told the row of the log after each epoch, once it is saved; what it raises stops the run, which
             can be taken up again.
-        judge: Predict and score, and write the ONNX file; without it the test part is never looked at.
+        score: Export the ONNX file, predict and compute metrics; if false, the test part is never used.
 
     Raises:
         MienError: Wrong settings, data that cannot be used, a leak between the parts, an `out` that is taken.
@@ -84,9 +84,9 @@ def train(
         pixels, unreadable = open_pixels(settings, faces, root)
     if not processes.once(run.weights_file.exists):
         with processes.in_turn():
-            answers = teachers_answers(run, settings, faces, root)
+            answers = teacher_probabilities(run, settings, faces, root)
         _fit(run, _starting(settings, start), faces, pixels, unreadable, processes, answers, on_epoch)
-    processes.once(lambda: _finish(run, settings, faces, pixels, judge))
+    processes.once(lambda: _finish(run, settings, faces, pixels, score))
     return run
 
 
@@ -99,10 +99,10 @@ def _prepare(run: Run, recipe: Recipe, root: Path, start: Run | None) -> None:
         run.note(lineage=_lineage(recipe, start, run.faces))
 
 
-def _finish(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, judge: bool) -> None:
+def _finish(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, score: bool) -> None:
     """What comes after training."""
-    if judge:
-        seen = _as_judged(pixels, recipe)
+    if score:
+        seen = _evaluation_pixels(pixels, recipe)
         _export(run, recipe, faces, seen)
         evaluate(run, pixels=seen)
         run_report(run)
@@ -146,7 +146,7 @@ def _lineage(recipe: Recipe, start: Run | None, faces: pd.DataFrame) -> dict[str
     """What the weights and the teachers have seen before this run: data, tasks and weights of each earlier one.
 
     Raises:
-        LeakError: Faces of the test part taught an earlier run, and the recipe does not allow it.
+        LeakError: An earlier run was trained on faces of the test part, and the recipe does not allow it.
     """
     source = recipe.init.weights
     if start is None and source not in WORDS:
@@ -155,7 +155,7 @@ def _lineage(recipe: Recipe, start: Run | None, faces: pd.DataFrame) -> dict[str
         lineage: dict[str, Any] = {"weights": without_paths(recipe).init.weights}
     else:
         lineage = _earlier(start, recipe, faces)
-    if recipe.teach is not None:
+    if recipe.distillation is not None:
         lineage["teachers"] = [_earlier(teacher, recipe, faces) for teacher in open_teachers(recipe)]
     return lineage
 
@@ -165,7 +165,7 @@ def _earlier(run: Run, recipe: Recipe, faces: pd.DataFrame) -> dict[str, Any]:
     before = run.recipe
     # A published model does not hold its faces: that nothing could be compared is what its lineage then says.
     seen = faces.head(0) if run.published else run.faces[run.faces["split"] == "train"]
-    found = leaks.between(seen, faces[faces["split"] == "test"])
+    found = leaks.leaks_between(seen, faces[faces["split"] == "test"])
     if found and not recipe.split.allow_leaks:
         raise leaks.LeakError(found)
     return {
@@ -179,8 +179,8 @@ def _earlier(run: Run, recipe: Recipe, faces: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _as_judged(pixels: Pixels, recipe: Recipe) -> Pixels:
-    if not recipe.augment.judged:
+def _evaluation_pixels(pixels: Pixels, recipe: Recipe) -> Pixels:
+    if not recipe.augment.evaluation:
         return pixels
     return Augmented(pixels, make_augmentation(recipe.augment, recipe.model.image_size), recipe.trainer.seed)
 
@@ -198,8 +198,8 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
     faces = _labelled(faces, recipe)
     alike = None
     if recipe.split.near_duplicates:
-        with progress("looking for near-duplicates") as tell:
-            alike = group_files([root / path for path in faces["path"]], tell)
+        with progress("looking for near-duplicates") as update:
+            alike = group_files([root / path for path in faces["path"]], update)
     split = recipe.split
     faces = splits.assign(
         faces,
@@ -245,12 +245,12 @@ def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
 
 def open_pixels(recipe: Recipe, faces: pd.DataFrame, root: Path) -> tuple[Pixels, dict[int, str]]:
     """The faces' pixels, and index -> reason of those that are known to be unreadable before training."""
-    files = Files(faces, root, recipe.model.image_size, recipe.model.margin)
+    files = FilePixels(faces, root, recipe.model.image_size, recipe.model.margin)
     if not recipe.data.cache:
         return files, {}
-    cache = Cache(files)
-    with progress("decoding") as tell:
-        cache.fill(tell)
+    cache = PixelCache(files)
+    with progress("decoding") as update:
+        cache.fill(update)
     unreadable = cache.unreadable()
     check_readable(faces, unreadable, recipe.data.max_unreadable)
     return cache, unreadable
@@ -263,7 +263,7 @@ def _fit(
     pixels: Pixels,
     unreadable: dict[int, str],
     processes: Processes,
-    taught: dict[str, Tensor] | None = None,
+    soft_targets: dict[str, Tensor] | None = None,
     on_epoch: Callable[[dict[str, float]], object] | None = None,
 ) -> None:
     """Trains; the first process writes weights and log."""
@@ -292,7 +292,7 @@ def _fit(
         # Lightning's advice on workers and logging intervals is for its own users, not ours.
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
-        data = FaceData(usable, pixels, targets, recipe, taught)
+        data = FaceData(usable, pixels, targets, recipe, soft_targets)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=run.resume_file if resume else None, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of an interruption
@@ -342,7 +342,7 @@ def _trainer(
 ) -> pl.Trainer:
     settings = recipe.trainer
     log = Log(run.log_file)
-    unreadable = UnreadableBound(bound, data_root(recipe.data.root or "."))
+    unreadable = UnreadableLimit(bound, data_root(recipe.data.root or "."))
     callbacks: list[pl.Callback] = [StepSeeds(settings.seed), log, unreadable, best]
     if settings.averaging:
         callbacks.append(EMAWeightAveraging(decay=settings.averaging))
@@ -350,7 +350,7 @@ def _trainer(
         callbacks.append(EarlyStopping("val_loss", patience=settings.patience))
     callbacks.append(Resume(run.resume_file, settings.checkpoint_every))
     if on_epoch is not None:
-        callbacks.append(Tell(log, on_epoch))
+        callbacks.append(EpochCallback(log, on_epoch))
     return pl.Trainer(
         max_epochs=settings.epochs,
         precision=settings.precision,  # type: ignore[arg-type]  # our words are among Lightning's
@@ -398,11 +398,11 @@ def _export(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels) -> No
 def _logits(net: FaceNet, pixels: Pixels, rows: np.ndarray) -> dict[str, Tensor]:
     """What a network in inference mode says about these rows, on the CPU: each task (n, units)."""
     parts = []
-    with progress("calibrating") as tell, torch.inference_mode():
+    with progress("calibrating") as update, torch.inference_mode():
         for start in range(0, len(rows), _EXPORT_BATCH):
             images = np.stack([pixels[int(row)] for row in rows[start : start + _EXPORT_BATCH]])
             parts.append(net(torch.from_numpy(images).permute(0, 3, 1, 2)))
-            tell(min(start + _EXPORT_BATCH, len(rows)), len(rows))
+            update(min(start + _EXPORT_BATCH, len(rows)), len(rows))
     return {task: torch.cat([part[task] for part in parts]) for task in parts[0]}
 
 

@@ -95,9 +95,9 @@ class Head(nn.Module):
         """What a teacher says (n, units): a probability of each logit's answer."""
         return logits.softmax(1)
 
-    def taught_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
+    def distillation_loss(self, logits: Tensor, soft_targets: Tensor) -> Tensor:
         """The mean loss against the `probability` (n, units) that teachers gave."""
-        return F.cross_entropy(logits.float(), taught)
+        return F.cross_entropy(logits.float(), soft_targets)
 
 
 def _codes(column: pd.Series) -> Tensor:
@@ -169,9 +169,9 @@ class GenderHead(_ClassHead):
         """Of female (n, 1)."""
         return torch.sigmoid(logits)
 
-    def taught_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
+    def distillation_loss(self, logits: Tensor, soft_targets: Tensor) -> Tensor:
         """The mean binary cross entropy."""
-        return F.binary_cross_entropy_with_logits(logits.float(), taught)
+        return F.binary_cross_entropy_with_logits(logits.float(), soft_targets)
 
     def proper_score(self, logits: Tensor, target: Tensor) -> Tensor:
         """The negative log-likelihood (n,)."""
@@ -201,11 +201,11 @@ class AgeGroupHead(_ClassHead):
             loss = loss + _ranked_probability_score(logits.softmax(1), F.one_hot(index, self.classes).float())
         return loss * self.class_weight[index]
 
-    def taught_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
+    def distillation_loss(self, logits: Tensor, soft_targets: Tensor) -> Tensor:
         """The mean of the same loss as of labels."""
-        loss = super().taught_loss(logits, taught)
+        loss = super().distillation_loss(logits, soft_targets)
         if self.settings.loss == "ordinal":
-            loss = loss + _ranked_probability_score(logits.float().softmax(1), taught).mean()
+            loss = loss + _ranked_probability_score(logits.float().softmax(1), soft_targets).mean()
         return loss
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
@@ -251,11 +251,11 @@ class AgeHead(Head):
             loss = loss + self.settings.crps * score / 10
         return loss
 
-    def taught_loss(self, logits: Tensor, taught: Tensor) -> Tensor:
+    def distillation_loss(self, logits: Tensor, soft_targets: Tensor) -> Tensor:
         """The mean of the same loss as of labels."""
-        loss = super().taught_loss(logits, taught)
+        loss = super().distillation_loss(logits, soft_targets)
         if self.settings.crps:
-            score = _ranked_probability_score(logits.float().softmax(1), taught).mean()
+            score = _ranked_probability_score(logits.float().softmax(1), soft_targets).mean()
             loss = loss + self.settings.crps * score / 10
         return loss
 

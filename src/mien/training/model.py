@@ -17,9 +17,9 @@ from mien.recipe.settings import Optim, Recipe
 from mien.training.backbones import count_features, freeze, load_heads, make_backbone, normalization
 from mien.training.heads import Head, make_heads, mlp
 
-Rows = dict[str, Any]
+LossInputs = dict[str, Any]
 """Of some faces, what the losses need: `index` (n,), by task `logits` (n, units) and `targets` (n,); where there are
-teachers `taught` (n, units);
+teachers `soft_targets` (n, units);
 where images are mixed `partners`, the other labels (n,), and `own`, their own share (n,).
 """
 
@@ -89,7 +89,7 @@ class FaceTraining(pl.LightningModule):
 
     A batch is a dictionary: `images` uint8 (n, 3, size, size), `targets` of each task (n,), `index` (n,) of the
     faces, and `unreadable`, the (index, reason) of faces that should have been in it; where there are teachers, also
-    `taught`, their answers (n, units) for each task.
+    `soft_targets`, their answers (n, units) for each task.
     """
 
     def __init__(self, net: FaceNet, recipe: Recipe) -> None:
@@ -101,7 +101,7 @@ class FaceTraining(pl.LightningModule):
         learnt = self._weights if recipe.tasks.weighting == "uncertainty" else ()
         # Logarithms of the tasks' variances; beside the network, whose weights are what is kept.
         self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in learnt})
-        self._validation: list[Rows] = []
+        self._validation: list[LossInputs] = []
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, Any] | None:
         """The weighted sum of the tasks' masked losses, and the penalty of large weights."""
@@ -139,7 +139,7 @@ class FaceTraining(pl.LightningModule):
         self.log_dict({f"val_loss_{task}": loss for task, loss in losses.items()}, sync_dist=True)
         self.log_dict(_quick_scores(self.net.decode(logits), targets), sync_dist=True)
 
-    def _rows(self, batch: Mapping[str, Any]) -> Rows | None:
+    def _rows(self, batch: Mapping[str, Any]) -> LossInputs | None:
         """What the losses of a batch need, a row a face: logits and labels; None where nothing could be read."""
         self.unreadable.update(dict(batch["unreadable"]))
         images, count = batch["images"], len(batch["index"])
@@ -151,7 +151,9 @@ class FaceTraining(pl.LightningModule):
             size = self.recipe.model.image_size
             images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=self.device)
         logits = {task: values[:count] for task, values in self.net(images).items()}
-        rows = {name: batch[name] for name in ("index", "targets", "taught") if name in batch} | {"logits": logits}
+        rows = {name: batch[name] for name in ("index", "targets", "soft_targets") if name in batch} | {
+            "logits": logits
+        }
         if "partner" in batch:
             rows["partners"] = {task: target[batch["partner"]] for task, target in batch["targets"].items()}
             rows["own"] = torch.full_like(batch["partner"], 1, dtype=torch.float) * batch["share"]
@@ -164,26 +166,26 @@ class FaceTraining(pl.LightningModule):
             for part in known:
                 self.unreadable.update(part)
 
-    def _losses(self, rows: Rows) -> dict[str, Tensor]:
+    def _losses(self, rows: LossInputs) -> dict[str, Tensor]:
         """Each task's loss; of mixed images, that of both labels, weighed by their shares."""
         logits, targets = rows["logits"], rows["targets"]
         if "own" not in rows:
             losses = {task: head.loss(logits[task], targets[task]) for task, head in self.net.heads.items()}
-            return losses | self._taught_losses(logits, losses, rows.get("taught", {}))
+            return losses | self._distillation_losses(logits, losses, rows.get("soft_targets", {}))
         weight = torch.cat([rows["own"], 1 - rows["own"]])
         return {
             task: head.loss(torch.cat([logits[task]] * 2), torch.cat([targets[task], rows["partners"][task]]), weight)
             for task, head in self.net.heads.items()
         }
 
-    def _taught_losses(
-        self, logits: dict[str, Tensor], losses: dict[str, Tensor], taught: Mapping[str, Tensor]
+    def _distillation_losses(
+        self, logits: dict[str, Tensor], losses: dict[str, Tensor], soft_targets: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """The losses of the tasks that have teachers, whose share replaces as much of the labels'."""
-        share = self.recipe.teach.share if self.recipe.teach else 0.0
+        share = self.recipe.distillation.weight if self.recipe.distillation else 0.0
         return {
-            task: (1 - share) * losses[task] + share * self.net.heads[task].taught_loss(logits[task], answers)
-            for task, answers in taught.items()
+            task: (1 - share) * losses[task] + share * self.net.heads[task].distillation_loss(logits[task], answers)
+            for task, answers in soft_targets.items()
         }
 
     def _learning_loss(self, losses: dict[str, Tensor]) -> Tensor:
@@ -221,7 +223,7 @@ class FaceTraining(pl.LightningModule):
         }
 
 
-def _padded(rows: Rows, size: int) -> Rows:
+def _padded(rows: LossInputs, size: int) -> LossInputs:
     """The same with as many rows in each process; those that are no face have the index -1."""
     more = size - len(rows["index"])
     padded = apply_to_collection(rows, Tensor, lambda part: functional.pad(part, (0, 0) * (part.ndim - 1) + (0, more)))
@@ -229,7 +231,7 @@ def _padded(rows: Rows, size: int) -> Rows:
     return padded
 
 
-def gathered(rows: Rows, gather: Callable[..., Any]) -> Rows:
+def gathered(rows: LossInputs, gather: Callable[..., Any]) -> LossInputs:
     """The rows of all processes in the order of one process's batch, each face once; gradients go back to all.
 
     Args:

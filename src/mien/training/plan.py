@@ -20,7 +20,7 @@ from mien.data.sources import read_faces
 from mien.experiments.progress import duration
 from mien.experiments.study import Study, StudyFolder, check_folder, load_study, make_cells, missing_roots
 from mien.recipe.settings import Init, Recipe
-from mien.training.cells import Job, make_jobs, threads_for
+from mien.training.cells import TrainingJob, make_jobs, threads_for
 from mien.training.model import FaceNet
 
 PUBLISHED = {"adience": 17_492, "celeba": 202_599, "utkface": 23_705, "fairface": 97_698}
@@ -84,7 +84,7 @@ def make_plan(
     if "OMP_NUM_THREADS" not in os.environ:  # as the workers of a study do
         torch.set_num_threads(threads_for(jobs))
     speeds, faces = _speeds([job.recipe for job in todo]), _Faces(asked.demonstration)
-    groups: dict[tuple[str, str], list[Job]] = {}
+    groups: dict[tuple[str, str], list[TrainingJob]] = {}
     for job in todo:
         name = names.get(job.name, f"first stage on {job.recipe.data.source}")
         groups.setdefault((name, _kind(job.recipe)), []).append(job)
@@ -114,7 +114,7 @@ def _time(rows: Sequence[dict[str, Any]], jobs: int, cells: int, done: int) -> s
     )
 
 
-def _row(name: str, jobs: Sequence[Job], speeds: Mapping[str, Speed], faces: "_Faces") -> dict[str, Any]:
+def _row(name: str, jobs: Sequence[TrainingJob], speeds: Mapping[str, Speed], faces: "_Faces") -> dict[str, Any]:
     recipes = [job.recipe for job in jobs]
     speed, count = speeds[_kind(recipes[0])], faces.training(recipes[0])
     images = None if count is None else sum(count * recipe.trainer.epochs for recipe in recipes)

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from mien.base.errors import MienError
 from mien.data import splits
-from mien.data.pixels import Files, Pixels
+from mien.data.pixels import FilePixels, Pixels
 from mien.data.sources import data_root, read_faces
 from mien.demo.draw import draw_faces
 from mien.recipe.load import load_recipe
@@ -75,7 +75,7 @@ def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, chang
     settings = load_recipe(recipe, [*changes, "split.near_duplicates=false"])
     with tempfile.TemporaryDirectory() as place:
         faces, root = _drawn(Path(place)) if settings.data.root is None else _own(settings, Path(place))
-        pixels = Files(faces, root, settings.model.image_size, settings.model.margin)
+        pixels = FilePixels(faces, root, settings.model.image_size, settings.model.margin)
         found = {part: feed(settings, faces, pixels, part) for part in ("train", "val")}
     warnings = suspicions(settings, found)
     train, val = (_section(settings, part, found[part], warnings[part]) for part in ("train", "val"))
@@ -121,7 +121,7 @@ def feed(recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, part: str) -> Fed:
         _, reason = batch["unreadable"][0]
         raise MienError(f"no image of the first {part} batch can be read; the first: {reason}")
     index = [int(at) for at in batch["index"]]
-    augmented = part == "train" or recipe.augment.judged
+    augmented = part == "train" or recipe.augment.evaluation
     steps = augmentation_steps(recipe.augment, recipe.model.image_size) if augmented else []
     stages = [("original", torch.stack([_tensor(pixels[at]) for at in index]))]
     for count, (name, _) in enumerate(steps, 1):
@@ -164,9 +164,9 @@ def suspicions(recipe: Recipe, found: dict[str, Fed]) -> dict[str, list[str]]:
             f"{_ends(span['high'])}, and the makers of {recipe.model.backbone} fed it {_ends(span['expected_low'])} to "
             f"{_ends(span['expected_high'])}."
         )
-    if recipe.augment.judged:
+    if recipe.augment.evaluation:
         warnings["val"].append(
-            "augment.judged: validation and test images are augmented too, so scores are of images that nobody takes."
+            "augment.evaluation: validation and test images are augmented too, so scores do not apply to real images."
         )
     for part, fed in found.items():
         flat = sum(int(image.min() == image.max()) for image in fed.images)

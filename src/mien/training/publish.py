@@ -283,7 +283,7 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
     step = facts["lineage"]
     while step:
         if "run" in step and step.get("leaks") is None:
-            found.append(f"Whether faces that taught {step['run']!r} are in the test part could not be checked.")
+            found.append(f"Whether training faces of {step['run']!r} are in the test part could not be checked.")
         found += [
             f"Leak from {step['run']!r}, allowed by the recipe: {leak}{flatters}" for leak in step.get("leaks") or ()
         ]

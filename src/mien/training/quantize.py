@@ -17,7 +17,7 @@ from mien.base.atomic import atomic_path
 from mien.base.console import console, progress, show
 from mien.base.errors import MienError
 from mien.data.images import ImageError
-from mien.data.pixels import Files, Pixels, Rows
+from mien.data.pixels import FilePixels, Pixels, PixelSubset
 from mien.data.sources import data_root
 from mien.metrics.definitions import METRICS
 from mien.metrics.joined import join
@@ -26,7 +26,7 @@ from mien.prediction.predict import Predictor
 from mien.runs.run import Run
 from mien.training.onnxfile import describe, description
 
-JUDGED = ("gender_accuracy", "age_group_exact", "age_mae")
+COMPARED_METRICS = ("gender_accuracy", "age_group_exact", "age_mae")
 """Metrics that a quantised file is compared by, as far as it predicts them."""
 
 _FACES = 512  # whose activations set the ranges
@@ -69,14 +69,14 @@ def quantize(
         raise MienError(f"{run.name!r} is a published model without its faces; quantise the run that it was made from")
     faces = run.faces
     folder = data_root(root if root is not None else run.recipe.data.root or ".")
-    pixels = Files(faces, folder, run.recipe.model.image_size, run.recipe.model.margin)
+    pixels = FilePixels(faces, folder, run.recipe.model.image_size, run.recipe.model.margin)
     judges = np.flatnonzero(faces["split"] == "val")
     if not len(judges):
         raise MienError(f"run {run.name!r} has no validation faces to judge the 8-bit file by")
     with tempfile.TemporaryDirectory() as scratch, atomic_path(out) as part:
         sample = _sample(faces, pixels)
         _convert(run.model_file, part, sample, Path(scratch))
-        result = _judge(run.model_file, part, faces.iloc[judges], Rows(pixels, judges), sample[:_BATCH])
+        result = _judge(run.model_file, part, faces.iloc[judges], PixelSubset(pixels, judges), sample[:_BATCH])
         _refuse(result.differences, max_loss, max_age_loss)
         metadata = description(onnx.load(run.model_file))
         _write_description(part, metadata | {"quantized": _summary(result)})
@@ -148,13 +148,13 @@ def _convert(source: Path, target: Path, images: np.ndarray, scratch: Path) -> N
 def _judge(before: Path, after: Path, faces: pd.DataFrame, pixels: Pixels, images: np.ndarray) -> Quantized:
     answers = []
     for path, words in ((before, "predicting"), (after, "predicting with 8 bits")):
-        with progress(words) as tell:
+        with progress(words) as update:
             # The pixels are given, so the folder is not looked at.
-            answers.append(join(faces, Predictor(path).predict_faces(faces, ".", tell, pixels)))
+            answers.append(join(faces, Predictor(path).predict_faces(faces, ".", update, pixels)))
     first, second = answers
     values = [score(answer, by=()).set_index("metric")["value"] for answer in answers]
     rows = []
-    for metric in JUDGED:
+    for metric in COMPARED_METRICS:
         if metric in values[0].index:
             found = paired_difference(second, first, metric)
             row = {"metric": metric, "before": values[0][metric], "after": values[1][metric]}

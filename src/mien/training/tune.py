@@ -549,7 +549,7 @@ def _run_trial(search: Search, study: optuna.Study, trial: Trial, display: "_Dis
         with _quietly(search.out / "trials" / f"{trial.number}.txt"):
             watch = _Watch(search, trial, run, display.epoch)
             if not run.finished:
-                train(recipe, out=run.folder, stages=search.out / "first", on_epoch=watch, judge=False)
+                train(recipe, out=run.folder, stages=search.out / "first", on_epoch=watch, score=False)
         value = watch.value
     except _Stopped:
         state = TrialState.PRUNED

@@ -9,7 +9,7 @@ from mien.audit.data import pictures
 from mien.audit.data.checks import Check, any_is, not_checked, share
 from mien.base.table import OLDEST, SPLITS, age_to_group
 from mien.data.inspect import Images
-from mien.data.leaks import straddling
+from mien.data.leaks import spanning_parts
 from mien.metrics.intervals import wilson
 
 UNUSABLE = 0.01
@@ -112,7 +112,7 @@ def leaks(faces: pd.DataFrame, groups: np.ndarray | None) -> Found:
         if faces[column].isna().all():
             checks.append(not_checked(f"leaks.{column}", f"The table has no {where}."))
             continue
-        for kind, rows in straddling(faces, column, groups).items():
+        for kind, rows in spanning_parts(faces, column, groups).items():
             if kind == "subject" and faces["subject"].isna().all():
                 continue
             says = f"{int(rows.sum()):,} faces have their {kind} in several {where}."

@@ -68,7 +68,7 @@ def _answers(faces: pd.DataFrame, run: Run, groups: np.ndarray | None) -> tuple[
     """The run's usable predictions by face, and the count of the others."""
     own, predictions = run.faces, run.predictions
     trained = faces["face"].isin(own.loc[own["split"] == "train", "face"]).to_numpy()
-    alike = leaks.sharing(faces, trained, groups)
+    alike = leaks.related_to(faces, trained, groups)
     predictions = predictions[predictions["face"].isin(faces["face"])]
     if predictions.empty:
         raise MienError(

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien.audit.model.schema import AgeLimit, Fairness, Gap, GroupNumber, Interval, LimitVerdict, Worst
-from mien.base.errors import MienError, choices, listed, shortened
+from mien.base.errors import MienError, listed, validation_message
 from mien.base.yaml import RecipeError, read_yaml_file
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -69,12 +69,8 @@ def read_limits(path: str | Path) -> Limits:
         raise MienError(f"limits {str(path)!r}:\n{listed(_mistake, error.errors())}") from None
 
 
-def _mistake(error: object) -> str:
-    assert isinstance(error, dict), "pydantic gives dictionaries"
-    name = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return choices("limit", name, Limits.model_fields)
-    return f"{name} = {shortened(repr(error['input']))}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+def _mistake(problem: Any) -> str:
+    return validation_message(problem, ".".join(map(str, problem["loc"])), Limits.model_fields, thing="limit")
 
 
 def _valid() -> str:

@@ -14,7 +14,7 @@ from mien.base.atomic import atomic_path
 from mien.base.console import progress
 from mien.base.errors import MienError
 from mien.data.images import ImageError, check_there
-from mien.data.pixels import Files
+from mien.data.pixels import FilePixels
 from mien.recipe.settings import Init, Recipe
 from mien.runs.run import Run, open_run
 from mien.training.memory import keep_freed_memory
@@ -29,27 +29,27 @@ def open_teachers(recipe: Recipe) -> list[Run]:
     Raises:
         MienError: One is no finished run, or does not predict the recipe's tasks as the recipe has them.
     """
-    if recipe.teach is None:
+    if recipe.distillation is None:
         return []
-    runs = [open_run(source) for source in recipe.teach.runs]
+    runs = [open_run(source) for source in recipe.distillation.teachers]
     wanted = recipe.tasks.predicted()
     for run in runs:
         tasks = run.recipe.tasks
         absent = [task for task in wanted if task not in tasks.predicted()]
         if absent:
             raise MienError(
-                f"teach.runs: {str(run.folder)!r} predicts {', '.join(tasks.predicted())}; "
+                f"distillation.teachers: {str(run.folder)!r} predicts {', '.join(tasks.predicted())}; "
                 f"valid: a run that predicts all of {', '.join(wanted)}"
             )
         if recipe.tasks.age and tasks.age and recipe.tasks.age.oldest != tasks.age.oldest:
             raise MienError(
-                f"teach.runs: {str(run.folder)!r} has tasks.age.oldest {tasks.age.oldest}; "
+                f"distillation.teachers: {str(run.folder)!r} has tasks.age.oldest {tasks.age.oldest}; "
                 f"valid: {recipe.tasks.age.oldest}, as this recipe"
             )
     return runs
 
 
-def teachers_answers(run: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path) -> dict[str, Tensor]:
+def teacher_probabilities(run: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path) -> dict[str, Tensor]:
     """The averaged probabilities (n, units) of each task for the training faces; NaN for others and unreadable ones.
 
     They are kept in the run's folder while it trains, so that a run that is taken up has the same.
@@ -75,17 +75,17 @@ def teachers_answers(run: Run, recipe: Recipe, faces: pd.DataFrame, root: str | 
 def _ask(teacher: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path) -> dict[str, Tensor]:
     """One teacher's probabilities, averaged over each face and its mirror image."""
     net = _network(teacher)
-    files = Files(faces, root, teacher.recipe.model.image_size, teacher.recipe.model.margin)
+    files = FilePixels(faces, root, teacher.recipe.model.image_size, teacher.recipe.model.margin)
     tasks = list(recipe.tasks.predicted())
     answers = {task: torch.full((len(faces), net.heads[task].units), torch.nan) for task in tasks}
-    with progress(f"asking {teacher.name}") as tell:
+    with progress(f"asking {teacher.name}") as update:
         for rows, images in _batches(files):
             images = images.to(net.mean.device)
             both = [net(side) for side in (images, images.flip(3))]
             for task in tasks:
                 head = net.heads[task]
                 answers[task][rows] = sum(head.probability(logits[task].float()).cpu() for logits in both) / 2
-            tell(rows[-1] + 1, len(files))
+            update(rows[-1] + 1, len(files))
     return answers
 
 
@@ -105,7 +105,7 @@ def _network(run: Run) -> FaceNet:
     return net.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def _batches(files: Files) -> Iterator[tuple[list[int], Tensor]]:
+def _batches(files: FilePixels) -> Iterator[tuple[list[int], Tensor]]:
     """Rows, and their uint8 images (n, 3, size, size), of the faces that can be read."""
     for start in range(0, len(files), _BATCH):
         read = {}
