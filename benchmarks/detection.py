@@ -21,11 +21,12 @@ import pandas as pd
 import skimage.data
 from PIL import Image
 
-from mien import Predictor, metrics, read_faces
+from mien import Predictor, metrics
 from mien.base.atomic import atomic_path
 from mien.base.console import progress
 from mien.base.errors import MissingExtra
 from mien.data import images
+from mien.data.sources import read_faces
 from mien.evaluation.conditions import AS_IT_IS, Condition, blurred, face_pixels, likelier, predictions, reduced, window
 from mien.metrics.words import named, with_interval
 from mien.prediction.detect import Detector, Found, make_detector, overlap

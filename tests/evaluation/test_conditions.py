@@ -7,10 +7,11 @@ from PIL import Image
 from skimage.data import astronaut
 from skimage.transform import rotate
 
-from mien import metrics, read_faces
+from mien import metrics
 from mien.base.errors import MienError
 from mien.base.table import check_faces
 from mien.data import images
+from mien.data.sources import read_faces
 from mien.evaluation.conditions import (
     AS_IT_IS,
     CONDITIONS,

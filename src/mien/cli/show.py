@@ -1,9 +1,14 @@
 """Tables that several verbs print."""
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from mien.base.console import console, show
 from mien.runs.run import Run
+
+if TYPE_CHECKING:
+    from mien.training.plan import Plan
 
 
 def show_metrics(run: Run, metrics: pd.DataFrame | None = None) -> None:
@@ -27,3 +32,12 @@ def show_metrics(run: Run, metrics: pd.DataFrame | None = None) -> None:
         title=f"{run.name}, test part" if metrics is None else f"{run.name}, other data",
     )
     console.print(f"run: {run.folder}", highlight=False)
+
+
+def show_plan(plan: "Plan") -> None:
+    """Prints what a study will train, what is missing, and how long it takes."""
+    if len(plan.runs):
+        show(plan.runs)
+    for sentence in plan.missing:
+        console.print(f"missing: {sentence}", highlight=False, markup=False, soft_wrap=True)
+    console.print(plan.time, highlight=False, soft_wrap=True)

@@ -11,12 +11,11 @@ from fairlearn import metrics as fairlearn
 import mien
 from mien import metrics
 from mien.audit.model import ages
-from mien.audit.model.audit import Settings
+from mien.audit.model.audit import Settings, audit_predictions
 from mien.audit.model.limits import Limits, read_limits
 from mien.audit.model.schema import Report, json_schema
 from mien.base.errors import MienError
 from mien.cli import main
-from mien.verbs.audit import audit_model
 
 QUICK = Settings(n_boot=100)
 
@@ -49,7 +48,7 @@ def tables(n: int = 1200, subjects: int = 400, seed: int = 0) -> tuple[pd.DataFr
 @pytest.fixture(scope="module")
 def report() -> Report:
     faces, predictions = tables()
-    return audit_model(predictions, faces, ["gender", "race"], against=better(predictions, faces), settings=QUICK)
+    return audit_predictions(predictions, faces, ["gender", "race"], against=better(predictions, faces), settings=QUICK)
 
 
 def better(predictions: pd.DataFrame, faces: pd.DataFrame) -> pd.DataFrame:
@@ -66,7 +65,9 @@ def test_any_order_and_any_pieces_give_the_same(tmp_path: Path, report: Report) 
     pieces = [tmp_path / f"{place}.parquet" for place in range(3)]
     for place, path in enumerate(pieces):
         mixed.iloc[place::3].to_parquet(path)
-    again = audit_model(pieces, faces.sample(frac=1, random_state=4), ["gender", "race"], against=other, settings=QUICK)
+    again = audit_predictions(
+        pieces, faces.sample(frac=1, random_state=4), ["gender", "race"], against=other, settings=QUICK
+    )
     assert again.to_json() == report.to_json()
 
 
@@ -82,7 +83,7 @@ def test_worst_and_gap_are_found_and_corrected(report: Report) -> None:
 def test_odds_and_parity_agree_with_fairlearn() -> None:
     faces, predictions = tables()
     faces = faces[faces["face"].isin(predictions["face"])]
-    found = audit_model(predictions, faces, ["race"], settings=QUICK).fairness[0]
+    found = audit_predictions(predictions, faces, ["race"], settings=QUICK).fairness[0]
     joined = metrics.join(faces, predictions)
     true, said = (joined[name].astype("object") == "female" for name in ("true_gender", "gender"))
     of = {"sensitive_features": joined["race"]}
@@ -131,7 +132,7 @@ def test_thresholds_keep_the_rate_on_the_other_half(report: Report) -> None:
 def judged(**limits: object) -> dict[str, object]:
     faces, predictions = tables()
     settings = Settings(Limits(**limits), n_boot=100)
-    found = audit_model(predictions, faces, ["race"], settings=settings)
+    found = audit_predictions(predictions, faces, ["race"], settings=settings)
     return {"passed": found.passed} | {one.limit: one for one in found.limits}
 
 
@@ -169,9 +170,9 @@ def test_limits_are_strict(tmp_path: Path, text: str, words: str) -> None:
 def test_groups_must_be_columns() -> None:
     faces, predictions = tables()
     with pytest.raises(MienError, match="did you mean 'race'"):
-        audit_model(predictions, faces, ["rase"], settings=QUICK)
+        audit_predictions(predictions, faces, ["rase"], settings=QUICK)
     with pytest.raises(MienError, match="named twice"):
-        audit_model(predictions, faces, ["race", "race"], settings=QUICK)
+        audit_predictions(predictions, faces, ["race", "race"], settings=QUICK)
 
 
 @pytest.fixture(scope="module")

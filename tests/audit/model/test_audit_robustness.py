@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mien.audit.model.audit import Settings
+from mien.audit.model.audit import Settings, audit_predictions
 from mien.audit.model.robustness import Robustness
 from mien.evaluation.conditions import LEVELS
-from mien.verbs.audit import audit_model
 
 
 class Brightness:
@@ -42,7 +41,7 @@ def test_darkness_hurts_those_who_are_known_by_brightness(faces: tuple[pd.DataFr
     table, root = faces
     predictions = pd.DataFrame({"face": table["face"], "gender": table["gender"], "age": table["age"]})
     robustness = Robustness(Brightness(), table, root)
-    report = audit_model(predictions, table, ["gender"], robustness=robustness, settings=Settings(n_boot=100))
+    report = audit_predictions(predictions, table, ["gender"], robustness=robustness, settings=Settings(n_boot=100))
     found = {(one.kind, one.level, one.group, one.metric): one for one in report.robustness}
     hurt = found["darkness", "1/3 of each pixel", "gender=female", "gender_accuracy"]
     assert (hurt.result.value, hurt.change.value, hurt.more_than_others.value) == (0, -1, -1)
