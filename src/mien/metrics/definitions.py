@@ -400,7 +400,7 @@ METRICS: dict[str, Metric] = {
         missing_is_wrong=False,
     ),
     "age_interval_coverage": Metric(
-        label="age inside its 80% interval",
+        label="coverage of the 80% age interval",
         unit=PERCENT,
         truth="true_age",
         predictions=("age_low", "age_high"),
