@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from mien import draw_faces
 from mien.data import images
+from mien.demo.draw import draw_faces
 from mien.prediction.detect import make_detector
 from mien.prediction.outputs import RowsFile
 from mien.prediction.predict import Predictor

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mien import Predictor, read_faces
+from mien import Predictor
 from mien.base.console import console, progress, show
 from mien.data import images, splits
 from mien.data.duplicates import group_files
+from mien.data.sources import read_faces
 from mien.evaluation import conditions
 from mien.prediction.quality import notes
 

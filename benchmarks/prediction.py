@@ -31,8 +31,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from mien import Predictor, draw_faces
+from mien import Predictor
 from mien.data import images
+from mien.demo.draw import draw_faces
 from mien.prediction.predict import shipped_model
 from mien.runs.hub import model_file
 

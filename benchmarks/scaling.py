@@ -93,7 +93,7 @@ def images(folder: Path) -> Path:
     """A folder with a thousand drawn faces of 128 pixels, made once."""
     from PIL import Image
 
-    from mien import draw_faces
+    from mien.demo.draw import draw_faces
 
     home = folder / "images"
     if not home.exists():
@@ -109,7 +109,7 @@ def images(folder: Path) -> Path:
 
 def read(n: int, folder: Path) -> Callable[[], object]:
     """A CSV to a checked faces table."""
-    from mien import read_faces
+    from mien.data.sources import read_faces
 
     path = images(folder) / f"faces-{n}.csv"
     made_faces(n, repeated=True)[["face", "path", "subject", "gender", "age", "race"]].to_csv(path, index=False)

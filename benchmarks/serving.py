@@ -24,7 +24,8 @@ from pathlib import Path
 
 import httpx
 
-from mien import Predictor, draw_faces
+from mien import Predictor
+from mien.demo.draw import draw_faces
 
 BATCH = 16
 

@@ -1,6 +1,7 @@
 """mien: classifiers of perceived gender and age from photographs of faces, with numbers that can be trusted.
 
-The public names below are imported when they are first used, so that `import mien` costs nothing and needs no torch.
+Each verb of the command line is a function of the same name, with the same options. Names are imported when they are
+first used, so that `import mien` takes no time and needs no torch.
 """
 
 from importlib import import_module
@@ -9,53 +10,69 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mien.base.errors import MienError as MienError
     from mien.base.table import read_faces_table as read_faces_table
-    from mien.data.sources import read_faces as read_faces
-    from mien.demo.draw import draw_faces as draw_faces
-    from mien.evaluation.evaluate import evaluate as evaluate
-    from mien.evaluation.evaluate import evaluate_on as evaluate_on
     from mien.prediction.predict import Predictor as Predictor
     from mien.recipe.load import load_recipe as load_recipe
-    from mien.recipe.load import recipe_names as recipe_names
-    from mien.reports.compare import compare_runs as compare_runs
-    from mien.reports.eda import explore as explore
+    from mien.runs.run import Run as Run
     from mien.runs.run import open_run as open_run
-    from mien.training.cells import run_study as run_study
-    from mien.training.fit import train as train
-    from mien.training.publish import publish as publish
-    from mien.training.tune import tune as tune
+    from mien.verbs.audit import audit_data as audit_data
     from mien.verbs.audit import audit_model as audit_model
+    from mien.verbs.data import draw as draw
+    from mien.verbs.data import eda as eda
+    from mien.verbs.data import faces as faces
+    from mien.verbs.prediction import explain as explain
+    from mien.verbs.prediction import predict as predict
+    from mien.verbs.prediction import serve as serve
+    from mien.verbs.training import evaluate as evaluate
+    from mien.verbs.training import export as export
+    from mien.verbs.training import preview as preview
+    from mien.verbs.training import publish as publish
+    from mien.verbs.training import recipes as recipes
+    from mien.verbs.training import report as report
+    from mien.verbs.training import studies as studies
+    from mien.verbs.training import study as study
+    from mien.verbs.training import train as train
+    from mien.verbs.training import tune as tune
     from mien.weights import model_card as model_card
 
 __version__ = "0.2.0"
 
-_HOMES = {
-    "MienError": "mien.base.errors",
-    "Predictor": "mien.prediction.predict",
-    "audit_model": "mien.verbs.audit",
-    "compare_runs": "mien.reports.run",
-    "draw_faces": "mien.demo.draw",
-    "evaluate": "mien.evaluation.evaluate",
-    "evaluate_on": "mien.evaluation.evaluate",
-    "explore": "mien.reports.eda",
-    "load_recipe": "mien.recipe.load",
-    "model_card": "mien.weights",
-    "open_run": "mien.runs.run",
-    "publish": "mien.training.publish",
-    "read_faces": "mien.data.sources",
-    "read_faces_table": "mien.base.table",
-    "recipe_names": "mien.recipe.load",
-    "run_study": "mien.training.cells",
-    "train": "mien.training.fit",
-    "tune": "mien.training.tune",
+_PUBLIC = {
+    "MienError": "base.errors:MienError",
+    "Predictor": "prediction.predict:Predictor",
+    "Run": "runs.run:Run",
+    "audit_data": "verbs.audit:audit_data",
+    "audit_model": "verbs.audit:audit_model",
+    "draw": "verbs.data:draw",
+    "eda": "verbs.data:eda",
+    "evaluate": "verbs.training:evaluate",
+    "explain": "verbs.prediction:explain",
+    "export": "verbs.training:export",
+    "faces": "verbs.data:faces",
+    "load_recipe": "recipe.load:load_recipe",
+    "model_card": "weights:model_card",
+    "open_run": "runs.run:open_run",
+    "predict": "verbs.prediction:predict",
+    "preview": "verbs.training:preview",
+    "publish": "verbs.training:publish",
+    "read_faces_table": "base.table:read_faces_table",
+    "recipes": "verbs.training:recipes",
+    "report": "verbs.training:report",
+    "serve": "verbs.prediction:serve",
+    "studies": "verbs.training:studies",
+    "study": "verbs.training:study",
+    "train": "verbs.training:train",
+    "tune": "verbs.training:tune",
 }
+"""The public names, and where each is defined."""
 
-__all__ = sorted([*_HOMES, "__version__"])
+__all__ = sorted([*_PUBLIC, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'mien' has no attribute {name!r}")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'mien' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(import_module(f"mien.{module}"), attribute)
 
 
 def __dir__() -> list[str]:

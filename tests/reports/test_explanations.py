@@ -7,8 +7,10 @@ from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
 
-from mien import MienError, draw_faces, read_faces
+from mien import MienError
 from mien.cli.program import app
+from mien.data.sources import read_faces
+from mien.demo.draw import draw_faces
 from mien.prediction.predict import Predictor
 from mien.reports.explanations import explain_files, explain_groups
 

@@ -1,156 +1,120 @@
-"""`mien audit`: thin verbs, each of which imports what it needs when it is called."""
+"""`mien audit model`, `mien audit data`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.base.atomic import check_folder
-from mien.base.errors import MienError
+from mien.cli.options import Map, column_pairs
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from mien.audit.model.robustness import Robustness
     from mien.audit.model.schema import LimitVerdict
-    from mien.base.progress import ProgressCallback
 
-audit_app = typer.Typer(
+app = typer.Typer(
     name="audit",
-    help="For whom does a model fail, and is the data sound? One report, and JSON for a pipeline.",
+    help="Audit a model or a data set: for whom does a model fail, and is the data sound?",
     no_args_is_help=True,
 )
 
 
-@audit_app.callback()
+@app.callback()
 def _audit() -> None:
-    """For whom does a model fail, and is the data sound? One report, and JSON for a pipeline."""
+    """Audit a model or a data set: for whom does a model fail, and is the data sound?"""
 
 
-@audit_app.command("model", epilog="Example: mien audit model predictions.csv --faces faces.parquet --out audit")
-def audit_a_model(
-    predictions: Annotated[list[Path], typer.Argument(help="mien's predictions or any table; several make one.")],
-    faces: Annotated[Path, typer.Option(help="The truth: a faces table.")],
-    map: Annotated[
-        list[str] | None, typer.Option(metavar="THEIRS=OURS", help="Their column and mien's; repeatable.")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Names and values of deepface or insightface.")] = None,
+@app.command("model", epilog="Example: mien audit model predictions.csv --faces faces.parquet --out audit")
+def model_(
+    predictions: Annotated[
+        list[Path], typer.Argument(help="Predictions of mien or of any program; several files make one table.")
+    ],
+    faces: Annotated[Path, typer.Option(help="The labels: a faces table.")],
+    map: Map = None,
+    preset: Annotated[str | None, typer.Option(help="Column names and values of deepface or insightface.")] = None,
     by: Annotated[
-        str | None, typer.Option(help="Columns that make groups; default: gender, age_group and race, where there.")
+        str | None, typer.Option(help="Columns that make groups; default: gender, age_group and race if there.")
     ] = None,
-    limits: Annotated[Path | None, typer.Option(help="YAML of what must hold, for a pass or fail.")] = None,
-    against: Annotated[Path | None, typer.Option(help="Predictions of another model, to compare.")] = None,
-    against_preset: Annotated[str | None, typer.Option(help="The other's preset.")] = None,
+    limits: Annotated[Path | None, typer.Option(help="YAML file of limits to keep; the exit status follows.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Predictions of another model, to compare with.")] = None,
+    against_preset: Annotated[str | None, typer.Option(help="Preset of the other model.")] = None,
     child_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of children who may be taken for adults, for the thresholds.")
+        float, typer.Option(min=0, max=1, help="Share of children who may be predicted adult, for age thresholds.")
     ] = 0.05,
     root: Annotated[
-        Path | None, typer.Option(help="The faces' folder: then the model is asked about worse pictures, too.")
+        Path | None, typer.Option(help="Folder of the faces' images: also evaluate on degraded copies of them.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="With --root: what made the predictions; default: the shipped model.")
+        str | None,
+        typer.Option("--model", help="With --root: the model of the predictions; default: the one that ships."),
     ] = None,
-    sample: Annotated[int, typer.Option(min=2, help="With --root: faces that are made worse, at most.")] = 400,
+    sample: Annotated[int, typer.Option(min=2, help="With --root: largest number of degraded faces.")] = 400,
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.json and the tables.")] = Path("audit"),
 ) -> None:
-    """Say for whom a model fails: this one or any other, by its predictions and the truth.
+    """Find for whom a model fails, from its predictions and the labels.
 
     Exit status: 0 without limits or where all hold, 3 where one fails.
     """
-    from mien.audit.model.audit import Settings
-    from mien.audit.model.limits import read_limits
-    from mien.base.console import console, progress
-    from mien.base.table import read_faces_table
+    from mien.base.console import console
     from mien.verbs.audit import audit_model
 
-    check_folder(out)
-    if root is not None and (preset or map):
-        raise MienError("--root asks a model of mien's about worse pictures; --map and --preset are for others")
-    if root is None and model is not None:
-        raise MienError("--model belongs to --root, which was not given")
-    settings = Settings(read_limits(limits) if limits else None, child_rate)
-    truth = read_faces_table(faces)
-    with progress("making faces worse") as update:
-        report = audit_model(
-            list(predictions),
-            truth,
-            None if by is None else [column.strip() for column in by.split(",") if column.strip()],
-            out,
-            map=pairs(map),
-            preset=preset,
-            against=against,
-            against_preset=against_preset,
-            robustness=_robustness(truth, root, model, sample, update),
-            settings=settings,
-        )
+    report = audit_model(
+        list(predictions),
+        faces,
+        map=column_pairs(map),
+        preset=preset,
+        by=by,
+        limits=limits,
+        against=against,
+        against_preset=against_preset,
+        child_rate=child_rate,
+        root=root,
+        model=model,
+        sample=sample,
+        out=out,
+    )
     console.print(report.summary, highlight=False, soft_wrap=True, markup=False)
-    for one in report.limits:
-        console.print(in_words(one), highlight=False, soft_wrap=True, markup=False)
+    for verdict in report.limits:
+        console.print(_line(verdict), highlight=False, soft_wrap=True, markup=False)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
     if report.passed is False:
         raise typer.Exit(3)
 
 
-def _robustness(
-    faces: "pd.DataFrame", root: Path | None, model: str | None, sample: int, update: "ProgressCallback"
-) -> "Robustness | None":
-    """What to ask of worse pictures, where the folder of the pictures is given."""
-    if root is None:
-        return None
-    from mien.audit.model.robustness import Robustness
-    from mien.prediction.predict import Predictor
-
-    return Robustness(Predictor(model), faces, root, sample, update)
+def _line(verdict: "LimitVerdict") -> str:
+    """A verdict in one line."""
+    measured = "no value" if verdict.measured.value is None else f"{verdict.measured.value:.3f}"
+    excess = f", violated by {verdict.excess:.3f}" if not verdict.passed and verdict.excess is not None else ""
+    note = "" if verdict.conclusive else "; inconclusive"
+    result = "pass" if verdict.passed else "FAIL"
+    limit = f"{verdict.limit} {verdict.direction} {verdict.allowed:g}"
+    return f"{result}: {limit}: {measured} ({verdict.scope}){excess}{note}"
 
 
-def in_words(one: "LimitVerdict") -> str:
-    """A verdict in a line."""
-    found = "nothing" if one.found.value is None else f"{one.found.value:.3f}"
-    missed = f", missed by {one.beyond:.3f}" if not one.passed and one.beyond is not None else ""
-    told = "" if one.sure else "; the data does not suffice to tell"
-    result = "pass" if one.passed else "FAIL"
-    return f"{result}: {one.limit} {one.direction} {one.allowed:g}: {found} ({one.where}){missed}{told}"
-
-
-@audit_app.command(epilog="Example: mien audit data faces.parquet --root photos --run runs/fold-0 --run runs/fold-1")
+@app.command(epilog="Example: mien audit data faces.parquet --root photos --run runs/fold-0 --run runs/fold-1")
 def data(
     faces: Annotated[Path, typer.Argument(help="A faces table.")],
-    root: Annotated[Path | None, typer.Option(help="Folder of the images; without it, metadata alone.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the images; default: only the table is read.")] = None,
     run: Annotated[
-        list[str] | None, typer.Option(help="A finished run on these faces, for likely label errors; repeatable.")
+        list[str] | None, typer.Option(help="Finished run on these faces, to find likely label errors; repeatable.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.json, review.html and tables.")] = Path(
         "audit-data"
     ),
-    sheet: Annotated[int, typer.Option(min=1, help="Suggestions of each label in review.html, at most.")] = 1000,
+    sheet: Annotated[
+        int, typer.Option(min=1, help="Largest number of suggestions of each label in review.html.")
+    ] = 1000,
 ) -> None:
-    """Say whether a data set is sound: leaks, duplicates, contradictions, bad pictures, likely label errors.
+    """Find what is wrong with a data set: leaks, duplicates, contradictions, bad images, likely label errors.
 
-    Exit status: 0 when it is, 3 when a problem was found that makes results on it untrustworthy. (mien eda looks, and
-    judges nothing.)
+    Exit status: 0 when results on it can be trusted, 3 when a problem was found. (mien eda shows a data set and
+    evaluates nothing.)
     """
-    from mien.base.console import console, progress
-    from mien.base.table import read_table
+    from mien.base.console import console
     from mien.verbs.audit import audit_data
 
-    with progress("looking at images") as update:
-        report = audit_data(read_table(faces), root, run or (), out, sheet, update)
+    report = audit_data(faces, root, run or (), out, sheet)
     for check in report.checks:
         if check.level in ("problem", "notice"):
-            console.print(f"{check.level}: {check.says}", highlight=False, soft_wrap=True, markup=False)
+            console.print(f"{check.level}: {check.message}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
     if not report.passed:
         raise typer.Exit(3)
-
-
-def pairs(items: list[str] | None) -> dict[str, str]:
-    """The columns that `--map theirs=ours` names."""
-    found: dict[str, str] = {}
-    for item in items or ():
-        theirs, equals, ours = item.partition("=")
-        if not (theirs and equals and ours):
-            raise MienError(f"--map {item!r}: must be theirs=ours, for instance --map pred_age=age")
-        if theirs in found:
-            raise MienError(f"--map: column {theirs!r} is mapped twice, to {found[theirs]!r} and {ours!r}")
-        found[theirs] = ours
-    return found

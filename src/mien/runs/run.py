@@ -66,6 +66,13 @@ class Run:
         self.best_file = self.folder / "best.ckpt"
         self.teachers_file = self.folder / "teachers.safetensors"
 
+    def __repr__(self) -> str:
+        """The folder, the status and the tasks."""
+        if not self.recipe_file.is_file():
+            return f"Run({str(self.folder)!r}, empty)"
+        tasks = ", ".join(self.recipe.tasks.named())
+        return f"Run({str(self.folder)!r}, {self.info.get('status', 'status unknown')}, tasks: {tasks})"
+
     @property
     def name(self) -> str:
         """The folder's name; of a published model, that of the run."""

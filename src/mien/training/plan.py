@@ -14,7 +14,6 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from torch.utils.flop_counter import FlopCounterMode
 
-from mien.base.console import console, show
 from mien.base.errors import MienError
 from mien.data.sources import read_faces
 from mien.experiments.progress import duration
@@ -249,15 +248,3 @@ def missing_weights(recipes: Iterable[Recipe]) -> list[str]:
 
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-
-
-def show_plan(
-    study: str | Path, changes: Iterable[str] = (), out: str | Path | None = None, jobs: int = 1, quick: bool = False
-) -> None:
-    """Prints the plan of a study (see `make_plan`)."""
-    plan = make_plan(study, changes, out, jobs, quick)
-    if len(plan.runs):
-        show(plan.runs)
-    for sentence in plan.missing:
-        console.print(f"missing: {sentence}", highlight=False, markup=False, soft_wrap=True)
-    console.print(plan.time, highlight=False, soft_wrap=True)

@@ -1,69 +1,135 @@
-"""Audits of a model and of a data set: what is computed, then its report."""
+"""Audits of a model and of a data set: compute the audit, then write its report."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from mien.audit.data.audit import audit_faces
-from mien.audit.data.schema import DataReport
-from mien.audit.model.audit import Settings, audit_predictions
-from mien.audit.model.inputs import Predictions
-from mien.audit.model.schema import Report
-from mien.base.atomic import check_folder
-from mien.base.progress import ProgressCallback
-from mien.reports import audit_data as data_page
-from mien.reports import audit_model as model_page
-from mien.reports.review import SHEET
-from mien.runs.run import Run
+from mien.base.errors import MienError
+from mien.verbs.arguments import PathLike, as_columns, as_faces, as_list
 
 if TYPE_CHECKING:
-    from mien.audit.model.robustness import Robustness
+    import pandas as pd
+
+    from mien.audit.data.schema import DataAuditReport
+    from mien.audit.model.inputs import PredictionsInput
+    from mien.audit.model.robustness import RobustnessTest
+    from mien.audit.model.schema import ModelAuditReport
+    from mien.base.progress import ProgressCallback
+    from mien.prediction.predict import Predictor
+    from mien.runs.run import Run
 
 
 def audit_model(
-    predictions: Predictions,
-    faces: pd.DataFrame,
-    by: Sequence[str] | None = None,
-    out: str | Path | None = None,
+    predictions: "PredictionsInput",
+    faces: "pd.DataFrame | PathLike",
     *,
     map: Mapping[str, str] | None = None,
     preset: str | None = None,
-    against: Predictions | None = None,
+    by: str | Sequence[str] | None = None,
+    limits: PathLike | None = None,
+    against: "PredictionsInput | None" = None,
     against_preset: str | None = None,
-    robustness: "Robustness | None" = None,
-    settings: Settings = Settings(),  # noqa: B008 - it cannot change
-) -> Report:
-    """Says for whom a model fails, and writes the report where a folder is given; see `audit_predictions`."""
+    child_rate: float = 0.05,
+    root: PathLike | None = None,
+    model: "PathLike | Predictor | None" = None,
+    sample: int = 400,
+    out: PathLike | None = None,
+) -> "ModelAuditReport":
+    """Finds for whom a model fails, from its predictions and the labels; any program's predictions can be audited.
+
+    Args:
+        predictions: A predictions table, its file, or several files that make one table.
+        faces: The labels: a faces table, or its file.
+        map: Columns of the predictions and mien's columns that they stand for.
+        preset: Column names and values of "deepface" or "insightface".
+        by: Columns that make groups; None: gender, age_group and race, as far as the faces have them.
+        limits: YAML file of limits that the model must keep.
+        against: Predictions of another model for the same faces, to compare with.
+        against_preset: Preset of the other model.
+        child_rate: Share of children who may be predicted to be adults, for the choice of age thresholds.
+        root: Folder of the faces' images: the model is then evaluated on degraded copies of them too.
+        model: With `root`: what made the predictions; None: the model that ships with mien.
+        sample: With `root`: largest number of faces that are degraded.
+        out: Folder for report.html, report.json and the tables; None: nothing is written.
+
+    Returns:
+        The audit, as in report.json; `passed` is None without limits.
+
+    Raises:
+        MienError: The predictions cannot be read or do not match the faces, or a column is missing.
+    """
+    from mien.audit.model.audit import AuditSettings, audit_predictions
+    from mien.audit.model.limits import read_limits
+    from mien.base.atomic import check_folder
+    from mien.base.console import progress
+    from mien.reports.audit_model import write
+
     if out is not None:
         check_folder(out)
-    report = audit_predictions(
-        predictions,
-        faces,
-        by,
-        map=map,
-        preset=preset,
-        against=against,
-        against_preset=against_preset,
-        robustness=robustness,
-        settings=settings,
-    )
+    if root is not None and (preset or map):
+        raise MienError("--root evaluates a model of mien's on degraded images; --map and --preset are for others")
+    if root is None and model is not None:
+        raise MienError("--model belongs to --root, which was not given")
+    table = as_faces(faces)
+    settings = AuditSettings(None if limits is None else read_limits(Path(limits)), child_rate)
+    with progress("predicting degraded images") as update:
+        report = audit_predictions(
+            predictions,
+            table,
+            as_columns(by),
+            map=map,
+            preset=preset,
+            against=against,
+            against_preset=against_preset,
+            robustness=None if root is None else _robustness(table, root, model, sample, update),
+            settings=settings,
+        )
     if out is not None:
-        model_page.write(report, out)
+        write(report, out)
     return report
 
 
+def _robustness(
+    faces: "pd.DataFrame", root: PathLike, model: Any, sample: int, update: "ProgressCallback"
+) -> "RobustnessTest":
+    from mien.audit.model.robustness import RobustnessTest
+    from mien.prediction.predict import Predictor
+
+    return RobustnessTest(model if isinstance(model, Predictor) else Predictor(model), faces, root, sample, update)
+
+
 def audit_data(
-    faces: pd.DataFrame,
-    root: str | Path | None,
-    runs: Sequence[str | Path | Run] = (),
-    out: str | Path = "audit-data",
-    sheet: int = SHEET,
-    progress: ProgressCallback | None = None,
-) -> DataReport:
-    """Says whether a data set is sound, and writes the report; see `audit_faces`."""
+    faces: "pd.DataFrame | PathLike",
+    root: PathLike | None = None,
+    run: "PathLike | Run | Sequence[PathLike | Run]" = (),
+    out: PathLike = "audit-data",
+    sheet: int = 1000,
+) -> "DataAuditReport":
+    """Finds what is wrong with a data set: leaks, duplicates, contradictions, bad images, likely label errors.
+
+    Args:
+        faces: A faces table, or its file. Unlike elsewhere its ages may be impossible: they are reported.
+        root: Folder that its paths are relative to; None: the images are not looked at.
+        run: Finished runs on these faces, to find likely label errors; together their test parts should cover every
+            face, as those of cross-validation folds do.
+        out: Folder for report.html, report.json and the tables; with runs also review.html, to correct labels.
+        sheet: Largest number of suggestions of each label in review.html.
+
+    Returns:
+        The audit, as in report.json; `passed` is False where results on this data set cannot be trusted.
+
+    Raises:
+        MienError: The table has no rows or breaks its contract, no image is under `root`, or a run cannot be used.
+    """
+    from mien.audit.data.audit import audit_faces
+    from mien.base.atomic import check_folder
+    from mien.base.console import progress
+    from mien.base.table import read_table
+    from mien.reports.audit_data import write
+
     check_folder(out)
-    audit = audit_faces(faces, root, runs, progress)
-    data_page.write(audit, out, sheet)
+    table = read_table(Path(faces)) if isinstance(faces, str | Path) else faces
+    with progress("reading images") as update:
+        audit = audit_faces(table, root, as_list(run), update)
+    write(audit, out, sheet)
     return audit.report

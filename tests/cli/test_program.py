@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer.main
 
 from mien.cli import main
 from mien.cli.program import app
@@ -21,9 +22,12 @@ def run(capsys, *arguments):
     return stop.value.code or 0, captured.out, captured.err
 
 
-@pytest.mark.parametrize("verb", [command.callback.__name__ for command in app.registered_commands])
+VERBS = [*(set(typer.main.get_command(app).commands) - {"audit"}), "audit model", "audit data"]
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_has_a_help_with_an_example(capsys, verb):
-    status, out, _ = run(capsys, verb, "--help")
+    status, out, _ = run(capsys, *verb.split(), "--help")
     assert status == 0 and f"Example: mien {verb}" in " ".join(out.split())
 
 
