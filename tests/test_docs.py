@@ -314,6 +314,8 @@ def run_mien(words, capsys):
         assert make_cells(load_study(arguments[0], quick), settings_of(arguments), Path("drawn") if quick else None)
     if verb not in RUN:
         return
+    if verb == "explain" and "--faces" in arguments:
+        arguments += ["--limit", "2"]
     if "--quantize" in arguments:
         arguments += ["--max-loss", "100", "--max-age-loss", "100"]
     if "--out" in arguments:
