@@ -22,7 +22,7 @@ from mien.base.console import progress
 from mien.data.sources import data_root
 from mien.evaluation import conditions
 from mien.metrics.words import Score, metrics_table, named, scores, with_interval
-from mien.reports.run import protocol, protocol_in_full
+from mien.reports.results import protocol, protocol_sentence
 from mien.runs.hub import model_file
 from mien.runs.run import Run, open_run
 from mien.training import publish
@@ -273,7 +273,7 @@ def _data(judged: Judged) -> Iterator[str]:
     yield markdown(publish._parts(run))
     leaks = " ".join(publish._warnings(facts)) or "No leak between the parts was found."
     yield (
-        f"Protocol: {protocol_in_full(run)}. {leaks} Weights, calibration and "
+        f"Protocol: {protocol_sentence(run)}. {leaks} Weights, calibration and "
         "the threshold of `unsure` were chosen without the test part."
     )
     steps = publish._steps(facts["lineage"])
