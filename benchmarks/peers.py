@@ -314,7 +314,7 @@ def _by_group(pair: Pair, metric: str) -> pd.DataFrame:
 def _members(joined: pd.DataFrame) -> Iterator[tuple[str, Callable[[pd.DataFrame], Any]]]:
     """The groups, and which rows of a joined table are theirs."""
     for column, words in SINGLE.items():
-        truth = metrics.TRUTHS.get(column, column)
+        truth = metrics.TRUTH_COLUMNS.get(column, column)
         if truth in joined.columns:
             labels = joined[truth].astype("object")
             order = joined[truth].cat.categories if hasattr(joined[truth], "cat") else sorted(labels.dropna().unique())

@@ -11,8 +11,8 @@ from mien.audit.model.schema import AgeLimit, GroupGap, GroupMetric, Interval, M
 from mien.audit.model.words import percent
 from mien.base.atomic import atomic_path, new_folder
 from mien.base.table import write_table
-from mien.metrics.definitions import METRICS
-from mien.metrics.words import NAMES, number, with_interval
+from mien.metrics.definitions import METRICS, PERCENT, Unit
+from mien.metrics.words import in_unit, named, number, unit_of, with_interval
 from mien.reports import figures
 from mien.reports.page import Chart, Section, Table, write_report
 
@@ -101,14 +101,13 @@ def _sections(report: ModelAuditReport) -> Iterator[Section]:
     yield _about(report)
 
 
-def _text(metric: str, one: Interval) -> str:
+def _text(metric: str | Unit, one: Interval) -> str:
     value, low, high = (np.nan if number is None else number for number in (one.value, one.low, one.high))
     return with_interval(metric, value, low, high)
 
 
 def _name(metric: str) -> str:
-    name, unit = NAMES.get(metric, (_FAIRNESS_NAMES.get(metric, metric), "%"))
-    return f"{name}, {unit}" if unit else name
+    return f"{_FAIRNESS_NAMES[metric]}, {PERCENT.symbol}" if metric in _FAIRNESS_NAMES else named(metric)
 
 
 def _limits(report: ModelAuditReport) -> Section:
@@ -139,8 +138,8 @@ def _worst(report: ModelAuditReport) -> Section:
             "metric": _name(one.metric),
             "compared": _among(one.by),
             "worst group": one.group,
-            "value": number(one.metric, np.nan if one.value is None else one.value),
-            "interval of the true worst value": _ends(one.metric, one),
+            "value": number(one.metric, one.value),
+            "interval of the true worst value": _ends(unit_of(one.metric), one),
             "groups": one.groups,
         }
         for one in report.worst
@@ -169,18 +168,18 @@ def _gap_row(one: GroupGap) -> dict[str, object]:
         "compared": _among(one.by),
         "higher": one.higher,
         "lower": one.lower,
-        "gap": number(_unit_of(one.metric), np.nan if one.value is None else one.value),
+        "gap": number(_unit_of(one.metric), one.value),
         "interval of the true largest gap": _ends(_unit_of(one.metric), one),
         "pairs": one.pairs,
     }
 
 
-def _unit_of(metric: str) -> str:
-    return "gender_accuracy" if metric in _FAIRNESS_NAMES else metric
+def _unit_of(metric: str) -> Unit:
+    return PERCENT if metric in _FAIRNESS_NAMES else unit_of(metric)
 
 
-def _ends(metric: str, one: Interval) -> str:
-    return " to ".join(number(metric, np.nan if end is None else end) for end in (one.low, one.high))
+def _ends(unit: Unit, one: Interval) -> str:
+    return " to ".join(number(unit, end) for end in (one.low, one.high))
 
 
 def _among(by: Sequence[str] | None) -> str:
@@ -240,9 +239,8 @@ def _bad(metric: str) -> Callable[[GroupMetric], float]:
 
 
 def _row(label: str, one: GroupMetric, metric: str) -> dict[str, object]:
-    scale = 100 if NAMES[metric][1] == "%" else 1
     few = " (few)" if one.reliability == "uncertain" else ""
-    ends = {name: np.nan if (end := getattr(one, name)) is None else scale * end for name in ("value", "low", "high")}
+    ends: dict[str, object] = {name: in_unit(metric, getattr(one, name)) for name in ("value", "low", "high")}
     return {"label": f"{label}{few}"} | ends | {"n": one.n, "subjects": one.subjects}
 
 
@@ -278,9 +276,9 @@ def _ages(limits: Sequence[AgeLimit]) -> Section:
             "rule": rule.rule,
             "adult from": "none" if rule.adult_from is None else f"{rule.adult_from:g}",
             "child below": "–" if rule.child_below is None else f"{rule.child_below:g}",
-            "children classified as adults, %": _text("gender_accuracy", rule.child_as_adult),
+            "children classified as adults, %": _text(PERCENT, rule.child_as_adult),
             "allowed, %": f"{100 * limit.allowed:g}",
-            "adults classified as children, %": _text("gender_accuracy", rule.adult_as_child),
+            "adults classified as children, %": _text(PERCENT, rule.adult_as_child),
             "undecided": percent(rule.undecided) if rule.undecided is not None else "–",
             "children": rule.confirmed_on,
             "verdict": rule.verdict,
@@ -306,7 +304,7 @@ def _age_chart(limit: AgeLimit) -> Chart:
             values = [getattr(point, name) for point in some]
             line = pd.Series([100 * (one.value or 0) for one in values], index=at, dtype=float)
             lines[f"{words}, {column}"] = line
-            numbers[f"{words}, {column}, % [95% interval]"] = [_text("gender_accuracy", one) for one in values]
+            numbers[f"{words}, {column}, % [95% interval]"] = [_text(PERCENT, one) for one in values]
     counts = f"{limit.children:,} children and {limit.adults:,} adults"
     caption = f"Age limit {limit.limit:g}: error rates of {counts} by threshold"
     figure = figures.curves(lines, "share, %", "adult from, years")
@@ -334,8 +332,10 @@ def _robustness(report: ModelAuditReport) -> Section:
         "of the metric."
     ]
     if hurt:
-        named = "; ".join(f"{one.group} at {one.degradation}, {one.level} ({NAMES[one.metric][0]})" for one in hurt[:6])
-        text.append(f"Some groups are affected more than others ({len(hurt)} comparisons): {named}.")
+        names = "; ".join(
+            f"{one.group} at {one.degradation}, {one.level} ({named(one.metric, unit=False)})" for one in hurt[:6]
+        )
+        text.append(f"Some groups are affected more than others ({len(hurt)} comparisons): {names}.")
     else:
         text.append("No group is measurably more affected than the others.")
     charts = [
@@ -349,19 +349,18 @@ def _robustness(report: ModelAuditReport) -> Section:
 def _hurts(metric: str, one: Interval) -> bool:
     if one.low is None or one.high is None:
         return False
-    return one.high < 0 if metric == "gender_accuracy" else one.low > 0
+    return one.high < 0 if METRICS[metric].better == "higher" else one.low > 0
 
 
 def _robust_charts(report: ModelAuditReport, metric: str) -> Iterator[Chart]:
     own = [one for one in report.robustness if one.metric == metric and one.group == "all"]
     if not own:
         return
-    scale = 100 if NAMES[metric][1] == "%" else 1
     rows: list[dict[str, object]] = []
     for degradation in dict.fromkeys(one.degradation for one in own):
         rows.append({"label": degradation, "value": np.nan, "low": np.nan, "high": np.nan})
         for one in (one for one in own if one.degradation == degradation):
-            ends = {name: scale * (getattr(one.result, name) or 0) for name in ("value", "low", "high")}
+            ends = {name: in_unit(metric, getattr(one.result, name) or 0) for name in ("value", "low", "high")}
             rows.append({"label": one.level, **ends})
     table = pd.DataFrame(rows)
     numbers = table.dropna(subset="value").rename(columns={"label": "level"})
@@ -399,10 +398,8 @@ def _difference_chart(report: ModelAuditReport, metric: str) -> Chart | None:
     ]
     if not own:
         return None
-    scale = 100 if NAMES[metric][1] == "%" else 1
     rows = [
-        {"label": one.group}
-        | {name: np.nan if (end := getattr(one, name)) is None else scale * end for name in ("value", "low", "high")}
+        {"label": one.group} | {name: in_unit(metric, getattr(one, name)) for name in ("value", "low", "high")}
         for one in own
     ]
     table = pd.DataFrame(rows)

@@ -9,7 +9,7 @@ import pandas as pd
 from mien import metrics
 from mien.base.labels import AGE_GROUPS, GENDERS
 from mien.base.table import read_table
-from mien.metrics.words import NAMES, Score, named, number, scores, verdict, with_interval
+from mien.metrics.words import PRIMARY, Score, named, number, scores, verdict, with_interval
 from mien.recipe.settings import Recipe
 from mien.reports import figures
 from mien.reports.page import Chart, Section
@@ -67,13 +67,11 @@ def summary_sentence(run: RunResults) -> str:
     """Returns the headline metrics on the test part, the protocol, and a warning about leaks."""
     found = []
     for row in run.scores():
-        if row.metric in ("gender_accuracy", "age_group_exact", "age_mae"):
-            unit = NAMES[row.metric][1]
-            value = with_interval(row.metric, row.value, row.low, row.high, unit)
+        if row.metric in PRIMARY:
+            value = with_interval(row.metric, row.value, row.low, row.high, unit=True)
             found.append(f"{named(row.metric, unit=False)} {value}, n {row.n:,}")
             if verdict(row):
-                against = number(row.metric, row.baseline) + ("%" if unit == "%" else f" {unit}")
-                found[-1] += f", {verdict(row)} ({against})"
+                found[-1] += f", {verdict(row)} ({number(row.metric, row.baseline, unit=True)})"
     leaks = " Data leaks inflate these numbers; see below." if run.info.get("leaks") else ""
     return f"Test part: {'; '.join(found)}. Protocol: {protocol(run)}. Intervals are 95%.{leaks}"
 
@@ -137,9 +135,9 @@ def calibration_sections(joined: pd.DataFrame) -> list[Section]:
     charts = []
     for task in ("gender", "age_group"):
         spec = metrics.METRICS[f"{task}_ece"]
-        if {*spec.answers, spec.truth} <= set(joined.columns) and spec.rows(joined).any():
-            stated = metrics.certainty(joined, task)
-            table = metrics.reliability(stated["certainty"], stated["correct"])
+        if {*spec.predictions, spec.truth} <= set(joined.columns) and spec.counted(joined).any():
+            stated = metrics.confidence(joined, task)
+            table = metrics.reliability(stated["confidence"], stated["correct"])
             name = task.replace("_", " ").capitalize()
             caption = f"{name}: accuracy by confidence, n {len(stated):,}"
             charts.append(Chart(figures.reliability(table), caption, table[table["n"] > 0]))

@@ -15,7 +15,7 @@ from mien.metrics.words import (
     Score,
     metrics_table,
     named,
-    scale_of,
+    unit_of,
 )
 from mien.recipe.settings import Recipe, flat_settings
 from mien.reports import figures
@@ -119,7 +119,7 @@ def _forest(metric: str, rows: Sequence[Score]) -> Chart:
         if value and column != kind:
             kind = column
             lines.append((column.replace("_", " "), *[np.nan] * 4))
-        numbers = np.array([row.value, row.low, row.high, row.baseline]) * scale_of(metric)
+        numbers = np.array([row.value, row.low, row.high, row.baseline]) * unit_of(metric).factor
         lines.append((f"{value or 'all faces'} (n {row.n:,})", *numbers))
     table = pd.DataFrame(lines, columns=["label", "value", "low", "high", "baseline"])
     figure = figures.intervals(table, named(metric), reference="all faces", baseline=BASELINE)
