@@ -23,7 +23,7 @@ from mien.data.sources import data_root
 from mien.evaluation import conditions
 from mien.metrics.definitions import PERCENT
 from mien.metrics.words import HEADLINES, Score, metrics_table, named, scores, unit_of, with_interval
-from mien.reports.run import protocol, protocol_in_full
+from mien.reports.results import protocol, protocol_sentence
 from mien.runs.hub import model_file
 from mien.runs.run import Run, open_run
 from mien.training import publish
@@ -271,7 +271,7 @@ def _data(judged: Judged) -> Iterator[str]:
     yield markdown(publish._parts(run))
     leaks = " ".join(publish._warnings(facts)) or "No leak between the parts was found."
     yield (
-        f"Protocol: {protocol_in_full(run)}. {leaks} Weights, calibration and "
+        f"Protocol: {protocol_sentence(run)}. {leaks} Weights, calibration and "
         "the threshold of `unsure` were chosen without the test part."
     )
     steps = publish._steps(facts["lineage"])
