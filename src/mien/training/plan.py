@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mien.base.errors import MienError
 from mien.data.sources import published_faces, read_faces
+from mien.data.splits import METHODS
 from mien.experiments.progress import duration
 from mien.experiments.study import Study, StudyFolder, check_folder, load_study, make_cells, missing_roots
 from mien.recipe.settings import Init, Recipe
@@ -144,7 +145,7 @@ class _Faces:
         if found is None or split.method == "partition":
             return None if found is None else found[1]
         folds = 5 if split.method == "folds" else split.folds
-        test = split.test if split.method in ("subjects", "random") else 1 / folds
+        test = 1 / folds if METHODS[split.method].has_folds else split.test
         return round(found[0] * (1 - test) * (1 - split.val))
 
     @staticmethod
