@@ -19,7 +19,7 @@ from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from mien.base.atomic import atomic_path
-from mien.base.console import console, progress
+from mien.base.console import note, progress
 from mien.base.errors import MienError
 from mien.base.table import read_faces_table, read_table, write_table
 from mien.data import leaks, splits
@@ -76,7 +76,7 @@ def train(
     # Searches and studies name a folder of stages; they have processes of their own, each with other runs.
     processes = Processes(settings.trainer, alone=stages is None)
     resumed = processes.once(lambda: run.begin(settings))
-    console.print(f"{'going on with' if resumed else 'run'} {run.folder}", highlight=False)
+    note(f"{'resuming run' if resumed else 'run'} {run.folder}")
     start = _first_stage(run, settings, stages, processes)
     processes.once(lambda: _prepare(run, settings, root, start))
     faces = run.faces
@@ -216,11 +216,11 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
     for task in recipe.tasks.predicted():
         splits.check_classes(faces, label_column(task))
     for leak in found:
-        console.print(f"leak allowed by the recipe: {leak}", style="yellow", highlight=False)
+        note(f"leak allowed by the recipe: {leak}", warning=True)
     counts = {name: int(count) for name, count in faces["split"].value_counts().items()}
     check_there([root])  # or they would seem to have no duplicates, or not to be there at all
     run.note(leaks=[str(leak) for leak in found], ledger=faces.attrs.get("ledger"), faces=counts)
-    console.print(f"faces: {', '.join(f'{name} {count}' for name, count in counts.items())}", highlight=False)
+    note(f"faces: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     write_table(faces, run.faces_file)
     return faces
 
@@ -234,7 +234,7 @@ def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
             raise MienError(f"task {column!r}: no face of the data set has this label")
     left_out = int((~known.any(axis=1)).sum())
     if left_out:
-        console.print(f"{left_out} faces without any label of {', '.join(columns)} are left out", highlight=False)
+        note(f"{left_out} faces without a label of {', '.join(columns)} are left out")
     faces = faces[known.any(axis=1)]
     if recipe.data.sample is not None:
         if recipe.data.sample > len(faces):
