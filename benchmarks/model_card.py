@@ -131,7 +131,7 @@ def judge(run: Run, model: Path | None = None) -> Judged:
         else:
             with progress(f"predicting the {split} part") as update:
                 answers = predictor.predict_faces(part, data_root(run.recipe.data.root or "."), update)
-        parts[split] = metrics.join(part, conditions.likelier(answers))
+        parts[split] = metrics.join(part, conditions.force_decision(answers))
     return Judged(run, file, predictor, faces, parts)
 
 
@@ -387,7 +387,9 @@ def _robustness(judged: Judged, limit: int | None) -> Iterator[str]:
     run = judged.run
     test = some(judged.faces[judged.faces["split"] == "test"], limit)
     with progress("robustness", "faces") as update:
-        table = conditions.scores(judged.predictor, test, data_root(run.recipe.data.root or "."), progress=update)
+        table = conditions.score_conditions(
+            judged.predictor, test, data_root(run.recipe.data.root or "."), progress=update
+        )
     yield (
         f"The same {len(test):,} test faces made worse before they are resized (see `mien.evaluation.conditions`), and "
         "the paired difference to the faces as they are, in points or years. Beyond the picture its edge "
@@ -397,7 +399,7 @@ def _robustness(judged: Judged, limit: int | None) -> Iterator[str]:
 
 
 def conditions_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What `conditions.scores` gives as text, a line a condition."""
+    """What `conditions.score_conditions` gives as text, a line a condition."""
     lines: dict[str, dict[str, str]] = {}
     for row in table.itertuples():
         line = lines.setdefault(row.condition, {"condition": row.condition})
