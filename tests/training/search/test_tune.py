@@ -360,7 +360,7 @@ def test_a_folder_belongs_to_one_search(search, tmp_path, trainings):
 def test_a_database_belongs_to_one_folder(search, tmp_path):
     storage = f"sqlite:///{tmp_path / 'shared.db'}"
     assert search(trials=3, storage=storage).finished
-    with pytest.raises(MienError, match="search of another folder"):
+    with pytest.raises(MienError, match="this search for another folder"):
         search(trials=3, storage=storage, out=tmp_path / "second")
     assert search(trials=3, storage=storage, out=tmp_path / "second", seed=1).finished
 

@@ -1,11 +1,11 @@
 """Optuna's Hyperband with the brackets of the paper, and its samplers.
 
-Optuna's Hyperband is asynchronous: no trial waits for the others of its rung. A trial that has trained for the epochs of
-a rung continues at once if it is among the best 1/eta of the trials that have reached the rung so far, and is pruned
+Optuna's Hyperband is asynchronous: no trial waits for the others of its rung. A trial that has trained for the epochs
+of a rung continues at once if it is among the best 1/eta of the trials that have reached the rung so far, and is pruned
 otherwise. Hyperband as published (Li et al. 2018) waits until a rung is full and then continues the best 1/eta.
 
-This module contains all uses of Optuna's private attributes. There is no public way to ask for the bracket of a trial or
-to repeat a pruning decision, so pyproject.toml bounds the version of Optuna, and tests/training/search/test_optuna.py
+This module contains all uses of Optuna's private attributes. There is no public way to ask for the bracket of a trial
+or to repeat a pruning decision, so pyproject.toml bounds the version of Optuna, and tests/training/search/test_optuna.py
 fails when one of the attributes is gone.
 """
 
