@@ -24,10 +24,11 @@ from mien.base.errors import MienError
 from mien.base.table import read_faces_table, read_table, write_table
 from mien.data import leaks, splits
 from mien.data.duplicates import group_files
-from mien.data.images import check_there
+from mien.data.images import RESIZE, check_there
 from mien.data.pixels import FilePixels, PixelCache, Pixels, check_readable
 from mien.data.sources import data_root, read_faces
 from mien.evaluation.evaluate import evaluate
+from mien.prediction.session import FORMAT
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Init, Recipe, first_stage, without_paths
 from mien.reports.run import run_report
@@ -417,7 +418,8 @@ def model_metadata(run: Run, recipe: Recipe) -> dict[str, Any]:
     calibration = run.info["calibration"]
     unsure_below = calibration.get("gender", {}).get("unsure_below")
     return ({} if unsure_below is None else {"unsure_below": unsure_below}) | {
-        "format": 1,
+        "format": FORMAT,
+        "resize": RESIZE,
         "image_size": recipe.model.image_size,
         "margin": recipe.model.margin,
         "tasks": list(recipe.tasks.predicted()),

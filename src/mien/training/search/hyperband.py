@@ -5,8 +5,8 @@ of a rung continues at once if it is among the best 1/eta of the trials that hav
 otherwise. Hyperband as published (Li et al. 2018) waits until a rung is full and then continues the best 1/eta.
 
 This module contains all uses of Optuna's private attributes. There is no public way to ask for the bracket of a trial
-or to repeat a pruning decision, so pyproject.toml bounds the version of Optuna, and tests/training/search/test_optuna.py
-fails when one of the attributes is gone.
+or to repeat a pruning decision, so pyproject.toml bounds the version of Optuna, and
+tests/training/search/test_optuna.py fails when one of the attributes is gone.
 """
 
 import warnings
