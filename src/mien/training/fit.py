@@ -14,7 +14,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
-from safetensors.torch import load_file
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
@@ -44,6 +43,7 @@ from mien.training.export import export
 from mien.training.heads import column_classes, label_column
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
+from mien.training.network import load_network
 from mien.training.processes import Processes
 
 
@@ -386,12 +386,11 @@ def _export(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels) -> No
     """Writes the ONNX file, calibrated on the validation faces and compared with torch on some of them."""
     if run.model_file.exists():
         return
-    net = make_net(without_start(recipe), faces)
-    net.load_state_dict(load_file(run.weights_file))
+    net = load_network(run)
     unreadable = set(read_table(run.unreadable_file)["face"].astype(str))
     usable = np.flatnonzero((faces["split"] == "val") & ~faces["face"].isin(unreadable))
     sample = np.stack([pixels[int(index)] for index in usable[:16]])
-    logits = _logits(net.eval(), pixels, usable)
+    logits = _logits(net, pixels, usable)
     run.note(calibration=calibrate(net, logits, faces.iloc[usable], recipe.tasks))
     export(net, run.model_file, model_metadata(run, recipe), sample)
 
@@ -405,12 +404,6 @@ def _logits(net: FaceNet, pixels: Pixels, rows: np.ndarray) -> dict[str, Tensor]
             parts.append(net(torch.from_numpy(images).permute(0, 3, 1, 2)))
             update(min(start + _EXPORT_BATCH, len(rows)), len(rows))
     return {task: torch.cat([part[task] for part in parts]) for task in parts[0]}
-
-
-def without_start(recipe: Recipe) -> Recipe:
-    """The same network with weights that are not looked for anywhere."""
-    model = recipe.model.model_copy(update={"freeze": "none"})
-    return recipe.model_copy(update={"init": Init(weights="none"), "model": model})
 
 
 def model_metadata(run: Run, recipe: Recipe) -> dict[str, Any]:
