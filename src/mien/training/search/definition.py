@@ -1,11 +1,17 @@
 """The definition of a search: recipe, space, sampler, metric, and where it is stored."""
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+
+import optuna
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from mien.base.errors import MienError, choices
 from mien.experiments.hyperband import brackets
@@ -15,6 +21,10 @@ from mien.recipe.settings import Recipe
 Sampler = Literal["random", "tpe"]
 SAMPLERS = ("random", "tpe")
 Direction = Literal["minimize", "maximize"]
+
+
+class StorageError(MienError):
+    """The storage of a search cannot be reached, or holds another search."""
 
 
 def metrics_of(recipe: Recipe) -> dict[str, Direction]:
@@ -71,9 +81,33 @@ class Search:
     @property
     def storage_name(self) -> str:
         """Name of the storage for display: the URL without its password."""
-        from mien.training.search.storage import shown_url
+        if self.storage is None:
+            return "search.log"
+        with self.storage_errors("is not a database URL"):
+            return make_url(self.storage).render_as_string(hide_password=True)
 
-        return "search.log" if self.storage is None else shown_url(self)
+    @contextlib.contextmanager
+    def storage_errors(self, problem: str = "cannot be reached") -> Iterator[None]:
+        """Turns errors of the storage into messages.
+
+        Raises:
+            StorageError: In place of the errors of Optuna, SQLAlchemy and the file system.
+        """
+        try:
+            yield
+        except (optuna.exceptions.StorageInternalError, SQLAlchemyError, ImportError, OSError) as error:
+            cause = str(error.__cause__ or error).strip().split("\n")[0]
+            url = self.storage
+            name = (
+                "search.log"
+                if url is None
+                else url.partition("://")[0] + "://" + url.rpartition("@")[2].rpartition("//")[2]
+            )
+            raise StorageError(
+                f"storage {name!r} {problem} ({type(error).__name__}: {cause}); valid: sqlite:///FILE, "
+                "postgresql://USER@HOST/NAME or another database supported by SQLAlchemy. Finished trials are kept in "
+                f"{str(self.out)!r}; rerun the same command to resume"
+            ) from error
 
     @property
     def study_name(self) -> str:

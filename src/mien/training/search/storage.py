@@ -1,18 +1,14 @@
 """The storage of a search: its folder, and the Optuna study in a journal file or a database."""
 
-import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from mien.base.atomic import atomic_path
 from mien.base.errors import MienError, MissingExtra
@@ -20,15 +16,11 @@ from mien.base.lock import Lock
 from mien.data.sources import data_root
 from mien.runs.run import Run
 from mien.training.fit import prepare_faces
-from mien.training.search.definition import Search
+from mien.training.search.definition import Search, StorageError
 from mien.training.search.hyperband import make_pruner
 
 _INITIAL_FILES = {"search.lock", "search.log", "journal.lock", "run.json", "faces.parquet"}
 """Files that a search writes before `search.json`: a folder with these alone can be reused."""
-
-
-class StorageError(MienError):
-    """The storage of a search cannot be reached, or holds another search."""
 
 
 class _JournalLock:
@@ -50,40 +42,6 @@ class _JournalLock:
     def release(self) -> None:
         """Releases the lock."""
         self._lock.release()
-
-
-def shown_url(search: Search) -> str:
-    """Returns the database URL of a search without its password.
-
-    Raises:
-        StorageError: It is not a database URL.
-    """
-    with storage_errors(search, "is not a database URL"):
-        return make_url(search.storage or "").render_as_string(hide_password=True)
-
-
-@contextlib.contextmanager
-def storage_errors(search: Search, problem: str = "cannot be reached") -> Iterator[None]:
-    """Turns errors of the storage into messages.
-
-    Raises:
-        StorageError: In place of the errors of Optuna, SQLAlchemy and the file system.
-    """
-    try:
-        yield
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, ImportError, OSError) as error:
-        cause = str(error.__cause__ or error).strip().split("\n")[0]
-        url = search.storage
-        name = (
-            "search.log"
-            if url is None
-            else url.partition("://")[0] + "://" + url.rpartition("@")[2].rpartition("//")[2]
-        )
-        raise StorageError(
-            f"storage {name!r} {problem} ({type(error).__name__}: {cause}); valid: sqlite:///FILE, "
-            "postgresql://USER@HOST/NAME or another database supported by SQLAlchemy. Finished trials are kept in "
-            f"{str(search.out)!r}; rerun the same command to resume"
-        ) from error
 
 
 def open_search(search: Search) -> optuna.Study:
@@ -110,14 +68,14 @@ def open_search(search: Search) -> optuna.Study:
                 f"search {str(search.out)!r} was started with another {' and '.join(changed)}; "
                 "give another --out, or the same settings"
             )
-        with storage_errors(search):
+        with search.storage_errors():
             study = _open_study(search, before.get("folder"))
         if not before:
             before = settings | {"folder": uuid.uuid4().hex}
             _prepare(search)
             with atomic_path(file) as part:
                 part.write_text(json.dumps(before, indent=2) + "\n", "utf-8")
-        with storage_errors(search):
+        with search.storage_errors():
             study.set_user_attr("folder", before["folder"])
     return study
 

@@ -15,7 +15,6 @@ from mien.recipe.settings import Recipe
 from mien.runs.run import Run
 from mien.training.search.definition import Search
 from mien.training.search.hyperband import bracket_of
-from mien.training.search.storage import storage_errors
 
 _STATES = dict(zip((TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING), STATES, strict=True))
 
@@ -26,7 +25,7 @@ def write_tables(search: Search, study: optuna.Study) -> tuple[pd.DataFrame, pd.
     Returns:
         The ledger and the trials table.
     """
-    with storage_errors(search):
+    with search.storage_errors():
         known = study.get_trials(deepcopy=False)
     trials, curves = _trials_and_curves(search, study, known)
     ledger = make_ledger(trials, search.recipe.trainer.epochs, search.eta, search.direction)

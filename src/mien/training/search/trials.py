@@ -13,7 +13,7 @@ from mien.experiments.space import changes as as_changes
 from mien.recipe.load import load_recipe
 from mien.runs.run import Run
 from mien.training import fit
-from mien.training.search.definition import Search
+from mien.training.search.definition import Search, StorageError
 from mien.training.search.display import SearchDisplay, search_display
 from mien.training.search.hyperband import (
     bracket_of,
@@ -25,7 +25,6 @@ from mien.training.search.hyperband import (
     running_trial,
     suggest,
 )
-from mien.training.search.storage import StorageError, storage_errors
 from mien.training.search.tables import write_tables
 
 _MAX_ATTEMPTS = 3
@@ -71,7 +70,7 @@ def _next_trial(search: Search, study: optuna.Study, total: int) -> tuple[Trial,
     """
     folder = search.out / "trials"
     folder.mkdir(exist_ok=True)
-    with Lock(search.out / "search.lock"), storage_errors(search):
+    with Lock(search.out / "search.lock"), search.storage_errors():
         known = study.get_trials(deepcopy=False)
         for lost in known:
             lock = Lock(folder / f"{lost.number}.lock")
@@ -119,7 +118,7 @@ class _TrialCallback:
 
     def __init__(self, search: Search, trial: Trial, run: Run, on_epoch: Callable[[int], None]) -> None:
         self._search, self._trial, self._on_epoch = search, trial, on_epoch
-        with storage_errors(search):
+        with search.storage_errors():
             self._reported = reported_epochs(trial)
         self.rows: list[dict[str, float]] = []
         for row in run.log.to_dict("records") if run.log_file.exists() else []:
@@ -139,14 +138,14 @@ class _TrialCallback:
         if not math.isfinite(row["val_loss"]):
             raise MienError(f"the validation loss of epoch {epoch} is {row['val_loss']}")
         if epoch not in self._reported:
-            with storage_errors(self._search):
+            with self._search.storage_errors():
                 self._trial.report(self.value, epoch)
             self._reported.add(epoch)
         self._on_epoch(epoch)
 
     def _prune(self) -> None:
         if is_rung(int(self.rows[-1]["epoch"]), self._search.recipe.trainer.epochs, self._search.eta):
-            with storage_errors(self._search):
+            with self._search.storage_errors():
                 stop = self._trial.should_prune()
             if stop:
                 raise _Pruned
@@ -154,7 +153,7 @@ class _TrialCallback:
     def _recheck_pruning(self) -> None:
         """Repeats the last decision of a process that died between deciding and marking the trial as pruned."""
         epoch = int(self.rows[-1]["epoch"])
-        with storage_errors(self._search):
+        with self._search.storage_errors():
             stop = is_pruned_on_replay(self._search, self._trial.study, self._trial.number, epoch)
         if stop:
             raise _Pruned
@@ -185,7 +184,7 @@ def _run_trial(search: Search, study: optuna.Study, trial: Trial, display: Searc
         state, error = TrialState.FAIL, f"{type(problem).__name__}: {problem}".split("\n")[0][:300]
     for leftover in (run.resume_file, run.best_file):
         leftover.unlink(missing_ok=True)
-    with storage_errors(search):
+    with search.storage_errors():
         if error:
             trial.set_user_attr("error", error)
         study.tell(trial, value, state)

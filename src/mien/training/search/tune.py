@@ -19,7 +19,7 @@ from mien.runs.run import Run
 from mien.training import fit
 from mien.training.search.definition import Sampler, Search
 from mien.training.search.display import show_ledger
-from mien.training.search.storage import open_search, storage_errors
+from mien.training.search.storage import open_search
 from mien.training.search.tables import write_best_recipe, write_tables
 from mien.training.search.trials import run_trials
 
@@ -76,7 +76,7 @@ def tune(
 
 def _check_test_part_unused(search: Search, study: optuna.Study, total: int) -> None:
     """Raises if more trials are requested after the chosen recipe has been scored on the test part."""
-    with storage_errors(search):
+    with search.storage_errors():
         count = len(study.get_trials(deepcopy=False))
     if Run(search.out / "best").finished and total > count:
         raise MienError(
@@ -114,5 +114,5 @@ def _finish(search: Search, study: optuna.Study, total: int) -> Run:
 
 
 def _parameters(search: Search, study: optuna.Study, number: int) -> dict[str, Scalar]:
-    with storage_errors(search):
+    with search.storage_errors():
         return study.get_trials(deepcopy=False)[number].params
