@@ -45,7 +45,7 @@ NUMBERS = (
 
 
 def data_set(rng: np.random.Generator, subjects: int, shifts: tuple[float, ...]) -> pd.DataFrame:
-    """A table as `metrics.join` and `metrics.in_order` make it, with `subjects` subjects of each group."""
+    """A table as `metrics.join` and `metrics.sort_by_subject` make it, with `subjects` subjects of each group."""
     count = subjects * len(shifts)
     faces = rng.geometric(0.25, count)
     subject = np.repeat(np.arange(count), faces)

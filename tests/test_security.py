@@ -24,7 +24,7 @@ from mien.cli import main
 from mien.data.images import RESIZE
 from mien.prediction.predict import Predictor
 from mien.prediction.session import FORMAT
-from mien.reports.page import Section, Sheet, Table, write_report
+from mien.reports.page import ContactSheet, Section, Table, write_report
 from mien.runs.hub import model_file
 
 HOME = Path(mien.__file__).parent
@@ -276,7 +276,7 @@ def hostile(tmp_path_factory):
         assert run(*grouped, "--out", home / "groups") == 0
     frame = pd.DataFrame({SCRIPT: [SCRIPT]})
     section = Section(SCRIPT, [SCRIPT], [SCRIPT], [Table(SCRIPT, frame), Table(SCRIPT, frame, folded=True)])
-    sheet = Section(SCRIPT, sheet=Sheet([SCRIPT], [(SCRIPT, [[]])]))
+    sheet = Section(SCRIPT, sheet=ContactSheet([SCRIPT], [(SCRIPT, [[]])]))
     write_report(SCRIPT, SCRIPT, [section, sheet], home / "page.html")
     return [
         home / "eda" / "eda.html",

@@ -19,6 +19,7 @@ from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
 from mien.data import images
 from mien.data.pixels import boxes
+from mien.metrics.words import HEADLINES
 
 if TYPE_CHECKING:
     from mien.prediction.predict import Predictor
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Condition = Callable[[np.ndarray], np.ndarray]
 """A face, uint8 (h, w, 3), to the same face made worse, uint8; its size may change."""
 
-SCORED_METRICS = ("gender_accuracy", "age_mae", "age_group_exact", "age_group_one_off", "gender_unsure")
+SCORED_METRICS = (*HEADLINES, "gender_unsure")
 """The metrics that `scores` gives, where the model has the answers."""
 
 ORIGINAL = "as it is"
@@ -159,7 +160,7 @@ def score_conditions(
         progress: Told how many faces are done.
 
     Returns:
-        One row a number: `condition`, `metric` (of `SCORED`), `value` with its 95% interval `low` and `high`, `n`
+        One row a number: `condition`, `metric` (of `SCORED_METRICS`), `value`, its 95% interval `low` and `high`, `n`
         faces, and the paired `difference` to "as it is" with its interval `difference_low` and `difference_high`.
         Gender accuracy takes the likelier gender also where the answer is unsure; `gender_unsure` is there where the
         model has a threshold.
@@ -257,7 +258,7 @@ def _scored(predictor: "Predictor", joined: pd.DataFrame) -> list[str]:
     found = []
     for name in SCORED_METRICS:
         needed = metrics.METRICS[name]
-        if {*needed.answers} <= {*joined.columns} and joined[needed.truth].notna().any():
+        if {*needed.predictions} <= {*joined.columns} and joined[needed.truth].notna().any():
             found.append(name)
     if "gender_unsure" in found and "unsure_below" not in predictor.metadata:
         found.remove("gender_unsure")

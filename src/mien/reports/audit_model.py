@@ -11,10 +11,10 @@ from mien.audit.model.schema import AgeLimit, GroupGap, GroupMetric, Interval, M
 from mien.audit.model.words import percent
 from mien.base.atomic import atomic_path, new_folder
 from mien.base.table import write_table
-from mien.metrics.definitions import METRICS
-from mien.metrics.words import NAMES, number, with_interval
+from mien.metrics.definitions import METRICS, PERCENT, Unit
+from mien.metrics.words import in_unit, named, number, unit_of, with_interval
 from mien.reports import figures
-from mien.reports.page import Picture, Section, Table, write_report
+from mien.reports.page import Chart, Section, Table, write_report
 
 _CHARTS = (
     "gender_accuracy",
@@ -101,14 +101,13 @@ def _sections(report: ModelAuditReport) -> Iterator[Section]:
     yield _about(report)
 
 
-def _text(metric: str, one: Interval) -> str:
+def _text(metric: str | Unit, one: Interval) -> str:
     value, low, high = (np.nan if number is None else number for number in (one.value, one.low, one.high))
     return with_interval(metric, value, low, high)
 
 
 def _name(metric: str) -> str:
-    name, unit = NAMES.get(metric, (_FAIRNESS_NAMES.get(metric, metric), "%"))
-    return f"{name}, {unit}" if unit else name
+    return f"{_FAIRNESS_NAMES[metric]}, {PERCENT.symbol}" if metric in _FAIRNESS_NAMES else named(metric)
 
 
 def _limits(report: ModelAuditReport) -> Section:
@@ -139,8 +138,8 @@ def _worst(report: ModelAuditReport) -> Section:
             "metric": _name(one.metric),
             "compared": _among(one.by),
             "worst group": one.group,
-            "value": number(one.metric, np.nan if one.value is None else one.value),
-            "interval of the true worst value": _ends(one.metric, one),
+            "value": number(one.metric, one.value),
+            "interval of the true worst value": _ends(unit_of(one.metric), one),
             "groups": one.groups,
         }
         for one in report.worst
@@ -169,18 +168,18 @@ def _gap_row(one: GroupGap) -> dict[str, object]:
         "compared": _among(one.by),
         "higher": one.higher,
         "lower": one.lower,
-        "gap": number(_unit_of(one.metric), np.nan if one.value is None else one.value),
+        "gap": number(_unit_of(one.metric), one.value),
         "interval of the true largest gap": _ends(_unit_of(one.metric), one),
         "pairs": one.pairs,
     }
 
 
-def _unit_of(metric: str) -> str:
-    return "gender_accuracy" if metric in _FAIRNESS_NAMES else metric
+def _unit_of(metric: str) -> Unit:
+    return PERCENT if metric in _FAIRNESS_NAMES else unit_of(metric)
 
 
-def _ends(metric: str, one: Interval) -> str:
-    return " to ".join(number(metric, np.nan if end is None else end) for end in (one.low, one.high))
+def _ends(unit: Unit, one: Interval) -> str:
+    return " to ".join(number(unit, end) for end in (one.low, one.high))
 
 
 def _among(by: Sequence[str] | None) -> str:
@@ -188,7 +187,7 @@ def _among(by: Sequence[str] | None) -> str:
 
 
 def _groups(report: ModelAuditReport) -> Section:
-    pictures = [picture for metric in _CHARTS if (picture := _chart(report, metric)) is not None]
+    charts = [chart for metric in _CHARTS if (chart := _chart(report, metric)) is not None]
     rows = [
         {
             "group": one.group,
@@ -209,11 +208,11 @@ def _groups(report: ModelAuditReport) -> Section:
     if crossings:
         text.append(f"groups.csv has all numbers, including {crossings:,} of crossings.")
     return Section(
-        "By group", text=text, tables=[Table("Metrics by group", pd.DataFrame(rows), folded=True)], figures=pictures
+        "By group", text=text, tables=[Table("Metrics by group", pd.DataFrame(rows), folded=True)], figures=charts
     )
 
 
-def _chart(report: ModelAuditReport, metric: str) -> Picture | None:
+def _chart(report: ModelAuditReport, metric: str) -> Chart | None:
     own = [one for one in report.groups if one.metric == metric]
     overall = [one for one in own if not one.labels]
     if not own or (metric == "gender_unsure" and not overall[0].value):
@@ -230,7 +229,7 @@ def _chart(report: ModelAuditReport, metric: str) -> Picture | None:
     table = pd.DataFrame(rows)
     figure = figures.intervals(table.head(_MAX_CHART_ROWS), _name(metric), "all faces")
     numbers = table.dropna(subset="value").rename(columns={"label": "group"})
-    return Picture(figure, f"{_name(metric)[:1].upper()}{_name(metric)[1:]}, by group", numbers)
+    return Chart(figure, f"{_name(metric)[:1].upper()}{_name(metric)[1:]}, by group", numbers)
 
 
 def _bad(metric: str) -> Callable[[GroupMetric], float]:
@@ -240,9 +239,8 @@ def _bad(metric: str) -> Callable[[GroupMetric], float]:
 
 
 def _row(label: str, one: GroupMetric, metric: str) -> dict[str, object]:
-    scale = 100 if NAMES[metric][1] == "%" else 1
     few = " (few)" if one.reliability == "uncertain" else ""
-    ends = {name: np.nan if (end := getattr(one, name)) is None else scale * end for name in ("value", "low", "high")}
+    ends: dict[str, object] = {name: in_unit(metric, getattr(one, name)) for name in ("value", "low", "high")}
     return {"label": f"{label}{few}"} | ends | {"n": one.n, "subjects": one.subjects}
 
 
@@ -278,9 +276,9 @@ def _ages(limits: Sequence[AgeLimit]) -> Section:
             "rule": rule.rule,
             "adult from": "none" if rule.adult_from is None else f"{rule.adult_from:g}",
             "child below": "–" if rule.child_below is None else f"{rule.child_below:g}",
-            "children classified as adults, %": _text("gender_accuracy", rule.child_as_adult),
+            "children classified as adults, %": _text(PERCENT, rule.child_as_adult),
             "allowed, %": f"{100 * limit.allowed:g}",
-            "adults classified as children, %": _text("gender_accuracy", rule.adult_as_child),
+            "adults classified as children, %": _text(PERCENT, rule.adult_as_child),
             "undecided": percent(rule.undecided) if rule.undecided is not None else "–",
             "children": rule.confirmed_on,
             "verdict": rule.verdict,
@@ -288,16 +286,16 @@ def _ages(limits: Sequence[AgeLimit]) -> Section:
         for limit in limits
         for rule in limit.rules
     ]
-    pictures = [_age_chart(limit) for limit in limits]
+    charts = [_age_chart(limit) for limit in limits]
     return Section(
         "Age limits",
         text=[text],
         tables=[Table("Decision rules, measured on the other half", pd.DataFrame(rows))],
-        figures=pictures,
+        figures=charts,
     )
 
 
-def _age_chart(limit: AgeLimit) -> Picture:
+def _age_chart(limit: AgeLimit) -> Chart:
     lines, numbers = {}, {}
     for column, points in limit.curves.items():
         some = [point for point in points if -8 <= point.threshold - limit.limit <= 25]
@@ -306,11 +304,11 @@ def _age_chart(limit: AgeLimit) -> Picture:
             values = [getattr(point, name) for point in some]
             line = pd.Series([100 * (one.value or 0) for one in values], index=at, dtype=float)
             lines[f"{words}, {column}"] = line
-            numbers[f"{words}, {column}, % [95% interval]"] = [_text("gender_accuracy", one) for one in values]
+            numbers[f"{words}, {column}, % [95% interval]"] = [_text(PERCENT, one) for one in values]
     counts = f"{limit.children:,} children and {limit.adults:,} adults"
     caption = f"Age limit {limit.limit:g}: error rates of {counts} by threshold"
     figure = figures.curves(lines, "share, %", "adult from, years")
-    return Picture(figure, caption, pd.DataFrame({"adult from": at} | numbers))
+    return Chart(figure, caption, pd.DataFrame({"adult from": at} | numbers))
 
 
 def _robustness(report: ModelAuditReport) -> Section:
@@ -334,40 +332,39 @@ def _robustness(report: ModelAuditReport) -> Section:
         "of the metric."
     ]
     if hurt:
-        named = "; ".join(f"{one.group} at {one.degradation}, {one.level} ({NAMES[one.metric][0]})" for one in hurt[:6])
-        text.append(f"Some groups are affected more than others ({len(hurt)} comparisons): {named}.")
+        names = "; ".join(
+            f"{one.group} at {one.degradation}, {one.level} ({named(one.metric, unit=False)})" for one in hurt[:6]
+        )
+        text.append(f"Some groups are affected more than others ({len(hurt)} comparisons): {names}.")
     else:
         text.append("No group is measurably more affected than the others.")
-    pictures = [
-        picture
-        for metric in ("gender_accuracy", "gender_unsure", "age_mae")
-        for picture in _robust_charts(report, metric)
+    charts = [
+        chart for metric in ("gender_accuracy", "gender_unsure", "age_mae") for chart in _robust_charts(report, metric)
     ]
     overall = table[table["group"] == "all"].drop(columns=["group", "excess over others"])
     own = [Table("All faces", overall, folded=True), Table("By group", table[table["group"] != "all"], folded=True)]
-    return Section("Robustness to degraded images", text=text, tables=own, figures=pictures)
+    return Section("Robustness to degraded images", text=text, tables=own, figures=charts)
 
 
 def _hurts(metric: str, one: Interval) -> bool:
     if one.low is None or one.high is None:
         return False
-    return one.high < 0 if metric == "gender_accuracy" else one.low > 0
+    return one.high < 0 if METRICS[metric].better == "higher" else one.low > 0
 
 
-def _robust_charts(report: ModelAuditReport, metric: str) -> Iterator[Picture]:
+def _robust_charts(report: ModelAuditReport, metric: str) -> Iterator[Chart]:
     own = [one for one in report.robustness if one.metric == metric and one.group == "all"]
     if not own:
         return
-    scale = 100 if NAMES[metric][1] == "%" else 1
     rows: list[dict[str, object]] = []
     for degradation in dict.fromkeys(one.degradation for one in own):
         rows.append({"label": degradation, "value": np.nan, "low": np.nan, "high": np.nan})
         for one in (one for one in own if one.degradation == degradation):
-            ends = {name: scale * (getattr(one.result, name) or 0) for name in ("value", "low", "high")}
+            ends = {name: in_unit(metric, getattr(one.result, name) or 0) for name in ("value", "low", "high")}
             rows.append({"label": one.level, **ends})
     table = pd.DataFrame(rows)
     numbers = table.dropna(subset="value").rename(columns={"label": "level"})
-    yield Picture(figures.intervals(table, _name(metric)), f"Degraded images: {_name(metric)}, all faces", numbers)
+    yield Chart(figures.intervals(table, _name(metric)), f"Degraded images: {_name(metric)}, all faces", numbers)
 
 
 def _differences(report: ModelAuditReport) -> Section:
@@ -387,31 +384,27 @@ def _differences(report: ModelAuditReport) -> Section:
         "Both models on the same faces: this one minus the other, with simultaneous intervals for all groups of a "
         "metric. In percentage points; ages in years."
     )
-    pictures = [
-        picture
-        for metric in ("gender_accuracy", "age_mae")
-        if (picture := _difference_chart(report, metric)) is not None
+    charts = [
+        chart for metric in ("gender_accuracy", "age_mae") if (chart := _difference_chart(report, metric)) is not None
     ]
     overall = table[table["group"] == "all"].drop(columns="group")
     own = [Table("All faces", overall), Table("By group", table, folded=True)]
-    return Section("Comparison with the other model", text=[text], tables=own, figures=pictures)
+    return Section("Comparison with the other model", text=[text], tables=own, figures=charts)
 
 
-def _difference_chart(report: ModelAuditReport, metric: str) -> Picture | None:
+def _difference_chart(report: ModelAuditReport, metric: str) -> Chart | None:
     own = [one for one in report.differences if one.metric == metric and one.reliability != "uncertain"][
         :_MAX_CHART_ROWS
     ]
     if not own:
         return None
-    scale = 100 if NAMES[metric][1] == "%" else 1
     rows = [
-        {"label": one.group}
-        | {name: np.nan if (end := getattr(one, name)) is None else scale * end for name in ("value", "low", "high")}
+        {"label": one.group} | {name: in_unit(metric, getattr(one, name)) for name in ("value", "low", "high")}
         for one in own
     ]
     table = pd.DataFrame(rows)
     caption = f"This model minus the other: {_name(metric)}"
-    return Picture(figures.intervals(table, caption), caption, table.rename(columns={"label": "group"}))
+    return Chart(figures.intervals(table, caption), caption, table.rename(columns={"label": "group"}))
 
 
 def _about(report: ModelAuditReport) -> Section:

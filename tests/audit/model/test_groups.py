@@ -14,7 +14,7 @@ from mien.base.errors import MienError
 from mien.metrics import intervals
 from mien.metrics.definitions import METRICS
 from mien.metrics.joined import join
-from mien.metrics.scoring import in_order, score
+from mien.metrics.scoring import score, sort_by_subject
 
 
 def coverage_module():
@@ -43,7 +43,7 @@ def table(n: int = 1500, subjects: int = 400, seed: int = 0) -> pd.DataFrame:
 
 
 def estimates(rows, names, by=("gender", "race"), seed=0, n_boot=400):
-    rows = in_order(rows, "subject", n_boot)
+    rows = sort_by_subject(rows, "subject", n_boot)
     jobs = {name: MetricJob(METRICS[name], rows) for name in names}
     found = group_samples(groupings(rows, by), jobs, n_boot, seed)
     return {group: {name: sample.estimate() for name, sample in own.items()} for group, own in found}
@@ -82,7 +82,7 @@ def test_intervals_are_those_of_the_table_of_scores() -> None:
 @pytest.mark.parametrize("most", [50, 20_000])
 def test_resamples_by_pool_and_by_subject_are_the_same_sums(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "_MOST", most)
-    rows = in_order(table(), "subject", 20)
+    rows = sort_by_subject(table(), "subject", 20)
     jobs = {"gender_accuracy": MetricJob(METRICS["gender_accuracy"], rows)}
     found = dict(group_samples(groupings(rows, ["race"]), jobs, 20, 3))
     pools, counts = intervals.draws(rows["_cluster"].max(), 20, 3)
@@ -141,7 +141,7 @@ def test_more_groups_widen_the_interval_of_the_worst() -> None:
 
 
 def test_too_many_groups_are_refused() -> None:
-    rows = in_order(table(), "subject", 10).assign(camera=lambda t: t["face"])
+    rows = sort_by_subject(table(), "subject", 10).assign(camera=lambda t: t["face"])
     with pytest.raises(MienError, match="--by camera,race makes more than 2,000 groups"):
         groupings(rows, ["camera", "race"])
 

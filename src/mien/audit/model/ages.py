@@ -41,7 +41,7 @@ def age_limits(
     """Evaluates each age limit; limits without children or adults in either half are skipped.
 
     Args:
-        rows: The joined table in the order of `metrics.in_order`.
+        rows: The joined table in the order of `metrics.sort_by_subject`.
         allowed: The allowed share of children classified as adults.
         n_boot: Number of resamples.
         seed: Seed of the resamples and of the halves.

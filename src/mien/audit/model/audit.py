@@ -24,9 +24,9 @@ from mien.audit.model.groups import (
 from mien.audit.model.inputs import Matched, PredictionsInput, match, read_predictions
 from mien.audit.model.limits import AuditLimits, ModelFindings, check_limits
 from mien.base.errors import MienError, choices
-from mien.metrics.definitions import METRICS, Metric
+from mien.metrics.definitions import METRICS, PERCENT, Metric
 from mien.metrics.intervals import Estimate, Sample, difference
-from mien.metrics.joined import TRUTHS
+from mien.metrics.joined import TRUTH_COLUMNS
 
 if TYPE_CHECKING:
     from mien.audit.model.robustness import RobustnessTest
@@ -36,33 +36,25 @@ DEFAULT_GROUP_COLUMNS = ("gender", "age_group", "race")
 
 FAIRNESS_RATES: dict[str, Metric] = {
     "gender_predicted_female": Metric(
-        "true_gender", ("gender",), lambda truth, gender: metrics.pair(gender == "female"), "share", None
+        label="classified as women",
+        unit=PERCENT,
+        truth="true_gender",
+        predictions=("gender",),
+        parts=lambda truth, gender: metrics.mean_parts(gender == "female"),
+        better=None,
     ),
     "gender_true_female": Metric(
-        "true_gender",
-        ("gender",),
-        lambda truth, gender: metrics.pair(gender == "female"),
-        "share",
+        label="women classified as women",
+        unit=PERCENT,
+        truth="true_gender",
+        predictions=("gender",),
+        parts=lambda truth, gender: metrics.mean_parts(gender == "female"),
         among="female",
     ),
 }
 """Rates that only the fairness criteria need: the share predicted female, of all faces and of women."""
 
-AUDIT_METRICS = (
-    "coverage",
-    "gender_accuracy",
-    "gender_false_male",
-    "gender_false_female",
-    "gender_ece",
-    "gender_unsure",
-    "age_mae",
-    "age_bias",
-    "age_cs5",
-    "age_interval_coverage",
-    "age_group_exact",
-    "age_group_one_off",
-    "age_group_ece",
-)
+AUDIT_METRICS = tuple(name for name, metric in METRICS.items() if not metric.needs_classes)
 """The metrics of an audit; those without predictions or labels are skipped."""
 
 
@@ -116,7 +108,7 @@ def audit_predictions(
         MienError: The predictions cannot be read or do not match the faces, or a column does not exist.
     """
     matched = match(faces, read_predictions(predictions, map, preset))
-    rows = metrics.in_order(matched.joined, "subject", settings.n_boot)
+    rows = metrics.sort_by_subject(matched.joined, "subject", settings.n_boot)
     columns = _columns(rows, by)
     tables = _tables(rows, columns, settings)
     findings = _findings(rows, tables, columns, settings)
@@ -156,12 +148,14 @@ def _columns(rows: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
         return [
             name
             for name in DEFAULT_GROUP_COLUMNS
-            if name in TRUTHS or name in rows.columns
-            if rows[TRUTHS.get(name, name)].notna().any()
+            if name in TRUTH_COLUMNS or name in rows.columns
+            if rows[TRUTH_COLUMNS.get(name, name)].notna().any()
         ]
     for name in by:
-        if TRUTHS.get(name, name) not in rows.columns or name.startswith("_"):
-            own = dict.fromkeys([*TRUTHS, *(column for column in rows.columns if column not in TRUTHS.values())])
+        if TRUTH_COLUMNS.get(name, name) not in rows.columns or name.startswith("_"):
+            own = dict.fromkeys(
+                [*TRUTH_COLUMNS, *(column for column in rows.columns if column not in TRUTH_COLUMNS.values())]
+            )
             raise MienError("--by: " + choices("column of the faces", name, [one for one in own if one[0] != "_"]))
     if len(set(by)) < len(by):
         raise MienError(f"--by {','.join(by)}: a column is named twice")
@@ -180,7 +174,7 @@ def _counts(matched: Matched, rows: pd.DataFrame) -> schema.PredictionCounts:
 
 def _jobs(rows: pd.DataFrame) -> dict[str, Metric]:
     wanted = {name: METRICS[name] for name in AUDIT_METRICS} | FAIRNESS_RATES
-    return {name: metric for name, metric in wanted.items() if metrics.applies(metric, rows)}
+    return {name: metric for name, metric in wanted.items() if metrics.is_applicable(metric, rows)}
 
 
 def _tables(rows: pd.DataFrame, by: Sequence[str], settings: AuditSettings) -> dict[str, dict[Group, Estimate]]:
@@ -277,11 +271,11 @@ def _differences(
     rows: pd.DataFrame, other: pd.DataFrame, by: Sequence[str], settings: AuditSettings
 ) -> list[schema.PairedDifference]:
     """This model minus the other by group, on the faces that both predict, corrected for the number of groups."""
-    other = metrics.in_order(other, "subject", settings.n_boot)
+    other = metrics.sort_by_subject(other, "subject", settings.n_boot)
     names = [name for name in AUDIT_METRICS if name in _jobs(rows) and name in _jobs(other)]
     jobs: dict[str, MetricJob] = {}
     for name in names:
-        both = METRICS[name].rows(rows) & METRICS[name].rows(other)
+        both = METRICS[name].counted(rows) & METRICS[name].counted(other)
         jobs |= {f"{name} a": MetricJob(METRICS[name], rows, both), f"{name} b": MetricJob(METRICS[name], other, both)}
     pairs: dict[str, dict[Group, tuple[Sample, Sample]]] = {name: {} for name in names}
     for group, own in group_samples(groupings(rows, by), jobs, settings.n_boot, settings.seed):

@@ -31,7 +31,7 @@ import pandas as pd
 from mien.base.errors import MienError
 from mien.metrics.definitions import Metric
 from mien.metrics.intervals import Estimate, Sample, Z, draws, pooled
-from mien.metrics.joined import TRUTHS
+from mien.metrics.joined import TRUTH_COLUMNS
 
 MIN_SUBJECTS = 30
 """Groups with fewer subjects are reported with their interval, but never ranked: they are uncertain, not bad.
@@ -73,7 +73,7 @@ class MetricJob:
 
     Attributes:
         metric: The metric.
-        rows: The joined table, in the order of `metrics.in_order`, the same for all jobs.
+        rows: The joined table, in the order of `metrics.sort_by_subject`, the same for all jobs.
         counted: Which faces count, (n,); None: as the metric defines.
     """
 
@@ -97,7 +97,7 @@ def groupings(rows: pd.DataFrame, by: Sequence[str]) -> list[Grouping]:
         MienError: There are more than `MAX_GROUPS` groups.
     """
     found = [Grouping((Group(),), np.zeros(len(rows), int))]
-    columns = {name: _labels(rows[TRUTHS.get(name, name)]) for name in by}
+    columns = {name: _labels(rows[TRUTH_COLUMNS.get(name, name)]) for name in by}
     for size in range(1, len(by) + 1):
         for names in combinations(by, size):
             codes = np.zeros(len(rows), int)
@@ -163,7 +163,7 @@ def _parts(jobs: Mapping[str, MetricJob]) -> tuple[np.ndarray, np.ndarray, list[
     """Which faces count (n, jobs), the parts of all jobs side by side (n, k), and how many are of each job."""
     counted, parts = [], []
     for job in jobs.values():
-        own = job.metric.rows(job.rows) if job.counted is None else job.counted
+        own = job.metric.counted(job.rows) if job.counted is None else job.counted
         counted.append(own)
         parts.append(job.metric.parts_of(job.rows, own))
     return np.column_stack(counted), np.hstack(parts), [part.shape[1] for part in parts]

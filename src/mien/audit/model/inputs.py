@@ -15,7 +15,7 @@ from mien.base.errors import MienError, choices, columns_of, shortened
 from mien.base.table import check_faces, read_table
 from mien.data.sources.csv import GENDER_WORDS
 
-COLUMNS = ("face", "file", "status", *metrics.ANSWERS)
+COLUMNS = ("face", "file", "status", *metrics.PREDICTION_COLUMNS)
 """The columns that a column of another program's may be mapped to."""
 
 

@@ -67,8 +67,8 @@ class RobustnessTest:
         answers = predict_conditions(self.predictor, faces, self.root, conditions, self.progress)
         tables = {
             name: (
-                metrics.in_order(metrics.join(faces, rows), "subject", n_boot),
-                metrics.in_order(metrics.join(faces, force_decision(rows)), "subject", n_boot),
+                metrics.sort_by_subject(metrics.join(faces, rows), "subject", n_boot),
+                metrics.sort_by_subject(metrics.join(faces, force_decision(rows)), "subject", n_boot),
             )
             for name, rows in answers.items()
         }
@@ -81,7 +81,7 @@ class RobustnessTest:
         return lines
 
     def _measured(self, rows: pd.DataFrame) -> list[str]:
-        names = [name for name in _METRICS if metrics.applies(METRICS[name], rows)]
+        names = [name for name in _METRICS if metrics.is_applicable(METRICS[name], rows)]
         return [name for name in names if name != "gender_unsure" or "unsure_below" in self.predictor.metadata]
 
 
@@ -104,7 +104,7 @@ def _by_level(
     jobs: dict[str, MetricJob] = {}
     for name, rows in tables.items():
         if name != ORIGINAL:
-            both = spec.rows(plain) & spec.rows(rows)
+            both = spec.counted(plain) & spec.counted(rows)
             jobs |= {f"{name} before": MetricJob(spec, plain, both), f"{name} after": MetricJob(spec, rows, both)}
     single = [one for one in groupings(plain, by) if len(one.groups[0].columns) <= 1] if by else groupings(plain, ())
     found = dict(group_samples(single, jobs, n_boot, seed))

@@ -16,6 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from mien.base.errors import MienError, choices
 from mien.experiments.hyperband import brackets
 from mien.experiments.space import Space
+from mien.metrics.definitions import METRICS
+from mien.metrics.joined import TRUTH_COLUMNS
+from mien.metrics.words import PRIMARY
 from mien.recipe.settings import Recipe
 
 Sampler = Literal["random", "tpe"]
@@ -29,14 +32,11 @@ class StorageError(MienError):
 
 def metrics_of(recipe: Recipe) -> dict[str, Direction]:
     """Returns the metrics that a search can optimize: column of a run's log -> minimize or maximize."""
-    scores: dict[str, dict[str, Direction]] = {
-        "gender": {"val_gender_accuracy": "maximize"},
-        "age": {"val_age_mae": "minimize"},
-        "age_group": {"val_age_group_exact": "maximize"},
-    }
     found: dict[str, Direction] = {"val_loss": "minimize"}
-    for task in recipe.tasks.predicted():
-        found |= scores[task]
+    labels = {TRUTH_COLUMNS.get(task) for task in recipe.tasks.predicted()}
+    for metric in PRIMARY:
+        if METRICS[metric].truth in labels:
+            found[f"val_{metric}"] = "maximize" if METRICS[metric].better == "higher" else "minimize"
     return found
 
 

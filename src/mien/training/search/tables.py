@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mien.base.atomic import atomic_path
 from mien.base.table import read_faces_table, write_table
 from mien.experiments.hyperband import STATES, make_ledger
-from mien.metrics.words import HEADLINES, NAMES, scores, with_interval
+from mien.metrics.words import HEADLINES, named, scores, with_interval
 from mien.recipe.settings import Recipe
 from mien.runs.run import Run
 from mien.training.search.definition import Search
@@ -93,9 +93,8 @@ def _score(run: Run | None) -> str:
         return "not measured"
     table = run.metrics
     rows = scores(table[(table["split"] == "test") & (table["group"] == "all") & table["metric"].isin(HEADLINES)])
-    listed = (
-        f"{name} {with_interval(row.metric, row.value, row.low, row.high, unit)} (n {row.n})"
-        for row in rows
-        for name, unit in [NAMES[row.metric]]
-    )
-    return f"{'; '.join(listed)}: test part, one run"
+    shown = []
+    for row in rows:
+        value = with_interval(row.metric, row.value, row.low, row.high, unit=True)
+        shown.append(f"{named(row.metric, unit=False)} {value} (n {row.n})")
+    return f"{'; '.join(shown)}: test part, one run"
