@@ -1,26 +1,25 @@
 """Grad-CAM (Selvaraju and others, 2017) of a run's network, by its definition.
 
-Beside occlusion, which asks the file that ships from outside, it looks at the network's last feature maps. Its maps are
-never negative: they show what raises an answer, and not what lowers it.
+Occlusion explains a model file from its predictions alone; Grad-CAM uses the last feature maps of the network. Its maps
+are never negative: they show what raises a prediction, not what lowers it.
 """
 
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mien.base.errors import MienError
 from mien.evaluation.occlusion import pooled
 from mien.runs.run import Run
-from mien.training.fit import without_start
 from mien.training.model import FaceNet
+from mien.training.network import load_network
 
 
 class GradCam:
-    """Makes maps of faces.
+    """Computes Grad-CAM maps of faces.
 
     Args:
         run: A finished run, or a published model with its weights.
@@ -30,10 +29,10 @@ class GradCam:
     """
 
     def __init__(self, run: Run) -> None:
-        net = _load_net(run)
+        net = load_network(run)
         self._scores = _Scores(net)
         if not self._scores.tasks:
-            raise MienError(f"run {run.name!r} predicts neither gender nor age; these are explained")
+            raise MienError(f"run {run.name!r} predicts neither gender nor age; valid: a run with one of these tasks")
         size = run.recipe.model.image_size
         layer = _last_maps(net, torch.zeros(1, 3, size, size))
         if layer is None:
@@ -44,9 +43,16 @@ class GradCam:
         self._layer = layer
 
     def __call__(self, face: np.ndarray) -> dict[str, np.ndarray]:
-        """The maps (16, 16) from 0 to 1 of a face, uint8 (size, size, 3): `gender` for the likelier one, and `age`."""
+        """Returns the maps of a face.
+
+        Args:
+            face: uint8 (size, size, 3).
+
+        Returns:
+            Maps (16, 16) from 0 to 1 of `gender`, for the more probable gender, and of `age`.
+        """
         images = torch.from_numpy(face.copy()).permute(2, 0, 1)[None].float()
-        # Gradients are asked for at the image too, so that they reach the feature maps of frozen layers.
+        # The image requires a gradient too, so that the feature maps of frozen layers have one.
         scores, features = self._forward(images.requires_grad_())
         maps: dict[str, np.ndarray] = {}
         for place, task in enumerate(self._scores.tasks):
@@ -56,7 +62,7 @@ class GradCam:
         return maps
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The scores (1, tasks), and the feature maps (1, channels, h, w) that they follow from."""
+        """Returns the scores (1, tasks) and the feature maps (1, channels, h, w)."""
         kept: list[Tensor] = []
         handle = self._layer.register_forward_hook(lambda _module, _images, maps: kept.append(maps))
         try:
@@ -66,23 +72,13 @@ class GradCam:
 
 
 def _weighted(features: Tensor, gradient: Tensor, size: int) -> np.ndarray:
-    """Equations 1 and 2: the feature maps weighted by their mean gradients, without what is negative; from 0 to 1."""
+    """Returns the positive part of the maps, weighted by their mean gradients (equations 1 and 2), scaled to [0, 1]."""
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     grey = (weights * features).sum(1, keepdim=True).relu()
     grey = grey - grey.min()
     grey = grey / (1e-7 + grey.max())
     grey = functional.interpolate(grey, size=(size, size), mode="bilinear")
     return grey[0, 0].detach().numpy()
-
-
-def _load_net(run: Run) -> FaceNet:
-    """The run's network in inference mode, without the heads of further columns."""
-    recipe = without_start(run.recipe)
-    further = tuple(f"head.{column}." for column in recipe.tasks.columns)
-    net = FaceNet(recipe.model_copy(update={"tasks": recipe.tasks.model_copy(update={"columns": {}})}))
-    weights = load_file(run.weights_file)
-    net.load_state_dict({name: value for name, value in weights.items() if not name.startswith(further)})
-    return net.eval()
 
 
 class _Scores(nn.Module):
@@ -107,7 +103,7 @@ class _Scores(nn.Module):
 
 
 def _last_maps(net: FaceNet, images: Tensor) -> nn.Module | None:
-    """The module that gives the last feature maps larger than a single cell."""
+    """Returns the module of the last feature maps that are larger than one cell, or None."""
     seen: list[nn.Module] = []
 
     def note(module: nn.Module, _: Any, answer: Any) -> None:
@@ -122,7 +118,7 @@ def _last_maps(net: FaceNet, images: Tensor) -> nn.Module | None:
         for handle in handles:
             handle.remove()
     convolved = [module for module in seen if not isinstance(module, nn.Dropout | nn.Identity)]
-    # A transformer's patches are its only maps: of the first layer, not of the last.
+    # The patches of a transformer are its only maps, and belong to the first layer.
     if len([module for module in convolved if isinstance(module, nn.Conv2d)]) < 2:
         return None
     return convolved[-1]
