@@ -9,7 +9,7 @@ seems to have), drawn from overlapping distributions, and every trait adds its o
 reach 100%. Pose, light, blur, clothes, place and what is in the way are independent of both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 from functools import lru_cache
@@ -403,38 +403,72 @@ def _background(rng: Rng, kind: str, size: tuple[int, int]) -> Image.Image:
     base = _any_colour(rng)
     corners = np.array([_jitter(rng, base, 20) for _ in range(4)], dtype=np.uint8).reshape(2, 2, 3)
     canvas = Image.fromarray(corners).resize(size, Image.Resampling.BILINEAR)
-    draw = ImageDraw.Draw(canvas, "RGBA")
-    wide, high = size
-    if kind in ("bokeh", "leaves"):
-        for _ in range(12):
-            x, y, r = rng.uniform(0, wide), rng.uniform(0, high), rng.uniform(0.04, 0.16) * wide
-            squeeze = 1.0 if kind == "bokeh" else rng.uniform(0.3, 0.6)
-            box = (x - r, y - r * squeeze, x + r, y + r * squeeze)
-            draw.ellipse(box, fill=(*_jitter(rng, base, 40), 130))
-    elif kind == "stripes":
-        slant, colour, step = rng.uniform(-0.6, 0.6) * wide, _jitter(rng, base, 32), wide / rng.uniform(3, 9)
-        for x in np.arange(-wide, 2 * wide, step):
-            stripe = (x, 0, x + step / 2, 0, x + step / 2 + slant, high, x + slant, high)
-            draw.polygon(stripe, fill=(*colour, 200))
-    elif kind == "horizon":
-        y, tilt = rng.uniform(0.3, 0.8) * high, rng.uniform(-0.1, 0.1) * high
-        draw.polygon((0, y, wide, y + tilt, wide, high, 0, high), fill=(*_any_colour(rng), 230))
-    elif kind == "blocks":
-        for _ in range(5):
-            x, y, w, h = rng.uniform((-0.2, -0.2, 0.1, 0.1), (0.9, 0.9, 0.6, 0.6)) * (wide, high, wide, wide)
-            draw.rectangle((x, y, x + w, y + h), fill=(*_jitter(rng, base, 35), 200))
-    elif kind == "rays":
-        x, y, colour = rng.uniform(0, wide), rng.uniform(0, high), _jitter(rng, base, 38)
-        for angle in np.arange(0, 2 * np.pi, np.pi / 8) + rng.uniform(0, 1):
-            edge = [(x + 2 * wide * np.cos(a), y + 2 * wide * np.sin(a)) for a in (angle, angle + np.pi / 16)]
-            draw.polygon([(x, y), *edge], fill=(*colour, 255))
-    elif kind == "dots":
-        colour, step = _jitter(rng, base, 38), wide / rng.uniform(6, 12)
-        for i, x in enumerate(np.arange(0, wide + step, step)):
-            for y in np.arange((i % 2) * step / 2, high + step, step):
-                r = step * 0.36 * y / high
-                draw.ellipse((x - r, y - r, x + r, y + r), fill=(*colour, 255))
+    if kind in _PATTERNS:
+        _PATTERNS[kind](ImageDraw.Draw(canvas, "RGBA"), rng, base, *size)
     return canvas
+
+
+def _bokeh(draw: ImageDraw.ImageDraw, rng: Rng, base: Colour, wide: int, high: int) -> None:
+    _ellipses(draw, rng, base, (wide, high), lambda: 1.0)
+
+
+def _leaves(draw: ImageDraw.ImageDraw, rng: Rng, base: Colour, wide: int, high: int) -> None:
+    _ellipses(draw, rng, base, (wide, high), lambda: rng.uniform(0.3, 0.6))
+
+
+def _ellipses(
+    draw: ImageDraw.ImageDraw, rng: Rng, base: Colour, size: tuple[int, int], squeeze: Callable[[], float]
+) -> None:
+    wide, high = size
+    for _ in range(12):
+        x, y, r = rng.uniform(0, wide), rng.uniform(0, high), rng.uniform(0.04, 0.16) * wide
+        flat = r * squeeze()
+        draw.ellipse((x - r, y - flat, x + r, y + flat), fill=(*_jitter(rng, base, 40), 130))
+
+
+def _stripes(draw: ImageDraw.ImageDraw, rng: Rng, base: Colour, wide: int, high: int) -> None:
+    slant, colour, step = rng.uniform(-0.6, 0.6) * wide, _jitter(rng, base, 32), wide / rng.uniform(3, 9)
+    for x in np.arange(-wide, 2 * wide, step):
+        stripe = (x, 0, x + step / 2, 0, x + step / 2 + slant, high, x + slant, high)
+        draw.polygon(stripe, fill=(*colour, 200))
+
+
+def _horizon(draw: ImageDraw.ImageDraw, rng: Rng, base: Colour, wide: int, high: int) -> None:
+    y, tilt = rng.uniform(0.3, 0.8) * high, rng.uniform(-0.1, 0.1) * high
+    draw.polygon((0, y, wide, y + tilt, wide, high, 0, high), fill=(*_any_colour(rng), 230))
+
+
+def _blocks(draw: ImageDraw.ImageDraw, rng: Rng, base: Colour, wide: int, high: int) -> None:
+    for _ in range(5):
+        x, y, w, h = rng.uniform((-0.2, -0.2, 0.1, 0.1), (0.9, 0.9, 0.6, 0.6)) * (wide, high, wide, wide)
+        draw.rectangle((x, y, x + w, y + h), fill=(*_jitter(rng, base, 35), 200))
+
+
+def _rays(draw: ImageDraw.ImageDraw, rng: Rng, base: Colour, wide: int, high: int) -> None:
+    x, y, colour = rng.uniform(0, wide), rng.uniform(0, high), _jitter(rng, base, 38)
+    for angle in np.arange(0, 2 * np.pi, np.pi / 8) + rng.uniform(0, 1):
+        edge = [(x + 2 * wide * np.cos(a), y + 2 * wide * np.sin(a)) for a in (angle, angle + np.pi / 16)]
+        draw.polygon([(x, y), *edge], fill=(*colour, 255))
+
+
+def _dots(draw: ImageDraw.ImageDraw, rng: Rng, base: Colour, wide: int, high: int) -> None:
+    colour, step = _jitter(rng, base, 38), wide / rng.uniform(6, 12)
+    for i, x in enumerate(np.arange(0, wide + step, step)):
+        for y in np.arange((i % 2) * step / 2, high + step, step):
+            r = step * 0.36 * y / high
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=(*colour, 255))
+
+
+_PATTERNS = {
+    "blocks": _blocks,
+    "bokeh": _bokeh,
+    "dots": _dots,
+    "horizon": _horizon,
+    "leaves": _leaves,
+    "rays": _rays,
+    "stripes": _stripes,
+}
+"""What can be on a background, by its kind; one of another kind is plain."""
 
 
 def _body(pen: _Pen, rng: Rng, person: Person, picture: Picture) -> None:

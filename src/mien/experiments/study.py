@@ -88,6 +88,10 @@ class Study(_Strict):
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ValueError(f"metrics: {choices('metric', metric, METRICS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> "Study":
         for key in ("folds", "seeds", "compare", "metrics"):
             given = getattr(self, key)
             if len(set(given)) < len(given):

@@ -108,16 +108,39 @@ def make_app(predictor: Predictor, limits: Limits | None = None, api_key: str | 
         title="mien", version=__version__, description=LABELS, lifespan=lifespan, docs_url=None, redoc_url=None
     )
 
-    def authorized(request: Request) -> None:
+    keyed = [Depends(_authorization(api_key))]
+    _add_model(app, service, keyed)
+    _add_status(app, service, keyed)
+    for path, (name, kind) in _PAGE.items():
+        content = resources.files("mien").joinpath("service", "page", name).read_bytes()
+        app.get(f"/{path}", include_in_schema=False)(_static(content, kind))
+
+    app.exception_handler(Refusal)(_refused)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(HTTPException)(_plain)
+    app.add_middleware(_Outer, service=service)
+    return app
+
+
+_Crops = Annotated[bool, Query(description="Each image already is a face: none is looked for.")]
+
+
+def _authorization(api_key: str | None) -> Callable[[Request], None]:
+    """What refuses a request without the key, where there is one."""
+
+    def authorize(request: Request) -> None:
         given = request.headers.get("authorization", "")
         if api_key is not None and not secrets.compare_digest(given.encode(), f"Bearer {api_key}".encode()):
             raise Refusal(401, "unauthorized", "this service wants 'Authorization: Bearer KEY' with its API key")
 
-    keyed = [Depends(authorized)]
-    crops_of = Annotated[bool, Query(description="Each image already is a face: none is looked for.")]
+    return authorize
+
+
+def _add_model(app: FastAPI, service: "_Service", keyed: list[Any]) -> None:
+    """The routes of `/v1`: predictions, explanations, and what the model is."""
 
     @app.post("/v1/predict", dependencies=keyed, openapi_extra=_BODY, responses={200: EXAMPLES["predict"], **_REFUSALS})
-    async def predict(request: Request, crops: crops_of = False) -> Prediction:
+    async def predict(request: Request, crops: _Crops = False) -> Prediction:
         """Perceived gender and age of each face in one image or many: one row a face.
 
         An image without a face, or one that cannot be read, is a row whose `status` says so; where none can be read
@@ -128,7 +151,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None, api_key: str | 
     @app.post("/v1/explain", dependencies=keyed, openapi_extra=_BODY, responses={200: EXAMPLES["explain"], **_REFUSALS})
     async def explain(
         request: Request,
-        crops: crops_of = False,
+        crops: _Crops = False,
         face: Annotated[int, Query(ge=0, le=999, description="Which face: its face_index.")] = 0,
     ) -> Explanation:
         """Which regions of one face speak for its answers, by covering them one after the other."""
@@ -138,6 +161,10 @@ def make_app(predictor: Predictor, limits: Limits | None = None, api_key: str | 
     def model() -> Model:
         """What answers here: the model, what it learnt from, and the limits of a request."""
         return Model(**service.about())
+
+
+def _add_status(app: FastAPI, service: "_Service", keyed: list[Any]) -> None:
+    """The routes that tell how the service is."""
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
@@ -155,16 +182,6 @@ def make_app(predictor: Predictor, limits: Limits | None = None, api_key: str | 
     def metrics() -> Response:
         """Counts and times in the text format of Prometheus."""
         return Response(prometheus.generate_latest(service.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
-
-    for path, (name, kind) in _PAGE.items():
-        content = resources.files("mien").joinpath("service", "page", name).read_bytes()
-        app.get(f"/{path}", include_in_schema=False)(_static(content, kind))
-
-    app.exception_handler(Refusal)(_refused)
-    app.exception_handler(RequestValidationError)(_invalid)
-    app.exception_handler(HTTPException)(_plain)
-    app.add_middleware(_Outer, service=service)
-    return app
 
 
 class _Service:

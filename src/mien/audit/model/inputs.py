@@ -94,20 +94,23 @@ def read_predictions(
     return out
 
 
-def _names(
-    table: pd.DataFrame, map: dict[str, str], preset: str | None
-) -> tuple[dict[str, str], Mapping[str, str], tuple[str, ...]]:
-    """Which column of the table stands for which of ours, further words for gender, columns in percent."""
-    chosen = Preset({}, {})
-    if preset is not None:
-        if preset not in PRESETS:
-            raise MienError(choices("preset", preset, PRESETS))
-        chosen = PRESETS[preset]
+def _check_map(table: pd.DataFrame, map: dict[str, str]) -> None:
+    """Refuses columns that the table or the predictions of mien do not have."""
     for theirs, ours in map.items():
         if theirs not in table.columns:
             raise MienError(f"--map {theirs}={ours}: " + choices("column of the predictions", theirs, table.columns))
         if ours not in COLUMNS:
             raise MienError(f"--map {theirs}={ours}: " + choices("column", ours, COLUMNS))
+
+
+def _names(
+    table: pd.DataFrame, map: dict[str, str], preset: str | None
+) -> tuple[dict[str, str], Mapping[str, str], tuple[str, ...]]:
+    """Which column of the table stands for which of ours, further words for gender, columns in percent."""
+    if preset is not None and preset not in PRESETS:
+        raise MienError(choices("preset", preset, PRESETS))
+    chosen = Preset({}, {}) if preset is None else PRESETS[preset]
+    _check_map(table, map)
     names = dict(map)
     defaults = chosen.map if preset else {column: column for column in COLUMNS}
     for theirs, ours in defaults.items():

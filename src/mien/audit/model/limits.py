@@ -1,6 +1,6 @@
 """Limits for the pass or fail of an audit, read from a strict YAML file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -106,7 +106,17 @@ _OVERALL: dict[str, tuple[str, Literal["at least", "at most"]]] = {
 
 
 def _numbers(limits: AuditLimits, findings: ModelFindings) -> Iterator[_Line]:
-    overall = {one.metric: one for one in findings.groups if one.group == "all"}
+    yield from _overall_numbers(limits, {one.metric: one for one in findings.groups if one.group == "all"})
+    yield from _group_numbers(limits, findings)
+    yield from _fairness_numbers(limits, findings)
+    for limit, allowed in (limits.children_as_adults or {}).items():
+        own = next((one for one in findings.age_limits if one.limit == limit), None)
+        point = next((at for at in own.curves["age"] if at.threshold == limit), None) if own else None
+        where = f"children under {limit}"
+        yield "children_as_adults", allowed, "at most", where, point.child_as_adult if point else None
+
+
+def _overall_numbers(limits: AuditLimits, overall: Mapping[str, GroupMetric]) -> Iterator[_Line]:
     for name, (metric, direction) in _OVERALL.items():
         if (allowed := getattr(limits, name)) is not None:
             yield name, allowed, direction, "all faces", overall.get(metric)
@@ -117,6 +127,9 @@ def _numbers(limits: AuditLimits, findings: ModelFindings) -> Iterator[_Line]:
         yield "missing", limits.missing, "at most", "all faces", _complement(overall.get("coverage"))
     if limits.age_bias is not None:
         yield "age_bias", limits.age_bias, "at most", "all faces", _magnitude(overall.get("age_bias"))
+
+
+def _group_numbers(limits: AuditLimits, findings: ModelFindings) -> Iterator[_Line]:
     if limits.worst_group_accuracy is not None:
         worst = _worst_of(findings.worst, "gender_accuracy")
         yield "worst_group_accuracy", limits.worst_group_accuracy, "at least", worst.group if worst else "", worst
@@ -126,17 +139,15 @@ def _numbers(limits: AuditLimits, findings: ModelFindings) -> Iterator[_Line]:
     if limits.largest_gap is not None:
         gap = next((one for one in findings.gaps if one.metric == "gender_accuracy" and one.by is None), None)
         yield "largest_gap", limits.largest_gap, "at most", f"{gap.higher} and {gap.lower}" if gap else "", gap
+
+
+def _fairness_numbers(limits: AuditLimits, findings: ModelFindings) -> Iterator[_Line]:
     for name in ("equalised_odds", "demographic_parity"):
         if (allowed := getattr(limits, name)) is not None:
             for one in findings.fairness:
                 yield name, allowed, "at most", ", ".join(one.by), getattr(one, name)
             if not findings.fairness:
                 yield name, allowed, "at most", "", None
-    for limit, allowed in (limits.children_as_adults or {}).items():
-        own = next((one for one in findings.age_limits if one.limit == limit), None)
-        point = next((at for at in own.curves["age"] if at.threshold == limit), None) if own else None
-        where = f"children under {limit}"
-        yield "children_as_adults", allowed, "at most", where, point.child_as_adult if point else None
 
 
 def _worst_of(worst: Sequence[WorstGroup], metric: str) -> WorstGroup | None:
