@@ -115,7 +115,7 @@ def test_order_and_answers_do_not_depend_on_batches_or_threads(predictor, face):
 
 
 def test_unsure_is_a_threshold_of_certainty(predictor):
-    words = predictor._with_words({"p_female": np.array([0.5, 0.999, 0.001], np.float32)})
+    words = predictor._add_labels({"p_female": np.array([0.5, 0.999, 0.001], np.float32)})
     assert list(words["gender"]) == ["unsure", "female", "male"]
 
 
@@ -131,7 +131,7 @@ def test_a_model_that_is_not_miens_is_refused_with_what_is_missing(tmp_path):
     def clear(model):
         del model.metadata_props[:]
 
-    with pytest.raises(MienError, match="not mien's: its metadata has no entry 'mien'"):
+    with pytest.raises(MienError, match="was not written by mien: its metadata have no entry 'mien'"):
         Predictor(edited(tmp_path, clear))
 
     def forget(model):
@@ -146,7 +146,7 @@ def test_a_model_that_is_not_miens_is_refused_with_what_is_missing(tmp_path):
     def spoil(model):
         model.metadata_props[0].value = "{"
 
-    with pytest.raises(MienError, match="is no JSON"):
+    with pytest.raises(MienError, match="is not valid JSON"):
         Predictor(edited(tmp_path, spoil))
 
 

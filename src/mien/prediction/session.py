@@ -1,27 +1,23 @@
-"""ONNX sessions: a model file opened in a runtime, and its metadata checked."""
+"""ONNX sessions: opening model files in a runtime, and checking their metadata."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mien.base.errors import MienError, MissingExtra, choices, shortened
 from mien.base.labels import AGE_GROUPS
 
-if TYPE_CHECKING:
-    pass
-
-
-LARGEST = 1024
-"""Pixels of a side of the square that a network sees, at most."""
+MAX_SIZE = 1024
+"""Maximum side of the network's input in pixels."""
 
 
 def open_session(path: Path, name: str, threads: int) -> Any:
-    """An ONNX Runtime session of a model file.
+    """Opens a model file in ONNX Runtime.
 
     Raises:
-        MienError: It is not a usable ONNX file; the message names the model.
+        MienError: The file is not a usable ONNX file.
     """
     import onnxruntime
 
@@ -35,20 +31,20 @@ def open_session(path: Path, name: str, threads: int) -> Any:
 
 
 def read_metadata(session: Any, name: str) -> dict[str, Any]:
-    """The entry `mien` of a model file's metadata, checked.
+    """Returns the checked entry `mien` of a model file's metadata.
 
     Raises:
-        MienError: It is absent or damaged, or states what no file of mien's does.
+        MienError: The entry is missing, damaged or has values that mien never writes.
     """
     text = session.get_modelmeta().custom_metadata_map.get("mien")
     if text is None:
-        raise MienError(f"model {name!r} is not mien's: its metadata has no entry 'mien'")
+        raise MienError(f"model {name!r} was not written by mien: its metadata have no entry 'mien'")
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MienError(f"model {name!r}: its metadata entry 'mien' is no JSON: {error}") from None
+        raise MienError(f"model {name!r}: its metadata entry 'mien' is not valid JSON: {error}") from None
     if not isinstance(metadata, dict):
-        raise MienError(f"model {name!r}: its metadata entry 'mien' is no mapping")
+        raise MienError(f"model {name!r}: its metadata entry 'mien' is not a mapping")
     absent = [key for key in ("image_size", "margin", "tasks") if key not in metadata]
     if absent:
         raise MienError(f"model {name!r}: its metadata entry 'mien' has no {', '.join(absent)}")
@@ -57,10 +53,10 @@ def read_metadata(session: Any, name: str) -> dict[str, Any]:
 
 
 def _check_metadata(metadata: dict[str, Any], session: Any, name: str) -> None:
-    """Refuses what no file of mien's states: a file from elsewhere decides neither memory nor columns."""
+    """Rejects values that mien never writes, so that a foreign file controls neither memory nor columns."""
     size, margin, tasks = (metadata[key] for key in ("image_size", "margin", "tasks"))
-    if type(size) is not int or not 8 <= size <= LARGEST:
-        raise MienError(f"model {name!r}: its image_size is {shortened(repr(size))}; valid: 8 to {LARGEST}")
+    if type(size) is not int or not 8 <= size <= MAX_SIZE:
+        raise MienError(f"model {name!r}: its image_size is {shortened(repr(size))}; valid: 8 to {MAX_SIZE}")
     if not isinstance(margin, int | float) or not 0 <= margin <= 2:
         raise MienError(f"model {name!r}: its margin is {shortened(repr(margin))}; valid: 0 to 2")
     if not isinstance(tasks, list | dict) or not all(isinstance(task, str) for task in tasks):
@@ -79,7 +75,7 @@ def _check_metadata(metadata: dict[str, Any], session: Any, name: str) -> None:
 
 
 class OpenVinoSession:
-    """The same file in OpenVINO, in full precision (its default would be bfloat16 where the processor has it)."""
+    """A model file in OpenVINO, in full precision (the default is bfloat16 on some processors)."""
 
     def __init__(self, path: Path, threads: int) -> None:
         try:
@@ -90,7 +86,7 @@ class OpenVinoSession:
         self._model = openvino.Core().compile_model(path, "CPU", options)
 
     def run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """The named outputs for a batch of inputs, as in an ONNX Runtime session."""
-        # A request of its own for each call: several threads may ask at once.
-        answers = self._model.create_infer_request().infer(inputs)
-        return [np.array(answers[name]) for name in outputs]
+        """Returns the named outputs for a batch of inputs, like an ONNX Runtime session."""
+        # One inference request per call, so that several threads can run at once.
+        predictions = self._model.create_infer_request().infer(inputs)
+        return [np.array(predictions[name]) for name in outputs]
