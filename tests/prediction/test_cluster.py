@@ -111,7 +111,7 @@ def test_an_interrupted_command_goes_on_with_the_parts_that_are_not_there(ray, c
     (out / "part-000001.parquet").unlink()
     (out / ".part-000001.k2j.parquet").write_bytes(b"half")
     kept = (out / "part-000000.parquet").stat()
-    with pytest.raises(MienError, match="begun with another --crops"):
+    with pytest.raises(MienError, match="started with another --crops"):
         predict_cluster([str(crops)], str(out), part=20)
     predict_cluster([str(crops)], str(out), crops=True, part=20)
     assert "2 of 3 parts are done" in capsys.readouterr().out

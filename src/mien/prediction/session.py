@@ -8,9 +8,13 @@ import numpy as np
 
 from mien.base.errors import MienError, MissingExtra, choices, shortened
 from mien.base.labels import AGE_GROUPS
+from mien.data.images import RESIZE
+
+FORMAT = 2
+"""Version of the metadata of model files; other versions are refused."""
 
 MAX_SIZE = 1024
-"""Maximum side of the network's input in pixels."""
+"""Pixels of a side of the square that a network sees, at most."""
 
 
 def open_session(path: Path, name: str, threads: int) -> Any:
@@ -31,21 +35,27 @@ def open_session(path: Path, name: str, threads: int) -> Any:
 
 
 def read_metadata(session: Any, name: str) -> dict[str, Any]:
-    """Returns the checked entry `mien` of a model file's metadata.
+    """Returns the entry `mien` of a model file's metadata.
 
     Raises:
-        MienError: The entry is missing, damaged or has values that mien never writes.
+        MienError: It is absent or damaged, its format or resize filter is another one, or a value is out of range.
     """
     text = session.get_modelmeta().custom_metadata_map.get("mien")
     if text is None:
-        raise MienError(f"model {name!r} was not written by mien: its metadata have no entry 'mien'")
+        raise MienError(f"model {name!r} is not a mien model: its metadata has no entry 'mien'")
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MienError(f"model {name!r}: its metadata entry 'mien' is not valid JSON: {error}") from None
+        raise MienError(f"model {name!r}: its metadata entry 'mien' is not JSON: {error}") from None
     if not isinstance(metadata, dict):
         raise MienError(f"model {name!r}: its metadata entry 'mien' is not a mapping")
-    absent = [key for key in ("image_size", "margin", "tasks") if key not in metadata]
+    if metadata.get("format") != FORMAT:
+        given = shortened(repr(metadata.get("format")))
+        raise MienError(
+            f"model {name!r}: its metadata has format {given}; valid: {FORMAT}. Export the run again with this version "
+            "of mien, or use the version that wrote the file (metadata entry 'versions')"
+        )
+    absent = [key for key in ("image_size", "margin", "resize", "tasks") if key not in metadata]
     if absent:
         raise MienError(f"model {name!r}: its metadata entry 'mien' has no {', '.join(absent)}")
     _check_metadata(metadata, session, name)
@@ -53,10 +63,13 @@ def read_metadata(session: Any, name: str) -> dict[str, Any]:
 
 
 def _check_metadata(metadata: dict[str, Any], session: Any, name: str) -> None:
-    """Rejects values that mien never writes, so that a foreign file controls neither memory nor columns."""
+    """Refuses values that mien never writes: a file from elsewhere must not decide memory use or columns."""
     size, margin, tasks = (metadata[key] for key in ("image_size", "margin", "tasks"))
     if type(size) is not int or not 8 <= size <= MAX_SIZE:
         raise MienError(f"model {name!r}: its image_size is {shortened(repr(size))}; valid: 8 to {MAX_SIZE}")
+    if metadata["resize"] != RESIZE:
+        resize = shortened(repr(metadata["resize"]))
+        raise MienError(f"model {name!r}: its resize filter is {resize}; valid: {RESIZE!r}")
     if not isinstance(margin, int | float) or not 0 <= margin <= 2:
         raise MienError(f"model {name!r}: its margin is {shortened(repr(margin))}; valid: 0 to 2")
     if not isinstance(tasks, list | dict) or not all(isinstance(task, str) for task in tasks):

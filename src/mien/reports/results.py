@@ -9,6 +9,7 @@ import pandas as pd
 from mien import metrics
 from mien.base.labels import AGE_GROUPS, GENDERS
 from mien.base.table import read_table
+from mien.data.splits import METHODS
 from mien.metrics.words import PRIMARY, Score, named, number, scores, verdict, with_interval
 from mien.recipe.settings import Recipe
 from mien.reports import figures
@@ -79,15 +80,8 @@ def summary_sentence(run: RunResults) -> str:
 def protocol(run: "RunResults | Run") -> str:
     """Returns how the faces were split, in a few words."""
     split = run.recipe.split
-    words = {
-        "folds": f"official fold {split.test_fold}",
-        "partition": "official partition",
-        "subjects": f"by subject, seed {split.seed}",
-        "random": f"random images, seed {split.seed}",
-        "subject_folds": f"fold {split.test_fold} of {split.folds} made by subject, seed {split.seed}",
-        "random_folds": f"fold {split.test_fold} of {split.folds} made of random images, seed {split.seed}",
-    }
-    return words[split.method] + (", WITH LEAKS" if run.info.get("leaks") else "")
+    words = METHODS[split.method].protocol.format(**split.model_dump())
+    return words + (", WITH LEAKS" if run.info.get("leaks") else "")
 
 
 def protocol_sentence(run: "RunResults | Run") -> str:
@@ -96,18 +90,7 @@ def protocol_sentence(run: "RunResults | Run") -> str:
     unit = "subject" if run.faces["subject"].notna().any() else "photograph (subjects are not known)"
     whole = f"no {unit} is in two parts"
     together = f"{whole}, and near-duplicates stay together" if split.near_duplicates else whole
-    words = {
-        "folds": f"fold {split.test_fold} of the data set is the test part; the validation part is taken "
-        f"from the other folds so that {together}",
-        "partition": "the official parts of the data set are used",
-        "subjects": f"the parts are balanced in gender and age group, {together} (seed {split.seed})",
-        "random": f"single images at random, so that a subject may be in several parts (seed {split.seed})",
-        "subject_folds": f"the faces were assigned to {split.folds} folds, balanced in gender and age group, so that "
-        f"{together} (seed {split.seed}); fold {split.test_fold} is the test part, validation comes from the others",
-        "random_folds": f"single images were assigned to {split.folds} folds at random, so that a subject may be in "
-        f"several parts (seed {split.seed}); fold {split.test_fold} is the test part",
-    }
-    return words[split.method]
+    return METHODS[split.method].sentence.format(together=together, **split.model_dump())
 
 
 def leak_warnings(run: RunResults) -> list[str]:

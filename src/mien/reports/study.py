@@ -8,6 +8,7 @@ import pandas as pd
 
 from mien.base.atomic import atomic_path
 from mien.base.table import write_table
+from mien.data.splits import METHODS
 from mien.experiments.progress import duration
 from mien.experiments.results import Combination, Results, collect, records
 from mien.experiments.study import Cell, Study, StudyFolder
@@ -64,15 +65,8 @@ def shown_table(study: Study, results: Results) -> pd.DataFrame:
 
 def protocol(study: Study, recipes: Sequence[Recipe]) -> str:
     """Returns how the faces were split, the folds and the seeds, in words."""
-    words = {
-        "folds": "official folds of the data set",
-        "partition": "official partition of the data set",
-        "subjects": "parts by subject",
-        "random": "random images, which LEAK where a subject has several",
-        "subject_folds": "folds made by subject",
-        "random_folds": "folds made of random images, which LEAK where a subject has several",
-    }
-    methods = dict.fromkeys(words[recipe.split.method] for recipe in recipes)
+    splits = (recipe.split for recipe in recipes)
+    methods = dict.fromkeys(METHODS[split.method].study.format(**split.model_dump()) for split in splits)
     data = dict.fromkeys(recipe.data.source for recipe in recipes)
     folds = f", folds {', '.join(map(str, study.folds))}" if study.folds else ""
     seeds = f"seed{'' if len(study.seeds) == 1 else 's'} {', '.join(map(str, study.seeds))}"
