@@ -43,9 +43,7 @@ def check_there(folders: Iterable[Path]) -> None:
     """
     for folder in folders:
         if not folder.is_dir():
-            raise MienError(
-                f"folder {str(folder)!r} is gone, and its images with it; once it is back, the same command goes on"
-            )
+            raise MienError(f"folder {str(folder)!r} no longer exists; restore it and rerun the same command to resume")
 
 
 class ImageError(MienError):
