@@ -43,7 +43,10 @@ def check_there(folders: Iterable[Path]) -> None:
     """
     for folder in folders:
         if not folder.is_dir():
-            raise MienError(f"folder {str(folder)!r} no longer exists; restore it and rerun the same command to resume")
+            raise MienError(
+                f"folder {str(folder)!r} is gone, and its images with it; make it available and rerun the same "
+                "command to resume"
+            )
 
 
 class ImageError(MienError):
