@@ -72,7 +72,7 @@ def test_ids_and_ages_that_a_table_program_made_fractions_of(write):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("e,gender,male,female,", "face 'e', gender: there is no such face among the 4"),
+        ("e,gender,male,female,", "face 'e', gender: no such face among the 4 faces"),
         ("a,race,x,y,", "face 'a': unknown column 'race'; valid: gender, age, age_group"),
         ("a,gender,male,female,", "face 'a', gender: old is 'male', but the table has 'female'"),
         ("a,gender,,male,", "old is None, but the table has 'female'"),
