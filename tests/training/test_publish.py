@@ -306,7 +306,7 @@ def test_wrong_runs_names_and_licences(published, run, tmp_path, hub):
             publish(run, name)
     with pytest.raises(MienError, match=r"a revision is for reading; publish to hub:me/faces"):
         publish(run, "hub:me/faces@v2")
-    with pytest.raises(MienError, match="'All rights reserved' is no identifier; valid: .*cc-by-nc-4.0"):
+    with pytest.raises(MienError, match="'All rights reserved' is not a license identifier; valid: .*cc-by-nc-4.0"):
         publish(run, str(tmp_path / "x"), "All rights reserved")
     with pytest.raises(MienError, match="card of the published model 'two-stages' is written already"):
         publish(published, str(tmp_path / "x"), "mit")
