@@ -19,11 +19,11 @@ class Bracket:
     rungs: tuple[int, ...]
     """Epochs after which a trial can be pruned."""
     configurations: int
-    """Trials in one round of Hyperband as published; Optuna assigns trials in this proportion."""
+    """Trials per round of Hyperband as published; Optuna assigns trials in this proportion."""
 
 
 def brackets(epochs: int, eta: int = 3) -> list[Bracket]:
-    """Returns the brackets of Hyperband for trials of at most `epochs` epochs; the one that prunes earliest comes first.
+    """Returns the brackets of Hyperband for trials of at most `epochs` epochs, the one that prunes earliest first.
 
     As in Algorithm 1 of Li et al. 2018 (R = `epochs`), with budgets in whole epochs: the smallest is R // eta^s_max.
 
