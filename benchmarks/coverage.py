@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mien.audit.model.groups import Job, groupings, largest_gap, samples, worst
+from mien.audit.model.groups import MetricJob, group_samples, groupings, largest_gap, worst_group
 from mien.metrics.definitions import METRICS
 
 CERTAIN = np.array([0.55, 0.65, 0.75, 0.85, 0.95])
@@ -45,7 +45,7 @@ NUMBERS = (
 
 
 def data_set(rng: np.random.Generator, subjects: int, shifts: tuple[float, ...]) -> pd.DataFrame:
-    """A table as `metrics.join` and `metrics.in_order` make it, with `subjects` subjects of each group."""
+    """A table as `metrics.join` and `metrics.sort_by_subject` make it, with `subjects` subjects of each group."""
     count = subjects * len(shifts)
     faces = rng.geometric(0.25, count)
     subject = np.repeat(np.arange(count), faces)
@@ -105,11 +105,11 @@ def one(
 ) -> Iterator[tuple[str, float, float, float]]:
     """What was looked at, the ends of its interval, and the truth, for one data set."""
     rows = data_set(rng, subjects, shifts)
-    jobs = {name: Job(METRICS[name], rows) for name in NUMBERS}
+    jobs = {name: MetricJob(METRICS[name], rows) for name in NUMBERS}
     seed = int(rng.integers(2**31))
     found = {
         group: {name: sample.estimate() for name, sample in own.items()}
-        for group, own in samples(groupings(rows, ["race"]), jobs, n_boot, seed)
+        for group, own in group_samples(groupings(rows, ["race"]), jobs, n_boot, seed)
     }
     first = next(group for group in found if group.labels == (("race", "0"),))
     for name in NUMBERS:
@@ -119,7 +119,7 @@ def one(
         true = [truths(shift)[name] for shift in shifts]
         better = METRICS[name].better
         assert better is not None
-        if (bad := worst(table, better)) is not None:
+        if (bad := worst_group(table, better)) is not None:
             yield f"worst {name}", bad.low, bad.high, min(true) if better == "higher" else max(true)
         if (gap := largest_gap([table])) is not None:
             yield f"largest gap of {name}", gap.low, gap.high, max(true) - min(true)

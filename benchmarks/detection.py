@@ -27,7 +27,16 @@ from mien.base.console import progress
 from mien.base.errors import MissingExtra
 from mien.data import images
 from mien.data.sources import read_faces
-from mien.evaluation.conditions import AS_IT_IS, Condition, blurred, face_pixels, likelier, predictions, reduced, window
+from mien.evaluation.conditions import (
+    ORIGINAL,
+    Condition,
+    blurred,
+    face_pixels,
+    force_decision,
+    predict_conditions,
+    reduced,
+    window,
+)
 from mien.metrics.words import named, with_interval
 from mien.prediction.detect import Detector, Found, make_detector, overlap
 from mien.prediction.quality import BEYOND, SHARPNESS, SMALL, notes
@@ -170,7 +179,7 @@ def _costs(faces: pd.DataFrame, other: pd.DataFrame, own: pd.DataFrame) -> dict[
     tables = []
     for rows in (other, own):
         rows = rows.reset_index(drop=True).assign(face=list(faces["face"]), status="ok")
-        tables.append(metrics.join(faces, likelier(rows)))
+        tables.append(metrics.join(faces, force_decision(rows)))
     cells = {}
     for metric in ("gender_accuracy", "age_mae"):
         if tables[0][metrics.METRICS[metric].truth].isna().all():
@@ -334,21 +343,21 @@ def _notes(run: Run, predictor: Predictor, faces: pd.DataFrame, root: Path) -> I
         **{f"{100 * share:.0f}% cut off at the left": partial(_cut_off, share=share) for share in (0.1, 0.2, 0.3)},
     }
     with progress("quality") as update:
-        answers = predictions(predictor, faces, root, changes, update)
+        answers = predict_conditions(predictor, faces, root, changes, update)
     said = dict.fromkeys(answers, 0)
     for path in faces["path"]:
         face = face_pixels(root / path)
-        for name, change in {AS_IT_IS: window, **changes}.items():
+        for name, change in {ORIGINAL: window, **changes}.items():
             said[name] += "blurred" in notes(images.load_face(change(face), predictor.size), None, 200, 200, False)
-    joined = {name: metrics.join(faces, likelier(rows)) for name, rows in answers.items()}
+    joined = {name: metrics.join(faces, force_decision(rows)) for name, rows in answers.items()}
     lines = []
     for name, table in joined.items():
         line = {"faces": name, "said to be blurred, %": _share(said[name], len(faces))}
         for metric in ("gender_accuracy", "age_mae"):
             mean = metrics.mean_over_runs([table], metric)
             line[named(metric)] = with_interval(metric, mean.value, mean.low, mean.high)
-            cost = signed(metric, *metrics.paired_difference(table, joined[AS_IT_IS], metric)[:3])
-            line[f"{named(metric, unit=False)}, difference"] = "–" if name == AS_IT_IS else cost
+            cost = signed(metric, *metrics.paired_difference(table, joined[ORIGINAL], metric)[:3])
+            line[f"{named(metric, unit=False)}, difference"] = "–" if name == ORIGINAL else cost
         lines.append(line)
     yield markdown(pd.DataFrame(lines))
 

@@ -21,7 +21,8 @@ from mien.base.atomic import atomic_path
 from mien.base.console import progress
 from mien.data.sources import data_root
 from mien.evaluation import conditions
-from mien.metrics.words import Score, metrics_table, named, scores, with_interval
+from mien.metrics.definitions import PERCENT
+from mien.metrics.words import HEADLINES, Score, metrics_table, named, scores, unit_of, with_interval
 from mien.reports.run import protocol, protocol_in_full
 from mien.runs.hub import model_file
 from mien.runs.run import Run, open_run
@@ -131,7 +132,7 @@ def judge(run: Run, model: Path | None = None) -> Judged:
         else:
             with progress(f"predicting the {split} part") as update:
                 answers = predictor.predict_faces(part, data_root(run.recipe.data.root or "."), update)
-        parts[split] = metrics.join(part, conditions.likelier(answers))
+        parts[split] = metrics.join(part, conditions.force_decision(answers))
     return Judged(run, file, predictor, faces, parts)
 
 
@@ -169,7 +170,7 @@ def sections(judged: Judged, peers: Path | None, limit: int | None, command: str
 
 def scored(joined: pd.DataFrame, train: pd.DataFrame | None = None) -> pd.DataFrame:
     """The metrics table of a part: all faces, single groups, bands of age, and the crossings of two columns."""
-    known = {column: metrics.TRUTHS.get(column, column) for column in SINGLE}
+    known = {column: metrics.TRUTH_COLUMNS.get(column, column) for column in SINGLE}
     known = {column: truth for column, truth in known.items() if truth in joined.columns}
     rows = joined.copy()
     for one, other in combinations(known, 2):
@@ -195,7 +196,7 @@ def _crossed(one: pd.Series, other: pd.Series) -> pd.Categorical:
 
 def threshold(joined: pd.DataFrame, share: float) -> float:
     """The certainty of gender below which `share` of the answers lie; to be chosen on the validation part."""
-    certainty = metrics.certainty(joined, "gender")["certainty"]
+    certainty = metrics.confidence(joined, "gender")["confidence"]
     return float(np.quantile(certainty, share))
 
 
@@ -227,8 +228,7 @@ def _rows(table: pd.DataFrame, *kinds: str) -> list[Score]:
 
 def _headline(table: pd.DataFrame, metric: str) -> str:
     (row,) = [row for row in _rows(table, "all") if row.metric == metric]
-    unit = {"age_mae": "years"}.get(metric, "%")
-    return f"{named(metric, unit=False)} {with_interval(metric, row.value, row.low, row.high, unit)}"
+    return f"{named(metric, unit=False)} {with_interval(metric, row.value, row.low, row.high, unit=True)}"
 
 
 def _lead(judged: Judged, table: pd.DataFrame) -> Iterator[str]:
@@ -239,9 +239,7 @@ def _lead(judged: Judged, table: pd.DataFrame) -> Iterator[str]:
         f"Perceived gender and age from a picture of one face. `{recipe.model.backbone}`, {judged.predictor.size}x"
         f"{judged.predictor.size} pixels, {size:.1f} MB as `{judged.model.name}`."
     )
-    figures = "; ".join(
-        _headline(table, metric) for metric in ("gender_accuracy", "age_mae", "age_group_exact", "age_group_one_off")
-    )
+    figures = "; ".join(_headline(table, metric) for metric in HEADLINES)
     n = len(judged.parts["test"])
     yield f"On {n:,} faces of {recipe.data.source} kept for testing ({protocol(judged.run)}): {figures}. {INTERVALS}"
     yield NOTICE
@@ -330,8 +328,8 @@ def _calibration(judged: Judged, table: pd.DataFrame) -> Iterator[str]:
                 }
             )
         )
-    stated = metrics.certainty(judged.parts["test"], "gender")
-    bins = metrics.reliability(stated["certainty"], stated["correct"])
+    stated = metrics.confidence(judged.parts["test"], "gender")
+    bins = metrics.reliability(stated["confidence"], stated["correct"])
     bins = bins[bins["n"] > 0]
     yield f"Gender: certainty of the likelier label, and the share of it that is right (n {len(stated):,}):"
     yield markdown(
@@ -343,8 +341,7 @@ def _calibration(judged: Judged, table: pd.DataFrame) -> Iterator[str]:
                 "faces": list(bins["n"]),
                 "mean certainty, %": [f"{value:.1%}"[:-1] for value in bins["p"]],
                 "right, %": [
-                    with_interval("gender_accuracy", *row)
-                    for row in zip(bins.observed, bins.low, bins.high, strict=True)
+                    with_interval(PERCENT, *row) for row in zip(bins.observed, bins.low, bins.high, strict=True)
                 ],
             }
         )
@@ -387,7 +384,9 @@ def _robustness(judged: Judged, limit: int | None) -> Iterator[str]:
     run = judged.run
     test = some(judged.faces[judged.faces["split"] == "test"], limit)
     with progress("robustness", "faces") as update:
-        table = conditions.scores(judged.predictor, test, data_root(run.recipe.data.root or "."), progress=update)
+        table = conditions.score_conditions(
+            judged.predictor, test, data_root(run.recipe.data.root or "."), progress=update
+        )
     yield (
         f"The same {len(test):,} test faces made worse before they are resized (see `mien.evaluation.conditions`), and "
         "the paired difference to the faces as they are, in points or years. Beyond the picture its edge "
@@ -397,7 +396,7 @@ def _robustness(judged: Judged, limit: int | None) -> Iterator[str]:
 
 
 def conditions_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What `conditions.scores` gives as text, a line a condition."""
+    """What `conditions.score_conditions` gives as text, a line a condition."""
     lines: dict[str, dict[str, str]] = {}
     for row in table.itertuples():
         line = lines.setdefault(row.condition, {"condition": row.condition})
@@ -412,8 +411,7 @@ def signed(metric: str, value: float, low: float, high: float) -> str:
     """A difference with its interval and signs, in points or years."""
     if np.isnan(value):
         return "–"
-    scale = 1.0 if metric == "age_mae" else 100.0
-    digits = 2 if metric == "age_mae" else 1
+    _, scale, digits, _ = unit_of(metric)
     return f"{value * scale:+.{digits}f} [{low * scale:+.{digits}f}, {high * scale:+.{digits}f}]"
 
 

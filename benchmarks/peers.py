@@ -26,7 +26,7 @@ from mien.base.atomic import atomic_path
 from mien.base.console import progress
 from mien.data.sources import data_root
 from mien.evaluation import conditions
-from mien.evaluation.conditions import AS_IT_IS, CONDITIONS, Condition, face_pixels
+from mien.evaluation.conditions import CONDITIONS, ORIGINAL, Condition, face_pixels
 from mien.metrics.words import HEADLINES, named, with_interval
 from mien.reports.run import protocol, protocol_in_full
 from mien.runs.hub import model_file
@@ -156,7 +156,7 @@ class Peer:
         return self._answer()
 
     def predictions(
-        self, faces: pd.DataFrame, root: Path, setup: str, condition: str = AS_IT_IS, margin: float = 0.0
+        self, faces: pd.DataFrame, root: Path, setup: str, condition: str = ORIGINAL, margin: float = 0.0
     ) -> pd.DataFrame:
         """Its predictions table for faces under one of the conditions."""
         change: Condition = CONDITIONS[condition]
@@ -238,16 +238,18 @@ def compared(run: Run, model: Path, python: str, limit: int | None, command: str
         best = max(choice, key=lambda name: _merit(choice[name]))
         yield _chosen(choice, best)
         with progress("mien", "faces") as update:
-            ours = conditions.predictions(predictor, test, root, {name: CONDITIONS[name] for name in CROPS}, update)
+            ours = conditions.predict_conditions(
+                predictor, test, root, {name: CONDITIONS[name] for name in CROPS}, update
+            )
         tables = {
             name: {
-                "mien": metrics.join(test, conditions.likelier(answers)),
+                "mien": metrics.join(test, conditions.force_decision(answers)),
                 PEER: metrics.join(test, peer.predictions(test, root, best, name)),
                 PLAIN: metrics.join(test, peer.predictions(test, root, PLAIN, name)),
             }
             for name, answers in ours.items()
         }
-    pair = Pair({name: tables[AS_IT_IS][name] for name in ("mien", PEER)})
+    pair = Pair({name: tables[ORIGINAL][name] for name in ("mien", PEER)})
     yield "## Scores"
     yield markdown(_overall(pair))
     yield "## By group"
@@ -312,7 +314,7 @@ def _by_group(pair: Pair, metric: str) -> pd.DataFrame:
 def _members(joined: pd.DataFrame) -> Iterator[tuple[str, Callable[[pd.DataFrame], Any]]]:
     """The groups, and which rows of a joined table are theirs."""
     for column, words in SINGLE.items():
-        truth = metrics.TRUTHS.get(column, column)
+        truth = metrics.TRUTH_COLUMNS.get(column, column)
         if truth in joined.columns:
             labels = joined[truth].astype("object")
             order = joined[truth].cat.categories if hasattr(joined[truth], "cat") else sorted(labels.dropna().unique())
@@ -334,10 +336,10 @@ def _crops(tables: dict[str, dict[str, pd.DataFrame]]) -> pd.DataFrame:
             line: dict[str, Any] = {"crop": name, "asked": asked, "faces": len(joined)}
             for metric in ("gender_accuracy", "age_mae"):
                 own = metrics.mean_over_runs([joined], metric)
-                cost = metrics.paired_difference(joined, tables[AS_IT_IS][who], metric)
+                cost = metrics.paired_difference(joined, tables[ORIGINAL][who], metric)
                 line[named(metric)] = with_interval(metric, own.value, own.low, own.high)
                 line[f"{named(metric, unit=False)}, difference"] = (
-                    "–" if name == AS_IT_IS else signed(metric, *cost[:3])
+                    "–" if name == ORIGINAL else signed(metric, *cost[:3])
                 )
             lines.append(line)
     return pd.DataFrame(lines)

@@ -1,7 +1,8 @@
-"""What `make docs` does beside MkDocs: runs the tutorial in an empty folder and shows what it made.
+"""MkDocs hooks of `make docs`: run the tutorial in an empty folder and include its reports in the pages.
 
-The tutorial's commands are fences of the form ```bash exec="on"; markdown-exec runs them in WORK when the site is
-built, and one that fails fails the build. With DOCS_EXECUTE=no they are shown and not run, for those who write.
+The commands of the tutorial are fences of the form ```bash exec="on". markdown-exec runs them in WORK during the build,
+and a command that fails also fails the build. With DOCS_EXECUTE=no they are shown without being run, which makes
+previews fast.
 """
 
 import html
@@ -19,21 +20,26 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "docs"
 EXECUTE = os.environ.get("DOCS_EXECUTE") != "no"
-OUTSIDE = {"MODEL_CARD.md": "model-card.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
-"""Pages that lie in the root of the repository, and what they are called in the site."""
+OUTSIDE = {
+    "MODEL_CARD.md": "model-card.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
+"""Pages in the root folder of the repository, and their names in the site."""
 
 _FROM_REPORT = re.compile(
     r'<div data-report="(?P<report>[^"]+)"(?: data-figure="(?P<figure>[^"]+)")?(?: data-section="(?P<section>[^"]+)")?>'
     r"</div>"
 )
-_ELSEWHERE = re.compile(
+_EXTERNAL = re.compile(
     r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"'](?:https?:)?//[^>]*>|url\([\"']?https?:[^)]*\)"
 )
 _reports: set[str] = set()
 
 
 def on_pre_build(config: Any) -> None:
-    """Empties the folder of the executed pages, and sets what their commands see."""
+    """Empties the folder of the executed pages and sets the environment of their commands."""
     _reports.clear()
     if not EXECUTE:
         return
@@ -48,14 +54,14 @@ def on_pre_build(config: Any) -> None:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages that lie outside of docs/."""
+    """Adds the pages that are outside docs/."""
     for source, name in OUTSIDE.items():
         files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
-    """Links to the pages outside of docs/; how the tutorial's commands and their output are shown."""
+    """Adapts links to pages outside docs/ and sets how the tutorial's commands and their output are shown."""
     for source, name in OUTSIDE.items():
         markdown = re.sub(rf"\]\((\.\./)+{re.escape(source)}", f"]({name}", markdown)
     if not page.file.src_uri.startswith("tutorial/"):
@@ -67,18 +73,18 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
 
 
 def on_page_content(content: str, page: Page, config: Any, files: Files) -> str:
-    """Puts figures and sections of reports into the place of <div data-report="FILE" data-figure="CAPTION"></div>."""
+    """Replaces <div data-report="FILE" data-figure="CAPTION"></div> by the figure or section of the report."""
     return _FROM_REPORT.sub(lambda found: _from_report(**found.groupdict()), content) if EXECUTE else content
 
 
 def on_post_build(config: Any) -> None:
-    """Copies the reports that pages show, and sees that no page loads anything from another host."""
+    """Copies the reports that pages show and checks that no page loads anything from another host."""
     site = Path(config["site_dir"])
     for report in sorted(_reports):
         shutil.copyfile(WORK / report, site / "tutorial" / _flat(report))
     for file in sorted([*site.rglob("*.html"), *site.rglob("*.css")]):
-        if found := _ELSEWHERE.search(file.read_text("utf-8")):
-            raise PluginError(f"{file.relative_to(site)} loads something from another host: {found[0]}")
+        if found := _EXTERNAL.search(file.read_text("utf-8")):
+            raise PluginError(f"{file.relative_to(site)} loads a resource from another host: {found[0]}")
 
 
 def _flat(report: str) -> str:
@@ -88,7 +94,7 @@ def _flat(report: str) -> str:
 def _from_report(report: str, figure: str | None, section: str | None) -> str:
     _reports.add(report)
     text = (WORK / report).read_text("utf-8")
-    link = f'<p class="whole"><a href="{_flat(report)}">The whole report</a></p>'
+    link = f'<p class="whole"><a href="{_flat(report)}">Complete report</a></p>'
     if figure is not None:
         captions = re.findall(r"<figcaption>(.*?)</figcaption>\s*(<svg.*?</svg>)", text, re.S)
         found = [f"<figcaption>{caption}</figcaption>{svg}" for caption, svg in captions if caption.startswith(figure)]
@@ -100,5 +106,5 @@ def _from_report(report: str, figure: str | None, section: str | None) -> str:
     else:
         return link
     if len(found) != 1:
-        raise PluginError(f"{report}: {len(found)} of a {kind} {name!r}; there are: {'; '.join(known)}")
+        raise PluginError(f"{report}: {len(found)} matches for {kind} {name!r}; valid: {'; '.join(known)}")
     return f'<figure class="report">{found[0]}</figure>{link}'

@@ -144,7 +144,7 @@ def test_faces_and_eda_name_and_count_every_image(folder, faces, tmp_path):
 
 def test_audit_data_names_and_counts_every_image(folder, faces, tmp_path):
     assert mien("audit", "data", faces, "--root", folder, "--out", tmp_path / "audit") in (0, 3)
-    found = read_table(tmp_path / "audit" / "pictures.csv")
+    found = read_table(tmp_path / "audit" / "image_quality.csv")
     bad = found[found["path"].isin([name for name in PICTURES if "ok" not in PICTURES[name].statuses])]
     missing = {name for name, item in PICTURES.items() if name != NOT_TEXT and "ok" not in item.statuses}
     assert missing <= set(bad["path"]), missing - set(bad["path"])

@@ -13,15 +13,15 @@ from mien.base.table import check_faces
 from mien.data import images
 from mien.data.sources import read_faces
 from mien.evaluation.conditions import (
-    AS_IT_IS,
     CONDITIONS,
-    LEVELS,
+    DEGRADATIONS,
+    ORIGINAL,
     covered,
     dark,
     face_pixels,
-    likelier,
-    predictions,
-    scores,
+    force_decision,
+    predict_conditions,
+    score_conditions,
 )
 
 
@@ -72,7 +72,7 @@ def test_every_condition_gives_a_picture_that_a_network_can_take(name, shape):
 
 def test_only_the_first_condition_changes_nothing(face):
     changed = {name: not np.array_equal(condition(face), face) for name, condition in CONDITIONS.items()}
-    assert changed.pop(AS_IT_IS) is False
+    assert changed.pop(ORIGINAL) is False
     assert all(changed.values())
 
 
@@ -138,13 +138,13 @@ def test_a_face_is_cut_from_its_box_in_its_own_pixels(face):
 
 def test_scores_show_what_the_dark_costs(plain_faces):
     faces, root = plain_faces
-    table = scores(Brightness(), faces, root).set_index(["metric", "condition"])
-    as_it_is, dark = (table.loc[("gender_accuracy", name)] for name in (AS_IT_IS, "dark, a third of each pixel"))
-    assert as_it_is["value"] == 1 and np.isnan(as_it_is["difference"]) and as_it_is["n"] == 8
+    table = score_conditions(Brightness(), faces, root).set_index(["metric", "condition"])
+    original, dark = (table.loc[("gender_accuracy", name)] for name in (ORIGINAL, "dark, a third of each pixel"))
+    assert original["value"] == 1 and np.isnan(original["difference"]) and original["n"] == 8
     # A third of any value is below 128: all are called male.
     assert dark["value"] == 0.5 and dark["difference"] == -0.5
     assert dark["difference_low"] < -0.5 < dark["difference_high"] < 0
-    assert table.loc[("age_mae", AS_IT_IS), "value"] == 0
+    assert table.loc[("age_mae", ORIGINAL), "value"] == 0
     ages = faces["age"].to_numpy()
     assert table.loc[("age_mae", "dark, a third of each pixel"), "value"] == pytest.approx(ages.mean() * 2 / 3)
     assert (table.loc["gender_accuracy"]["value"].drop("dark, a third of each pixel") == 1).all()
@@ -153,8 +153,8 @@ def test_scores_show_what_the_dark_costs(plain_faces):
 
 def test_accuracy_takes_the_likelier_gender_and_unsure_is_a_share_of_its_own(plain_faces):
     faces, root = plain_faces
-    table = scores(Brightness(unsure_below=0.6), faces, root, {}).set_index("metric")
-    assert list(table["condition"].unique()) == [AS_IT_IS]
+    table = score_conditions(Brightness(unsure_below=0.6), faces, root, {}).set_index("metric")
+    assert list(table["condition"].unique()) == [ORIGINAL]
     assert table.loc["gender_accuracy", "value"] == 1
     assert table.loc["gender_unsure", "value"] == 2 / 8  # 120 and 150 of 255 are near a half
 
@@ -162,21 +162,21 @@ def test_accuracy_takes_the_likelier_gender_and_unsure_is_a_share_of_its_own(pla
 def test_likelier_only_replaces_unsure():
     rows = pd.DataFrame({"face": ["a", "b"], "p_female": [0.52, 0.9], "gender": ["unsure", "female"]})
     faces = check_faces(pd.DataFrame({"face": ["a", "b"], "path": ["a", "b"], "gender": "female"}))
-    assert list(metrics.join(faces, likelier(rows))["gender"]) == ["female", "female"]
+    assert list(metrics.join(faces, force_decision(rows))["gender"]) == ["female", "female"]
     said = pd.DataFrame({"face": ["a"], "gender": ["male"]})
-    assert likelier(said) is said
+    assert force_decision(said) is said
 
 
 def test_a_condition_of_ones_own_is_scored_too(plain_faces):
     faces, root = plain_faces
-    table = scores(Brightness(), faces, root, {"negative": lambda face: 255 - face})
-    assert list(table["condition"].unique()) == [AS_IT_IS, "negative"]
+    table = score_conditions(Brightness(), faces, root, {"negative": lambda face: 255 - face})
+    assert list(table["condition"].unique()) == [ORIGINAL, "negative"]
     assert table.query("metric == 'gender_accuracy' and condition == 'negative'")["value"].item() == 0
 
 
 def test_the_whole_crop_predicts_as_prediction_does(drawn):
     faces = read_faces("adience", drawn, "masked").head(5)
-    ours = predictions(Brightness(), faces, drawn, {})[AS_IT_IS]
+    ours = predict_conditions(Brightness(), faces, drawn, {})[ORIGINAL]
     boxes = zip(*(faces[name] for name in "xywh"), strict=True)
     for path, box, age in zip(faces["path"], boxes, ours["age"], strict=True):
         cut = images.load_face(drawn / path, 32, None if np.isnan(box).any() else box)
@@ -186,49 +186,49 @@ def test_the_whole_crop_predicts_as_prediction_does(drawn):
 def test_unreadable_faces_count_as_wrong_under_every_condition(plain_faces):
     faces, root = plain_faces
     (root / "240.png").write_bytes(b"no picture")
-    answers = predictions(Brightness(), faces, root)
+    answers = predict_conditions(Brightness(), faces, root)
     assert set(answers) == set(CONDITIONS)
     for table in answers.values():
         assert list(table["face"]) == list(faces["face"])
         assert list(table["status"]) == ["ok"] * 7 + ["not an image"]
-    table = scores(Brightness(), faces, root, {}).set_index("metric")
+    table = score_conditions(Brightness(), faces, root, {}).set_index("metric")
     assert table.loc["gender_accuracy", "value"] == 7 / 8 and table.loc["age_mae", "n"] == 7
 
 
 def test_faces_of_which_none_can_be_read_are_an_error(plain_faces, tmp_path):
     faces, _ = plain_faces
     with pytest.raises(MienError, match="none of 8 faces in .*nowhere.* can be read; '30.png': missing"):
-        scores(Brightness(), faces, tmp_path / "nowhere")
+        score_conditions(Brightness(), faces, tmp_path / "nowhere")
 
 
 def test_progress_is_told(plain_faces):
     told = []
-    predictions(Brightness(), *plain_faces, {}, lambda done, total: told.append((done, total)))
+    predict_conditions(Brightness(), *plain_faces, {}, lambda done, total: told.append((done, total)))
     assert told == [(8, 8)]
 
 
 def test_nothing_to_score_is_an_error(plain_faces):
     faces, root = plain_faces
     with pytest.raises(MienError, match="no faces"):
-        scores(Brightness(), faces.head(0), root)
+        score_conditions(Brightness(), faces.head(0), root)
     with pytest.raises(MienError, match="no face has a label of what the model predicts"):
-        scores(Brightness(), faces[["face", "path"]].pipe(check_faces), root, {})
+        score_conditions(Brightness(), faces[["face", "path"]].pipe(check_faces), root, {})
 
 
-ALL_LEVELS = [(kind, level) for kind, levels in LEVELS.items() for level in levels]
+ALL_LEVELS = [(kind, level) for kind, levels in DEGRADATIONS.items() for level in levels]
 
 
 @pytest.mark.parametrize(("kind", "level"), ALL_LEVELS)
 def test_every_level_gives_a_picture_that_a_network_can_take(kind, level, face):
     before = face.copy()
-    worse = LEVELS[kind][level](face)
+    worse = DEGRADATIONS[kind][level](face)
     assert worse.dtype == np.uint8 and worse.ndim == 3 and not np.array_equal(worse, face)
     assert np.array_equal(face, before)
 
 
 @pytest.mark.parametrize("kind", ["blur", "JPEG", "darkness", "eyes covered", "mouth covered"])
 def test_levels_go_from_mild_to_hard(kind, face):
-    lost = [np.abs(change(face).astype(float) - face).mean() for change in LEVELS[kind].values()]
+    lost = [np.abs(change(face).astype(float) - face).mean() for change in DEGRADATIONS[kind].values()]
     assert lost == sorted(lost)
 
 

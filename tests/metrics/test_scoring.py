@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mien import metrics
 from mien.base.errors import MienError
 from mien.base.labels import AGE_GROUPS
-from mien.metrics import definitions, intervals
-from mien.metrics.definitions import METRICS
+from mien.metrics import intervals, words
+from mien.metrics.definitions import CONSTANT_PROBABILITY, MAJORITY_CLASS, MEDIAN_AGE, METRICS, YEARS
 from mien.metrics.joined import join
 from mien.metrics.scoring import paired_difference, score
 
@@ -128,7 +128,13 @@ def test_join_needs_ids_and_answers_and_free_names() -> None:
         join(faces.assign(status=1), pd.DataFrame({"face": ["a"], "gender": ["male"]}))
 
 
-# The functions, against references
+# The metrics, against references
+
+
+def value_of(name: str, *columns: object, weight: np.ndarray | None = None) -> float:
+    """A metric of truth and predictions, with a weight a face, from the sums of its parts."""
+    parts = METRICS[name].parts(*(pd.Series(column) for column in columns))
+    return METRICS[name].finish(parts.sum(axis=0) if weight is None else weight @ parts)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -136,25 +142,50 @@ def test_gender_metrics_agree_with_scikit_learn(weighted: bool) -> None:
     rng = np.random.default_rng(1)
     truth = rng.choice(["female", "male"], 500, p=[0.7, 0.3])
     p = np.clip(0.5 + np.where(truth == "female", 0.1, -0.1) + rng.normal(0, 0.2, 500), 0, 1).round(1)  # ties
-    answer = np.where(p >= 0.5, "female", "male")
+    predicted = np.where(p >= 0.5, "female", "male")
     weight = rng.random(500) if weighted else None
-    options = {"sample_weight": weight}
-    assert definitions.accuracy(truth, answer, weight) == pytest.approx(
-        sklearn.metrics.accuracy_score(truth, answer, **options)
-    )
-    assert definitions.balanced_accuracy(truth, answer, weight) == pytest.approx(
-        sklearn.metrics.balanced_accuracy_score(truth, answer, **options)
-    )
-    assert definitions.auc(truth == "female", p, weight) == pytest.approx(
-        sklearn.metrics.roc_auc_score(truth == "female", p, **options)
-    )
+    for name, reference in (
+        ("gender_accuracy", sklearn.metrics.accuracy_score),
+        ("gender_balanced_accuracy", sklearn.metrics.balanced_accuracy_score),
+    ):
+        expected = reference(truth, predicted, sample_weight=weight)
+        assert value_of(name, truth, predicted, weight=weight) == pytest.approx(expected)
+    # With weights the AUC is right to first order: see the test of resamples below.
+    assert value_of("gender_auc", truth, p) == pytest.approx(sklearn.metrics.roc_auc_score(truth == "female", p))
+    for name, share in (("gender_false_male", "female"), ("gender_false_female", "male")):
+        recall = sklearn.metrics.recall_score(truth, predicted, pos_label=share, sample_weight=weight)
+        of = truth == share
+        own = value_of(name, truth[of], predicted[of], weight=None if weight is None else weight[of])
+        assert own == pytest.approx(1 - recall)
 
 
-def test_ages_agree_with_scikit_learn() -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ages_agree_with_scikit_learn(weighted: bool) -> None:
     rng = np.random.default_rng(2)
-    truth, age, weight = rng.uniform(0, 90, 200), rng.uniform(0, 90, 200), rng.random(200)
-    expected = sklearn.metrics.mean_absolute_error(truth, age, sample_weight=weight)
-    assert definitions.mean_absolute_error(truth, age, weight) == pytest.approx(expected)
+    truth, age = rng.uniform(0, 90, 200), rng.uniform(0, 90, 200)
+    weight = rng.random(200) if weighted else None
+    squared = sklearn.metrics.mean_squared_error(truth, age, sample_weight=weight)
+    assert value_of("age_rmse", truth, age, weight=weight) == pytest.approx(np.sqrt(squared))
+    absolute = sklearn.metrics.mean_absolute_error(truth, age, sample_weight=weight)
+    assert value_of("age_mae", truth, age, weight=weight) == pytest.approx(absolute)
+    assert value_of("age_bias", truth, age, weight=weight) == pytest.approx(np.average(age - truth, weights=weight))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("agreement", [0.0, 0.5, 1.0])
+def test_kappa_agrees_with_scikit_learn(weighted: bool, agreement: float) -> None:
+    rng = np.random.default_rng(20)
+    truth = rng.integers(0, 8, 400)
+    predicted = np.where(rng.random(400) < agreement, truth, rng.integers(0, 8, 400))
+    weight = rng.random(400) if weighted else None
+    groups = np.array(AGE_GROUPS, dtype=object)
+    expected = sklearn.metrics.cohen_kappa_score(truth, predicted, weights="quadratic", sample_weight=weight)
+    assert value_of("age_group_qwk", groups[truth], groups[predicted], weight=weight) == pytest.approx(expected)
+
+
+def test_kappa_of_a_constant_is_zero_and_of_one_true_group_undefined() -> None:
+    assert value_of("age_group_qwk", ["0-2", "4-6", "60+"], ["25-32"] * 3) == pytest.approx(0, abs=1e-12)
+    assert np.isnan(value_of("age_group_qwk", ["0-2"] * 3, ["0-2", "4-6", "60+"]))
 
 
 def test_metrics_agree_with_torchmetrics() -> None:
@@ -164,48 +195,48 @@ def test_metrics_agree_with_torchmetrics() -> None:
     p = rng.random(1000)
     female = rng.random(1000) < p**1.5
     target, scores = torch.tensor(female, dtype=torch.long), torch.tensor(p)
-    truth, answer = np.where(female, "female", "male"), np.where(p >= 0.5, "female", "male")
-    assert definitions.accuracy(truth, answer) == pytest.approx(
+    truth, predicted = np.where(female, "female", "male"), np.where(p >= 0.5, "female", "male")
+    assert value_of("gender_accuracy", truth, predicted) == pytest.approx(
         float(functional.classification.binary_accuracy(scores, target)), abs=1e-6
     )
-    assert definitions.auc(female, p) == pytest.approx(
+    assert value_of("gender_auc", truth, p) == pytest.approx(
         float(functional.classification.binary_auroc(scores, target)), abs=1e-6
     )
     expected = functional.classification.multiclass_calibration_error(
         torch.column_stack([1 - scores, scores]), target, num_classes=2, n_bins=15, norm="l1"
     )
-    certainty = np.maximum(p, 1 - p)
-    assert definitions.calibration_error(certainty, (p >= 0.5) == female) == pytest.approx(float(expected), abs=1e-6)
+    assert value_of("gender_ece", truth, predicted, p) == pytest.approx(float(expected), abs=1e-6)
+    true, group = (torch.tensor(rng.integers(0, 8, 500)) for _ in range(2))
+    kappa = functional.classification.multiclass_cohen_kappa(group, true, num_classes=8, weights="quadratic")
+    groups = np.array(AGE_GROUPS, dtype=object)
+    assert value_of("age_group_qwk", groups[true], groups[group]) == pytest.approx(float(kappa), abs=1e-5)
+    years, ages = (torch.tensor(rng.uniform(0, 90, 300)) for _ in range(2))
+    rmse = functional.mean_squared_error(ages, years, squared=False)
+    assert value_of("age_rmse", years.numpy(), ages.numpy()) == pytest.approx(float(rmse))
 
 
-def test_several_weightings_at_once() -> None:
-    table = joined(n=80)
-    table = table[table["true_gender"].notna() & (table["status"] == "ok")]
+@pytest.mark.parametrize("name", METRICS)
+def test_several_weightings_at_once(name: str) -> None:
+    table, metric = joined(n=80), METRICS[name]
+    parts = metric.parts_of(table, metric.counted(table))
     weights = np.random.default_rng(4).random((3, len(table)))
-    female = table["true_gender"] == "female"
-    calls = [
-        lambda weight: definitions.auc(female, table["p_female"], weight),
-        lambda weight: definitions.balanced_accuracy(table["true_gender"], table["gender"], weight),
-        lambda weight: definitions.calibration_error(table["p_female"], female, weight),
-    ]
-    for call in calls:
-        assert call(weights) == pytest.approx(np.array([call(weight) for weight in weights]))
+    assert metric.finish(weights @ parts) == pytest.approx(np.array([metric.finish(one @ parts) for one in weights]))
 
 
 def test_balanced_accuracy_passes_over_classes_without_faces_and_auc_needs_both() -> None:
-    truth, answer = ["male"] * 4, ["male", "male", "male", "female"]
-    assert definitions.balanced_accuracy(truth, answer) == 0.75
-    assert np.isnan(definitions.auc([True, True], [0.1, 0.9]))
+    truth, predicted = ["male"] * 4, ["male", "male", "male", "female"]
+    assert value_of("gender_balanced_accuracy", truth, predicted) == 0.75
+    assert np.isnan(value_of("gender_auc", ["female", "female"], [0.1, 0.9]))
 
 
 def test_age_groups_by_hand() -> None:
     #          right, younger,  older, two off, missing, right (ends)
     truth = ["25-32", "25-32", "25-32", "25-32", "25-32", "60+"]
-    answer = ["25-32", "15-20", "38-43", "8-13", None, "60+"]
-    assert definitions.accuracy(truth, answer) == pytest.approx(2 / 6)
-    assert definitions.one_off(truth, answer) == pytest.approx(4 / 6)
-    # The youngest group has one neighbour: a missing answer (code -1) must not pass for it.
-    assert definitions.one_off(["0-2", "0-2"], [None, "4-6"]) == 0.5
+    predicted = ["25-32", "15-20", "38-43", "8-13", None, "60+"]
+    assert value_of("age_group_exact", truth, predicted) == pytest.approx(2 / 6)
+    assert value_of("age_group_one_off", truth, predicted) == pytest.approx(4 / 6)
+    # The youngest group has one neighbour: a missing prediction (code -1) must not pass for it.
+    assert value_of("age_group_one_off", ["0-2", "0-2"], [None, "4-6"]) == 0.5
 
 
 def test_age_groups_follow_from_unrounded_ages() -> None:
@@ -220,15 +251,16 @@ def test_age_groups_follow_from_unrounded_ages() -> None:
 
 def test_years_by_hand() -> None:
     truth, age = [10.0, 20.0, 30.0, 40.0], [15.0, 14.9, 30.0, np.nan]
-    assert definitions.cumulative_score(truth, age) == 0.5  # 5 years off still counts, a missing answer does not
-    assert definitions.mean_absolute_error(truth[:3], age[:3]) == pytest.approx((5 + 5.1) / 3)
-    assert definitions.mean_error(truth[:3], age[:3]) == pytest.approx((5 - 5.1) / 3)
-    assert definitions.interval_coverage(truth, [10, 0, 31, 0], [12, 19, 40, 40]) == 0.5  # both ends belong to it
+    assert value_of("age_cs5", truth, age) == 0.5  # 5 years off still counts, a missing prediction does not
+    assert value_of("age_mae", truth[:3], age[:3]) == pytest.approx((5 + 5.1) / 3)
+    assert value_of("age_rmse", truth[:3], age[:3]) == pytest.approx(np.sqrt((25 + 5.1**2) / 3))
+    assert value_of("age_bias", truth[:3], age[:3]) == pytest.approx((5 - 5.1) / 3)
+    assert value_of("age_interval_coverage", truth, [10, 0, 31, 0], [12, 19, 40, 40]) == 0.5  # ends belong to it
 
 
 def test_calibration_error_by_hand() -> None:
     # Bins of 1/15: 0.61 and 0.65 share (9/15, 10/15]; 0.95 is alone in the last.
-    value = definitions.calibration_error([0.61, 0.65, 0.95], [True, False, True])
+    value = value_of("gender_ece", ["female", "male", "female"], ["female"] * 3, [0.61, 0.65, 0.95])
     assert value == pytest.approx(2 / 3 * abs(0.63 - 0.5) + 1 / 3 * 0.05)
     # An upper edge belongs to its bin, and 0 to the first.
     assert metrics.reliability([0.0, 0.2, 0.2000001], [True, True, True], bins=5)["n"].tolist() == [
@@ -240,26 +272,27 @@ def test_calibration_error_by_hand() -> None:
     ]
 
 
-def test_certainty_is_that_of_the_answer() -> None:
+def test_confidence_is_that_of_the_prediction() -> None:
     faces = pd.DataFrame({"face": list("abcde"), "path": "x", "gender": ["female", "male", "male", "female", None]})
     answers = {
         "p_female": [0.7, 0.2, 0.55, 0.45, 0.9],
         "gender": ["female", "male", "unsure", "unsure", "female"],
     }
-    stated = metrics.certainty(join(faces, pd.DataFrame({"face": list("abcde"), **answers})), "gender")
-    assert stated["certainty"].tolist() == pytest.approx([0.7, 0.8, 0.55, 0.55])
+    stated = metrics.confidence(join(faces, pd.DataFrame({"face": list("abcde"), **answers})), "gender")
+    assert stated["confidence"].tolist() == pytest.approx([0.7, 0.8, 0.55, 0.55])
     assert stated["correct"].tolist() == [True, True, False, False]
-    groups = metrics.certainty(joined(), "age_group")
-    assert groups["certainty"].between(0, 1).all()
+    groups = metrics.confidence(joined(), "age_group")
+    assert groups["confidence"].between(0, 1).all()
     with pytest.raises(MienError, match="valid: gender, age_group"):
-        metrics.certainty(joined(), "age")
+        metrics.confidence(joined(), "age")
 
 
 def test_auc_of_a_resample_is_right_to_first_order() -> None:
     table = joined(n=2000, subjects=300).query("status == 'ok' and true_gender.notna()")
     parts = METRICS["gender_auc"].parts(table["true_gender"], table["p_female"])
     weight = np.random.default_rng(5).poisson(1, (200, len(table))).astype(float)
-    exact = definitions.auc(table["true_gender"] == "female", table["p_female"], weight)
+    female = table["true_gender"] == "female"
+    exact = [sklearn.metrics.roc_auc_score(female, table["p_female"], sample_weight=one) for one in weight]
     linear = METRICS["gender_auc"].finish(weight @ parts)
     assert np.std(linear - exact) < 0.05 * np.std(exact)
 
@@ -284,6 +317,27 @@ def scored() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 @pytest.mark.parametrize("name", METRICS)
+def test_an_entry_says_how_it_is_presented(name: str) -> None:
+    metric = METRICS[name]
+    assert metric.label and metric.label not in {other.label for key, other in METRICS.items() if key != name}
+    assert metric.scale != "share" or metric.unit.factor == 100 or metric.unit.symbol == ""
+    assert metric.scale not in ("error", "signed") or metric.unit is YEARS
+    # What a constant prediction is called follows from what it predicts.
+    expected = {"age": MEDIAN_AGE, "p_female": CONSTANT_PROBABILITY}.get(metric.predictions[0], MAJORITY_CLASS)
+    assert metric.baseline in (None, expected)
+    assert metric.baseline is None or metric.better is not None
+    line = words.Score("all", name, 0.5, 0.4, 0.6, 10, 5, 0.45, "better")
+    assert words.verdict(line) == (f"better than always predicting {metric.baseline}" if metric.baseline else "")
+    assert words.number(name, 0.5, unit=True).endswith(metric.unit.symbol)
+    assert (name in words.HEADLINES) == metric.headline
+
+
+def test_each_label_has_one_primary_metric() -> None:
+    assert [METRICS[name].truth for name in words.PRIMARY] == ["true_gender", "true_age_group", "true_age"]
+    assert set(words.PRIMARY) <= set(words.HEADLINES)
+
+
+@pytest.mark.parametrize("name", METRICS)
 def test_contract_of_each_metric(name: str, scored: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     metric, (table, result) = METRICS[name], scored
     lines = result[(result["metric"] == name) & result["value"].notna()]
@@ -292,17 +346,27 @@ def test_contract_of_each_metric(name: str, scored: tuple[pd.DataFrame, pd.DataF
         if not np.isnan(line.low):
             assert line.low <= line.value <= line.high
             assert line.low < line.high
-        if metric.scale != "signed":
+        if metric.scale not in ("signed", "correlation"):
             assert line.low >= 0
-        if metric.scale in ("share", "distance"):
+        if metric.scale in ("share", "distance", "correlation"):
             assert line.high <= 1
-    counted = metric.rows(table)
+    counted = metric.counted(table)
+    parts = metric.parts_of(table, counted)
+    assert metric.scale != "share" or parts.shape[1] % 2 == 0, (
+        "the parts of a share are pairs of numerator, denominator"
+    )
+    assert row(result, name)["value"] == pytest.approx(float(metric.finish(parts.sum(axis=0))))
+    if metric.needs_classes:
+        for label in ("gender", "age_group"):
+            of_one_class = result[(result["metric"] == name) & result["group"].str.startswith(f"{label}=")]
+            if metric.truth == f"true_{label}" and name != "gender_balanced_accuracy":
+                assert of_one_class["value"].isna().all()
     assert row(result, name)["n"] == counted.sum()
     assert row(result, name)["subjects"] == table.loc[counted, "subject"].nunique()
     same = paired_difference(table, table, name, n_boot=50)
     assert same.value == 0
     assert not same.p < 1
-    without = table.drop(columns=metric.answers[0]) if metric.answers[0] != "status" else None
+    without = table.drop(columns=metric.predictions[0]) if metric.predictions[0] != "status" else None
     if without is not None:
         assert name not in set(score(without, by=(), n_boot=10)["metric"])
 
@@ -518,6 +582,45 @@ def test_intervals_cover_the_truth_in_simulated_data() -> None:
         assert np.mean([low <= truth <= high for low, high in found_intervals]) > 0.875
         # Twice the width that is needed would cover everything.
         assert np.mean([abs((low + high) / 2 - truth) <= (high - low) / 4 for low, high in found_intervals]) < 0.85
+
+
+def test_intervals_of_other_functions_of_sums_cover_the_truth() -> None:
+    # A root mean squared error and a kappa are no means; 3 standard errors of a share of 95% are 7.3 points.
+    rng = np.random.default_rng(21)
+    groups = np.array(AGE_GROUPS, dtype=object)
+
+    def data_set(subjects: int) -> pd.DataFrame:
+        subject = np.repeat(np.arange(subjects), rng.integers(1, 8, subjects))
+        true = rng.integers(0, 8, len(subject))
+        shift = rng.integers(-1, 2, subjects)[subject] + rng.integers(-1, 2, len(subject))
+        off = rng.normal(0, 4, subjects)[subject] + rng.normal(0, 4, len(subject))
+        table = pd.DataFrame({"face": range(len(subject)), "subject": subject, "status": "ok", "true_gender": None})
+        predicted = groups[np.clip(true + shift, 0, 7)]
+        return table.assign(true_age=30.0, age=30 + off, true_age_group=groups[true], age_group=predicted)
+
+    names = ("age_rmse", "age_group_qwk")
+    many = score(data_set(30_000), by=(), n_boot=2).set_index("metric")["value"]
+    truth = {"age_rmse": np.sqrt(32), "age_group_qwk": many["age_group_qwk"]}
+    assert many["age_rmse"] == pytest.approx(truth["age_rmse"], rel=0.01)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for seed in range(80):
+        result = score(data_set(120), by=(), n_boot=100, seed=seed)
+        for name in names:
+            found[name].append(tuple(row(result, name)[["low", "high"]]))
+    for name in names:
+        assert np.mean([low <= truth[name] <= high for low, high in found[name]]) > 0.875, name
+        narrow = [abs((low + high) / 2 - truth[name]) <= (high - low) / 4 for low, high in found[name]]
+        assert np.mean(narrow) < 0.85, name  # twice the width that is needed would cover everything
+
+
+def test_the_mean_over_runs_is_the_mean_of_each_runs_value() -> None:
+    runs = [joined(n=200, seed=0), joined(n=200, seed=0)]
+    runs[1] = runs[1].assign(age=runs[1]["age"] + 3, age_group=runs[1]["age_group"].iloc[::-1].to_numpy())
+    for name in ("age_rmse", "age_group_qwk", "age_mae", "age_group_exact"):
+        both = np.logical_and.reduce([METRICS[name].counted(table) for table in runs])
+        expected = [row(score(table[both], by=(), n_boot=2), name)["value"] for table in runs]
+        found = metrics.mean_over_runs(runs, name, n_boot=50)
+        assert found.value == pytest.approx(np.mean(expected)) and found.low < found.value < found.high
 
 
 def test_calibration_error_of_calibrated_answers_may_be_zero() -> None:

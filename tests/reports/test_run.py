@@ -15,6 +15,7 @@ from mien import metrics
 from mien.base.errors import MienError
 from mien.base.labels import AGE_GROUPS
 from mien.base.table import age_to_group, check_faces, write_table
+from mien.metrics.definitions import PERCENT
 from mien.metrics.words import metrics_table, number, scores, verdict, with_interval
 from mien.recipe.load import load_recipe
 from mien.reports import figures
@@ -177,7 +178,7 @@ def test_run_report_says_what_was_found(runs: dict[str, Run]) -> None:
     check_page(text)
     row = run.metrics.query("split == 'test' and group == 'all' and metric == 'gender_accuracy'").iloc[0]
     shown = f"{100 * row.value:.1f}% [{100 * row.low:.1f}, {100 * row.high:.1f}], n {row.n}"
-    assert f"gender accuracy {shown}, better than always answering the majority class" in text
+    assert f"gender accuracy {shown}, better than always predicting the majority class" in text
     for words in (
         "Protocol: official fold 0.",
         "Images that could not be read, and were left out of training: 2.",
@@ -195,8 +196,8 @@ def test_run_report_says_what_was_found(runs: dict[str, Run]) -> None:
 @pytest.mark.usefixtures("words_only")
 def test_a_model_without_skill_is_called_no_better(runs: dict[str, Run]) -> None:
     text = run_report(runs["gender"]).read_text("utf-8")
-    assert "no better than always answering the majority class" in text
-    assert "Age in years" not in text and "age group exact" not in text
+    assert "no better than always predicting the majority class" in text
+    assert "Age in years" not in text and "age group accuracy" not in text
 
 
 @pytest.mark.usefixtures("words_only")
@@ -213,7 +214,7 @@ def test_comparison_of_runs_on_the_same_faces(runs: dict[str, Run], tmp_path: Pa
     table = compare_runs([runs["gender"], runs["both"], runs["twin"]], tmp_path / "deep" / "c.html")
     text = (tmp_path / "deep" / "c.html").read_text("utf-8")
     check_page(text)
-    assert table["run"].tolist() == ["gender", "both", "twin", "majority class or median age"]
+    assert table["run"].tolist() == ["gender", "both", "twin", "baseline"]
     assert list(table.columns[:4]) == ["run", "tasks", "protocol", "gender accuracy, %"]
     assert table.loc[0, "parameters"] == "1,234,567" and table.loc[0, "images/s"] == "30"
     assert table.loc[1, "tasks"] == "gender, age" and table.loc[0, "mean absolute error of age, years"] == ""
@@ -222,7 +223,7 @@ def test_comparison_of_runs_on_the_same_faces(runs: dict[str, Run], tmp_path: Pa
         *(part[part["true_gender"].notna()] for part in (joined["gender"], joined["both"])), "gender_accuracy"
     )
     differences = table.attrs["differences"]
-    size = with_interval("gender_accuracy", -found.value, -found.high, -found.low, "points")
+    size = with_interval("gender_accuracy", -found.value, -found.high, -found.low, unit=True, difference=True)
     assert differences[0] == f"both is better than gender in gender accuracy by {size}, n {found.n}"
     alike = [words for words in differences if "both and twin are not distinguishable in" in words]
     assert len(alike) >= 3 and all(words in text for words in alike)
@@ -239,7 +240,7 @@ def judged(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_different_faces_are_not_comparable(runs: dict[str, Run], tmp_path: Path) -> None:
     table = compare_runs([runs["both"], runs["other"]], tmp_path / "c.html")
     assert table.attrs["differences"] == ["both and other are not comparable: they share no test faces"]
-    assert sum(name.startswith("majority class") for name in table["run"]) == 2
+    assert sum(name.startswith("baseline") for name in table["run"]) == 2
     assert "their numbers in the table are not comparable" in (tmp_path / "c.html").read_text("utf-8")
 
 
@@ -307,14 +308,12 @@ def test_numbers_are_written_in_their_units(metric: str, numbers: tuple[float, .
     assert with_interval(metric, *numbers) == text
 
 
-def test_every_metric_has_a_name_and_a_form() -> None:
-    from mien.metrics.words import NAMES
-
-    assert set(NAMES) == set(metrics.METRICS)
-    for name, spec in metrics.METRICS.items():
-        unit = "years" if spec.scale in ("error", "signed") else "" if name == "gender_auc" else "%"
-        assert NAMES[name][1] == unit
-        assert number(name, 0.5)
+def test_units_follow_numbers() -> None:
+    assert number("gender_accuracy", 0.931, unit=True) == "93.1%" and number("age_mae", 4.4, unit=True) == "4.40 years"
+    assert with_interval("age_mae", 4.4, 4, 5, unit=True) == "4.40 years [4.00, 5.00]"
+    size = with_interval("gender_accuracy", 0.01, 0.005, 0.015, unit=True, difference=True)
+    assert size == "1.0 points [0.5, 1.5]"
+    assert with_interval(PERCENT, 0.5, 0.4, 0.6) == "50.0 [40.0, 60.0]"
 
 
 def test_verdicts_and_missing_baselines() -> None:
@@ -330,11 +329,11 @@ def test_verdicts_and_missing_baselines() -> None:
     )
     rows = scores(table)
     assert [verdict(row) for row in rows] == [
-        "no better than always answering the majority class",
-        "worse than always answering the median age",
+        "no better than always predicting the majority class",
+        "worse than always predicting the median age",
         "",
     ]
-    assert metrics_table(rows)["majority class or median age"].tolist() == ["50.0", "5.00", "–"]
+    assert metrics_table(rows)["baseline"].tolist() == ["50.0", "5.00", "–"]
 
 
 def test_pages_hold_any_text(tmp_path: Path) -> None:

@@ -81,12 +81,12 @@ def model_(
 
 def _line(verdict: "LimitVerdict") -> str:
     """A verdict in one line."""
-    found = "nothing" if verdict.found.value is None else f"{verdict.found.value:.3f}"
-    missed = f", missed by {verdict.beyond:.3f}" if not verdict.passed and verdict.beyond is not None else ""
-    told = "" if verdict.sure else "; the data does not suffice to tell"
+    measured = "no value" if verdict.measured.value is None else f"{verdict.measured.value:.3f}"
+    excess = f", violated by {verdict.excess:.3f}" if not verdict.passed and verdict.excess is not None else ""
+    note = "" if verdict.conclusive else "; inconclusive"
     result = "pass" if verdict.passed else "FAIL"
     limit = f"{verdict.limit} {verdict.direction} {verdict.allowed:g}"
-    return f"{result}: {limit}: {found} ({verdict.where}){missed}{told}"
+    return f"{result}: {limit}: {measured} ({verdict.scope}){excess}{note}"
 
 
 @app.command(epilog="Example: mien audit data faces.parquet --root photos --run runs/fold-0 --run runs/fold-1")
@@ -114,7 +114,7 @@ def data(
     report = audit_data(faces, root, run or (), out, sheet)
     for check in report.checks:
         if check.level in ("problem", "notice"):
-            console.print(f"{check.level}: {check.says}", highlight=False, soft_wrap=True, markup=False)
+            console.print(f"{check.level}: {check.message}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
     if not report.passed:
         raise typer.Exit(3)

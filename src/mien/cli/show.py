@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mien.base.console import console, show
+from mien.metrics.words import BASELINE, metrics_table, scores
 from mien.runs.run import Run
 
 if TYPE_CHECKING:
@@ -12,23 +13,13 @@ if TYPE_CHECKING:
 
 
 def show_metrics(run: Run, metrics: pd.DataFrame | None = None) -> None:
-    """Prints the headline metrics of a run's test part (or those given), with intervals and baselines."""
+    """Prints the metrics of a run's test part (or those given), with intervals and baselines."""
     table = run.metrics if metrics is None else metrics
     if metrics is None:
         table = table[table["split"] == "test"]
-    table = table[table["group"] == "all"]
+    rows = scores(table[table["group"] == "all"])
     show(
-        pd.DataFrame(
-            {
-                "metric": table["metric"],
-                "value [95% interval]": [
-                    f"{v:.3f} [{low:.3f}, {high:.3f}]"
-                    for v, low, high in zip(table["value"], table["low"], table["high"], strict=True)
-                ],
-                "n": table["n"],
-                "majority or median": [f"{b:.3f}" if b == b else "" for b in table["baseline"]],
-            }
-        ),
+        metrics_table(rows)[["metric", "value [95% interval]", "faces", BASELINE]],
         title=f"{run.name}, test part" if metrics is None else f"{run.name}, other data",
     )
     console.print(f"run: {run.folder}", highlight=False)

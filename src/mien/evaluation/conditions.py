@@ -19,6 +19,7 @@ from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
 from mien.data import images
 from mien.data.pixels import boxes
+from mien.metrics.words import HEADLINES
 
 if TYPE_CHECKING:
     from mien.prediction.predict import Predictor
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 Condition = Callable[[np.ndarray], np.ndarray]
 """A face, uint8 (h, w, 3), to the same face made worse, uint8; its size may change."""
 
-SCORED = ("gender_accuracy", "age_mae", "age_group_exact", "age_group_one_off", "gender_unsure")
+SCORED_METRICS = (*HEADLINES, "gender_unsure")
 """The metrics that `scores` gives, where the model has the answers."""
 
-AS_IT_IS = "as it is"
+ORIGINAL = "as it is"
 
 _BATCH = 64
 
@@ -93,7 +94,7 @@ def covered(face: np.ndarray, top: float, bottom: float) -> np.ndarray:
 
 
 CONDITIONS: dict[str, Condition] = {
-    AS_IT_IS: window,
+    ORIGINAL: window,
     **{f"crop {percent}%": partial(window, share=percent / 100) for percent in (70, 80, 90, 110, 120, 130)},
     "shift left 10%": partial(window, right=0.1),
     "shift right 10%": partial(window, right=-0.1),
@@ -115,7 +116,7 @@ itself moves in the direction that a shift names.
 """
 
 
-LEVELS: dict[str, dict[str, Condition]] = {
+DEGRADATIONS: dict[str, dict[str, Condition]] = {
     "face size": {f"{side} pixels": partial(reduced, side=side) for side in (64, 48, 32, 24)},
     # The first four of ImageNet-C's five strengths, of 224 pixels.
     "blur": {
@@ -142,7 +143,7 @@ what lies there.
 """
 
 
-def scores(
+def score_conditions(
     predictor: "Predictor",
     faces: pd.DataFrame,
     root: str | Path,
@@ -159,7 +160,7 @@ def scores(
         progress: Told how many faces are done.
 
     Returns:
-        One row a number: `condition`, `metric` (of `SCORED`), `value` with its 95% interval `low` and `high`, `n`
+        One row a number: `condition`, `metric` (of `SCORED_METRICS`), `value`, its 95% interval `low` and `high`, `n`
         faces, and the paired `difference` to "as it is" with its interval `difference_low` and `difference_high`.
         Gender accuracy takes the likelier gender also where the answer is unsure; `gender_unsure` is there where the
         model has a threshold.
@@ -167,23 +168,23 @@ def scores(
     Raises:
         MienError: There are no faces, none can be read, or none has a label that the model predicts.
     """
-    answers = predictions(predictor, faces, root, conditions, progress)
+    answers = predict_conditions(predictor, faces, root, conditions, progress)
     joined = {name: metrics.join(faces, rows) for name, rows in answers.items()}
-    decided = {name: metrics.join(faces, likelier(rows)) for name, rows in answers.items()}
+    decided = {name: metrics.join(faces, force_decision(rows)) for name, rows in answers.items()}
     lines = []
-    for metric in _scored(predictor, joined[AS_IT_IS]):
+    for metric in _scored(predictor, joined[ORIGINAL]):
         tables = joined if metric == "gender_unsure" else decided
         for name, table in tables.items():
             own = metrics.mean_over_runs([table], metric)
             difference = [np.nan] * 3
-            if name != AS_IT_IS:
-                difference = list(metrics.paired_difference(table, tables[AS_IT_IS], metric)[:3])
+            if name != ORIGINAL:
+                difference = list(metrics.paired_difference(table, tables[ORIGINAL], metric)[:3])
             lines.append((name, metric, own.value, own.low, own.high, own.n, *difference))
     columns = ["condition", "metric", "value", "low", "high", "n"]
     return pd.DataFrame(lines, columns=[*columns, "difference", "difference_low", "difference_high"])
 
 
-def predictions(
+def predict_conditions(
     predictor: "Predictor",
     faces: pd.DataFrame,
     root: str | Path,
@@ -197,11 +198,11 @@ def predictions(
     """
     if not len(faces):
         raise MienError("robustness: there are no faces; valid: a faces table with at least one")
-    applied = {AS_IT_IS: CONDITIONS[AS_IT_IS], **conditions}
+    applied = {ORIGINAL: CONDITIONS[ORIGINAL], **conditions}
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in applied}
     sources = [(Path(root) / path, box) for path, box in zip(faces["path"], boxes(faces), strict=True)]
 
-    def worsened(source: tuple[Path, images.Box | None]) -> list[np.ndarray] | str:
+    def changed(source: tuple[Path, images.Box | None]) -> list[np.ndarray] | str:
         try:
             face = face_pixels(*source, predictor.margin)
             return [images.load_face(change(face), predictor.size) for change in applied.values()]
@@ -210,15 +211,15 @@ def predictions(
 
     with ThreadPoolExecutor(predictor.threads) as pool:
         for start in range(0, len(sources), _BATCH):
-            made = list(pool.map(worsened, sources[start : start + _BATCH]))
+            made = list(pool.map(changed, sources[start : start + _BATCH]))
             for index, name in enumerate(applied):
                 pixels = [face if isinstance(face, str) else face[index] for face in made]
                 parts[name].append(_answers(predictor, pixels).assign(face=list(faces["face"][start : start + _BATCH])))
             if progress:
                 progress(start + len(made), len(sources))
     answers = {name: pd.concat(part, ignore_index=True) for name, part in parts.items()}
-    if (answers[AS_IT_IS]["status"] != "ok").all():
-        path, status = faces["path"].iloc[0], answers[AS_IT_IS]["status"].iloc[0]
+    if (answers[ORIGINAL]["status"] != "ok").all():
+        path, status = faces["path"].iloc[0], answers[ORIGINAL]["status"].iloc[0]
         raise MienError(f"robustness: none of {len(faces)} faces in {str(root)!r} can be read; {path!r}: {status}")
     return answers
 
@@ -235,11 +236,11 @@ def face_pixels(source: images.Source, box: images.Box | None = None, margin: fl
     return images.cut(image, where, max(images.MIN_SIDE, round(where[2])))
 
 
-def likelier(predictions: pd.DataFrame) -> pd.DataFrame:
+def force_decision(predict_conditions: pd.DataFrame) -> pd.DataFrame:
     """The predictions with the likelier gender in place of "unsure"."""
-    if "p_female" not in predictions.columns:
-        return predictions
-    return predictions.drop(columns="gender", errors="ignore")  # metrics.join makes it from p_female
+    if "p_female" not in predict_conditions.columns:
+        return predict_conditions
+    return predict_conditions.drop(columns="gender", errors="ignore")  # metrics.join makes it from p_female
 
 
 def _answers(predictor: "Predictor", pixels: list[np.ndarray | str]) -> pd.DataFrame:
@@ -255,9 +256,9 @@ def _answers(predictor: "Predictor", pixels: list[np.ndarray | str]) -> pd.DataF
 def _scored(predictor: "Predictor", joined: pd.DataFrame) -> list[str]:
     """The metrics that the model's answers and the faces' labels allow."""
     found = []
-    for name in SCORED:
+    for name in SCORED_METRICS:
         needed = metrics.METRICS[name]
-        if {*needed.answers} <= {*joined.columns} and joined[needed.truth].notna().any():
+        if {*needed.predictions} <= {*joined.columns} and joined[needed.truth].notna().any():
             found.append(name)
     if "gender_unsure" in found and "unsure_below" not in predictor.metadata:
         found.remove("gender_unsure")

@@ -14,8 +14,8 @@ from mien import metrics
 from mien.base.table import SPLITS
 from mien.experiments.study import Cell, Study, StudyFolder, metrics_of, settings
 from mien.metrics.definitions import METRICS, UNSURE
-from mien.metrics.scoring import Mean
-from mien.metrics.words import NAMES, named, number, with_interval
+from mien.metrics.scoring import MeanScore
+from mien.metrics.words import PRIMARY, named, number, with_interval
 from mien.recipe.settings import Recipe
 from mien.runs.run import Run
 
@@ -174,7 +174,7 @@ def combinations_table(study: Study, combinations: Sequence[Combination]) -> pd.
     for combination, metric in itertools.product(combinations, study.metrics):
         tables = combination.test_tables(metric)
         row: dict[str, Any] = {**combination.levels, "metric": metric}
-        mean = metrics.mean_over_runs(tables, metric) if tables else Mean(np.nan, np.nan, np.nan, 0, 0)
+        mean = metrics.mean_over_runs(tables, metric) if tables else MeanScore(np.nan, np.nan, np.nan, 0, 0)
         row |= mean._asdict() | {"subjects": _subjects(tables)} | _spreads(combination, metric, tables)
         row |= {"runs_finished": len(combination.finished), "runs": len(combination.cells)}
         seconds = [found.run.info.get("seconds_training") or 0.0 for found in combination.finished]
@@ -278,9 +278,8 @@ def _in_words(row: Mapping[str, Any], asked: int) -> str:
     parts = [f"n {row['n']:,} faces", subjects, *folds, _count(row["seeds"], "seed")]
     test = f"p {_p(row['p_holm'])} after Holm's correction of {_count(asked, 'comparison')}"
     facts = f"{', '.join(parts)}; {test}"
-    unit = "points" if NAMES.get(row["metric"], ("", ""))[1] == "%" else NAMES.get(row["metric"], ("", ""))[1]
     if row["verdict"] != "different":
-        size = with_interval(row["metric"], row["value"], row["low"], row["high"], unit)
+        size = with_interval(row["metric"], row["value"], row["low"], row["high"], unit=True, difference=True)
         return (
             f"{where}{row['first']} and {row['second']} are not distinguishable in {name}: the first minus the second "
             f"is {size}, {facts}"
@@ -289,7 +288,7 @@ def _in_words(row: Mapping[str, Any], asked: int) -> str:
     ahead = (row["value"] > 0) == (better != "lower")
     first, second = (row["first"], row["second"]) if ahead else (row["second"], row["first"])
     low, high = (row["low"], row["high"]) if row["value"] > 0 else (-row["high"], -row["low"])
-    size = with_interval(row["metric"], abs(row["value"]), low, high, unit)
+    size = with_interval(row["metric"], abs(row["value"]), low, high, unit=True, difference=True)
     return f"{where}{first} is {'better' if better else 'higher'} than {second} in {name} by {size}, {facts}"
 
 
@@ -327,7 +326,7 @@ def run_alarms(
 def _score_alarms(scores: pd.DataFrame) -> dict[str, str]:
     """Test scores that are no better than a constant, better than validation, or far below training."""
     found = {}
-    for metric in ("gender_accuracy", "age_group_exact", "age_mae"):
+    for metric in PRIMARY:
         rows = {row["split"]: row for row in records(scores[scores["metric"] == metric])}
         test = rows.get("test")
         if test is None or not test["n"]:
@@ -335,9 +334,8 @@ def _score_alarms(scores: pd.DataFrame) -> dict[str, str]:
         name, sign = named(metric, unit=False), 1 if METRICS[metric].better == "higher" else -1
         shown = {split: with_interval(metric, row["value"], row["low"], row["high"]) for split, row in rows.items()}
         if test["versus_baseline"] in ("unclear", "worse"):
-            constant = "the median age" if metric == "age_mae" else "the majority class"
             found[f"majority {metric}"] = (
-                f"{name} {shown['test']} is not better than always answering {constant} "
+                f"{name} {shown['test']} is not better than always predicting {METRICS[metric].baseline} "
                 f"({number(metric, test['baseline'])}, n {test['n']:,})"
             )
         val, train = rows.get("val"), rows.get("train")
@@ -353,7 +351,7 @@ def _score_alarms(scores: pd.DataFrame) -> dict[str, str]:
             if large:
                 found[f"overfitting {metric}"] = (
                     f"{name} of training faces, {shown['train']}, is far better than that of the test part, "
-                    f"{shown['test']}: the network learns its training faces by heart"
+                    f"{shown['test']}: the network overfits its training faces"
                 )
     return found
 

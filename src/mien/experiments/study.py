@@ -343,7 +343,7 @@ _ANSWERS: dict[str, set[str]] = {
 def metrics_of(recipe: Recipe) -> list[str]:
     """The metrics that the tasks of a recipe allow; an age gives the age group too."""
     columns = {"status"}.union(*(_ANSWERS[task] for task in recipe.tasks.predicted()))
-    return [name for name, metric in METRICS.items() if set(metric.answers) <= columns]
+    return [name for name, metric in METRICS.items() if set(metric.predictions) <= columns]
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:

@@ -4,28 +4,35 @@
 `paired_difference` and `mean_over_runs` compare runs on the same faces.
 """
 
-from mien.metrics.definitions import METRICS, UNSURE, Metric, pair
-from mien.metrics.diagnostics import certainty, confusion, reliability
+from mien.metrics.definitions import METRICS, UNSURE, Metric, mean_parts
+from mien.metrics.diagnostics import confidence, confusion, reliability
 from mien.metrics.intervals import Difference
-from mien.metrics.joined import ANSWERS, TRUTHS, join
-from mien.metrics.scoring import METRICS_COLUMNS, applies, in_order, mean_over_runs, paired_difference, score
+from mien.metrics.joined import PREDICTION_COLUMNS, TRUTH_COLUMNS, join
+from mien.metrics.scoring import (
+    METRICS_COLUMNS,
+    is_applicable,
+    mean_over_runs,
+    paired_difference,
+    score,
+    sort_by_subject,
+)
 
 __all__ = [
-    "ANSWERS",
     "METRICS",
     "METRICS_COLUMNS",
-    "TRUTHS",
+    "PREDICTION_COLUMNS",
+    "TRUTH_COLUMNS",
     "UNSURE",
     "Difference",
     "Metric",
-    "applies",
-    "certainty",
+    "confidence",
     "confusion",
-    "in_order",
+    "is_applicable",
     "join",
     "mean_over_runs",
-    "pair",
+    "mean_parts",
     "paired_difference",
     "reliability",
     "score",
+    "sort_by_subject",
 ]

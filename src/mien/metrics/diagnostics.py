@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from mien.base.errors import MienError, choices
-from mien.metrics.definitions import BINS, METRICS, bin_of, gender_certainty, group_certainty
+from mien.metrics.definitions import BINS, METRICS, bin_of, gender_confidence, group_confidence
 from mien.metrics.intervals import wilson
 
 
@@ -24,28 +24,28 @@ def confusion(truth: ArrayLike, answer: ArrayLike, labels: Sequence[str]) -> pd.
     return counts.rename_axis(index="truth", columns="answer")
 
 
-def certainty(joined: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Returns `certainty` and `correct` of the answers to a task, "gender" or "age_group", for `reliability`.
+def confidence(joined: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Returns `confidence` and `correct` of the predictions of a task, "gender" or "age_group", for `reliability`.
 
-    Faces without a label or a prediction are left out. Certainty is the probability of the answer; for an
-    unsure gender, that of the likelier one.
+    Faces without a label or a prediction are left out. Confidence is the probability of the prediction; for
+    an unsure gender, that of the more probable one.
 
     Raises:
-        MienError: The task is another, or its probabilities are absent.
+        MienError: The task has no probabilities, or their columns are absent.
     """
     makers: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
-        "gender": gender_certainty,
-        "age_group": group_certainty,
+        "gender": gender_confidence,
+        "age_group": group_confidence,
     }
     if task not in makers:
-        raise MienError(choices("task with a certainty", task, makers))
+        raise MienError(choices("task with a confidence", task, makers))
     metric = METRICS[f"{task}_ece"]
-    lacking = [column for column in (metric.truth, *metric.answers) if column not in joined.columns]
+    lacking = [column for column in (metric.truth, *metric.predictions) if column not in joined.columns]
     if lacking:
-        raise MienError(f"certainty of {task!r}: needed column {lacking[0]!r} is absent")
-    rows = joined[metric.rows(joined)]
-    stated, correct = makers[task](*(rows[column] for column in (metric.truth, *metric.answers)))
-    return pd.DataFrame({"certainty": stated, "correct": correct}, index=rows.index)
+        raise MienError(f"confidence of {task!r}: needed column {lacking[0]!r} is absent")
+    rows = joined[metric.counted(joined)]
+    stated, correct = makers[task](*(rows[column] for column in (metric.truth, *metric.predictions)))
+    return pd.DataFrame({"confidence": stated, "correct": correct}, index=rows.index)
 
 
 def reliability(p: ArrayLike, truth: ArrayLike, bins: int = BINS) -> pd.DataFrame:

@@ -9,6 +9,7 @@ freedom that the scatter of the subjects allows (Satterthwaite's, from the jackk
   The t quantile lowers it no further than that.
 - error: on the logarithm, so that it stays above zero.
 - signed: symmetric.
+- correlation: a number from -1 to 1, as kappa: symmetric in Fisher's z (Fisher 1915), so that it stays in that range.
 - distance: a calibration error never falls below zero and grows with noise. Its lower end is moved by twice
   the bias that the bootstrap shows (of a small distance it shows less than half), and is 0 where noise alone
   would explain the value; its upper end is moved by half of that bias.
@@ -26,7 +27,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-Scale = Literal["share", "error", "signed", "distance"]
+Scale = Literal["share", "error", "signed", "correlation", "distance"]
+"""What kind of number a metric is; see above for the interval of each."""
 
 _NORMAL = NormalDist()
 Z = _NORMAL.inv_cdf(0.975)
@@ -127,6 +129,11 @@ class Estimate:
             return value * np.exp(-half / value), value * np.exp(half / value)
         if self.scale == "signed":
             return value - half, value + half
+        if self.scale == "correlation":
+            if abs(value) >= 1:
+                return np.nan, np.nan
+            z_value, z_half = np.arctanh(value), half / (1 - value**2)
+            return float(np.tanh(z_value - z_half)), float(np.tanh(z_value + z_half))
         return self._distance_interval(half, z)
 
     def _distance_interval(self, half: float, z: float) -> tuple[float, float]:
@@ -170,7 +177,7 @@ class Sample:
         return self.finish(self.sums.sum(axis=0) - self.sums) - self.value
 
     def effective_subjects(self) -> float:
-        """The number of equal subjects that would weigh as these do (Kish), for parts in pairs."""
+        """The number of equal subjects that would weigh as these do (Kish), from the pairs of parts of a share."""
         sizes = self.sums[:, 1::2]
         with np.errstate(invalid="ignore"):
             weight = (sizes / sizes.sum(axis=0)).mean(axis=1)

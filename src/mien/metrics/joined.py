@@ -8,11 +8,11 @@ from mien.base.labels import GENDERS
 from mien.base.table import FACES_COLUMNS, age_to_group, check_faces
 from mien.metrics.definitions import GROUP_PROBABILITIES, UNSURE
 
-ANSWERS = ("p_female", "gender", "age", "age_low", "age_high", "age_group", *GROUP_PROBABILITIES)
+PREDICTION_COLUMNS = ("p_female", "gender", "age", "age_low", "age_high", "age_group", *GROUP_PROBABILITIES)
 """The columns of predictions that are answers."""
 
 
-TRUTHS = {"gender": "true_gender", "age": "true_age", "age_group": "true_age_group"}
+TRUTH_COLUMNS = {"gender": "true_gender", "age": "true_age", "age_group": "true_age_group"}
 """The columns of the joined table that hold the labels."""
 
 
@@ -30,7 +30,7 @@ def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
         MienError: An id occurs twice or is no face of the table, nothing is predicted, an answer is unknown,
             a probability lies outside of 0 to 1, or a column of faces has the name of a prediction.
     """
-    truth = check_faces(faces).drop(columns=["x", "y", "w", "h"]).rename(columns=TRUTHS)
+    truth = check_faces(faces).drop(columns=["x", "y", "w", "h"]).rename(columns=TRUTH_COLUMNS)
     answers = _check_predictions(predictions)
     clash = [column for column in answers.columns if column != "face" and column in truth.columns]
     if clash:
@@ -51,9 +51,9 @@ def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     if "face" not in predictions.columns:
         listed = ", ".join(map(str, predictions.columns))
         raise MienError(f"predictions: needed column 'face' is absent; its columns are: {listed}")
-    known = [column for column in ANSWERS if column in predictions.columns]
+    known = [column for column in PREDICTION_COLUMNS if column in predictions.columns]
     if not known:
-        raise MienError(f"predictions: no column with an answer; valid: {', '.join(ANSWERS)}")
+        raise MienError(f"predictions: no column with an answer; valid: {', '.join(PREDICTION_COLUMNS)}")
     rows = predictions.loc[predictions["face"].notna()]
     # The faces table's own check gives the ids the same form on both sides (7.0 and 7 are one id).
     ids = check_faces(pd.DataFrame({"face": rows["face"], "path": "-"}), "predictions")["face"]

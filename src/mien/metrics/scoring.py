@@ -8,7 +8,7 @@ The intervals are those of `mien.metrics.intervals`; what cannot be known, such 
 subject, is NaN.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from mien.base.errors import MienError, choices
 from mien.base.table import check_faces
 from mien.metrics.definitions import METRICS, UNSURE, Metric
 from mien.metrics.intervals import Difference, Sample, difference, resample
-from mien.metrics.joined import TRUTHS
+from mien.metrics.joined import TRUTH_COLUMNS
 
 METRICS_COLUMNS = (
     "group",
@@ -34,7 +34,7 @@ METRICS_COLUMNS = (
 """Columns of the table that `score` returns."""
 
 
-# Within a group of one true gender, a constant gender is all right or all wrong, which says nothing.
+# Within a group of one true gender, a constant gender is all right or all wrong: no comparison with it means anything.
 _SAME_TRUTH = {
     "gender": {"true_gender"},
     "age": {"true_age", "true_age_group"},
@@ -42,22 +42,18 @@ _SAME_TRUTH = {
 }
 
 
-# What follows turns columns into parts, (n, k): numbers which are summed over faces before `finish` makes the
-# metric of them. Parts come in pairs (numerator, denominator), except those of the calibration error.
-
-
-def _constant_answers(train_faces: pd.DataFrame) -> dict[str, Any]:
-    """The answers that need no picture, by column: majority classes (of equal ones the first), median age."""
+def _constant_predictions(train_faces: pd.DataFrame) -> dict[str, Any]:
+    """The predictions that need no image, by column: majority classes (of equal ones the first), median age."""
     faces = check_faces(train_faces, "training faces")
-    answers: dict[str, Any] = {}
+    constant: dict[str, Any] = {}
     for column in ("gender", "age_group"):
         if faces[column].notna().any():
-            answers[column] = faces[column].value_counts(sort=False).idxmax()
+            constant[column] = faces[column].value_counts(sort=False).idxmax()
     if faces["age"].notna().any():
-        answers["age"] = float(faces["age"].median())
-    if "gender" in answers:
-        answers["p_female"] = 0.5  # any constant ranks nobody above anybody
-    return answers
+        constant["age"] = float(faces["age"].median())
+    if "gender" in constant:
+        constant["p_female"] = 0.5  # any constant gives all faces the same rank
+    return constant
 
 
 def score(
@@ -73,7 +69,7 @@ def score(
     One row a number: `group` ("all", "gender=female", ... by the true labels), `metric` (a key of `METRICS`),
     `value`, its 95% interval `low` and `high`, `n` faces, `subjects`, the value of the `baseline` on the same
     faces, and `versus_baseline`: "better" or "worse" where the interval of the paired difference excludes 0,
-    else "unclear"; empty without a baseline, and within groups of the very label that the metric judges.
+    else "unclear"; empty without a baseline, and within groups of the very label that the metric evaluates.
 
     A face without a prediction is wrong in accuracies, exact, one-off and cumulative score; other metrics are
     over the faces predicted, as `n` says. `gender_unsure` is given where any answer is unsure. Metrics for
@@ -92,32 +88,32 @@ def score(
     Raises:
         MienError: Columns that `join` makes are absent, a face occurs twice, or n_boot is below 2.
     """
-    rows = in_order(joined, subject, n_boot)
-    names = [name for name, metric in METRICS.items() if applies(metric, rows)]
+    rows = sort_by_subject(joined, subject, n_boot)
+    names = [name for name, metric in METRICS.items() if is_applicable(metric, rows)]
     if "gender_unsure" in names and not (rows["gender"] == UNSURE).any():
         names.remove("gender_unsure")
-    constant = {} if train_faces is None else _constant_answers(train_faces)
+    constant = {} if train_faces is None else _constant_predictions(train_faces)
     lines = []
     for name, value, members in _groups(rows, by):
-        for metric, line in _score_group(rows[members], names, constant, n_boot, seed):
+        for metric, line in _group_scores(rows[members], names, constant, n_boot, seed):
             if METRICS[metric].truth in _SAME_TRUTH.get(name, ()):
                 line["versus_baseline"] = None
             lines.append({"group": f"{name}={value}" if name else "all", "metric": metric, **line})
     return pd.DataFrame(lines, columns=pd.Index(METRICS_COLUMNS))
 
 
-def _score_group(
+def _group_scores(
     rows: pd.DataFrame, names: Sequence[str], constant: dict[str, Any], n_boot: int, seed: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """One line a metric, for the faces of one group."""
-    answered = rows.assign(**constant)
-    compared = {name for name in names if METRICS[name].has_baseline and set(METRICS[name].answers) <= set(constant)}
+    constant_rows = rows.assign(**constant)
+    compared = {name for name in names if METRICS[name].baseline and set(METRICS[name].predictions) <= set(constant)}
     jobs = {}
     for name in names:
-        counted = METRICS[name].rows(rows)
+        counted = METRICS[name].counted(rows)
         jobs[name, "model"] = (METRICS[name], counted, rows)
         if name in compared:
-            jobs[name, "constant"] = (METRICS[name], counted, answered)
+            jobs[name, "constant"] = (METRICS[name], counted, constant_rows)
     samples = dict(zip(jobs, _samples(list(jobs.values()), n_boot, seed), strict=True))
     for name in names:
         sample = samples[name, "model"]
@@ -127,15 +123,15 @@ def _score_group(
         if name in compared:
             constant_sample = samples[name, "constant"]
             line["baseline"] = constant_sample.value
-            line["versus_baseline"] = _verdict(METRICS[name].better, sample, constant_sample)
+            line["versus_baseline"] = _versus_baseline(METRICS[name].better, sample, constant_sample)
         yield name, line
 
 
-Repeats = pd.DataFrame | Sequence[pd.DataFrame]
+JoinedRuns = pd.DataFrame | Sequence[pd.DataFrame]
 """A joined table, or several of the same faces: one for each of the runs whose metric is averaged."""
 
 
-class Mean(NamedTuple):
+class MeanScore(NamedTuple):
     """The mean of a metric over runs that predicted the same faces, with the 95% interval of that mean."""
 
     value: float
@@ -147,7 +143,7 @@ class Mean(NamedTuple):
 
 def mean_over_runs(
     joined: Sequence[pd.DataFrame], metric: str, subject: str = "subject", n_boot: int = 1000, seed: int = 0
-) -> Mean:
+) -> MeanScore:
     """Returns the mean of a metric over the predictions of several runs for the same faces.
 
     The interval comes from resampling subjects, each with its predictions of all runs: it covers the choice of faces
@@ -159,12 +155,12 @@ def mean_over_runs(
     """
     spec, tables = _comparable(joined, metric, subject, n_boot)
     (sample,) = _means(spec, [tables], n_boot, seed)
-    return Mean(sample.value, *sample.estimate().interval(), sample.n, len(sample.sums))
+    return MeanScore(sample.value, *sample.estimate().interval(), sample.n, len(sample.sums))
 
 
 def paired_difference(
-    joined_a: Repeats,
-    joined_b: Repeats,
+    joined_a: JoinedRuns,
+    joined_b: JoinedRuns,
     metric: str,
     subject: str = "subject",
     n_boot: int = 1000,
@@ -195,10 +191,10 @@ def _comparable(
     if not joined:
         raise MienError(f"metric {metric!r}: no table is given; valid: one for each run")
     spec = METRICS[metric]
-    tables = [in_order(table, subject, n_boot) for table in joined]
+    tables = [sort_by_subject(table, subject, n_boot) for table in joined]
     same = ["face", "_cluster", spec.truth]
     for rows in tables:
-        lacking = [column for column in (spec.truth, *spec.answers) if column not in rows.columns]
+        lacking = [column for column in (spec.truth, *spec.predictions) if column not in rows.columns]
         if lacking:
             raise MienError(f"metric {metric!r} needs the column {lacking[0]!r}, which a table to compare lacks")
         if not rows[same].reset_index(drop=True).equals(tables[0][same].reset_index(drop=True)):
@@ -211,25 +207,31 @@ def _means(spec: Metric, sides: Sequence[Sequence[pd.DataFrame]], n_boot: int, s
     tables = [rows for side in sides for rows in side]
     if spec.scale == "distance" and max(map(len, sides)) > 1:
         raise MienError("a calibration error is not averaged over runs; valid: one run a side, or another metric")
-    counted = np.logical_and.reduce([spec.rows(rows) for rows in tables])
+    counted = np.logical_and.reduce([spec.counted(rows) for rows in tables])
     samples = iter(_samples([(spec, counted, rows) for rows in tables], n_boot, seed))
     means = []
     for side in sides:
         own = [next(samples) for _ in side]
-        # A metric is the mean of its ratios, so that the ratios of several runs, side by side, make their mean.
         sums, resampled = (np.hstack([getattr(one, name) for one in own]) for name in ("sums", "resampled"))
-        means.append(Sample(spec.finish, spec.scale, sums, own[0].n, resampled))
+        means.append(Sample(_mean_over_blocks(spec, len(own)), spec.scale, sums, own[0].n, resampled))
     return means
 
 
-def applies(metric: Metric, rows: pd.DataFrame) -> bool:
+def _mean_over_blocks(spec: Metric, runs: int) -> Callable[[np.ndarray], Any]:
+    """Makes the mean of a metric over runs of their sums side by side, (..., runs * k)."""
+    if runs == 1:
+        return spec.finish
+    return lambda sums: np.mean([spec.finish(block) for block in np.split(sums, runs, axis=-1)], axis=0)
+
+
+def is_applicable(metric: Metric, rows: pd.DataFrame) -> bool:
     """Whether the joined table has what a metric needs, and a label for some face."""
-    return {metric.truth, *metric.answers} <= set(rows.columns) and bool(rows[metric.truth].notna().any())
+    return {metric.truth, *metric.predictions} <= set(rows.columns) and bool(rows[metric.truth].notna().any())
 
 
-def in_order(joined: pd.DataFrame, subject: str, n_boot: int) -> pd.DataFrame:
+def sort_by_subject(joined: pd.DataFrame, subject: str, n_boot: int) -> pd.DataFrame:
     """The rows in an order that does not depend on how they came; `_cluster` numbers their clusters from 1."""
-    for column in ("face", "status", *TRUTHS.values()):
+    for column in ("face", "status", *TRUTH_COLUMNS.values()):
         if column not in joined.columns:
             raise MienError(f"joined table: needed column {column!r} is absent; mien.metrics.join makes such tables")
     if subject not in joined.columns:
@@ -250,7 +252,7 @@ def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[str, Any, n
     """All faces (under an empty name), then each value of each column, and which faces have it."""
     yield "", None, np.ones(len(rows), dtype=bool)
     for name in by:
-        column = TRUTHS.get(name, name)
+        column = TRUTH_COLUMNS.get(name, name)
         if column in rows.columns:
             present = rows[column].dropna()
             if isinstance(present.dtype, pd.CategoricalDtype):
@@ -277,7 +279,7 @@ def _samples(jobs: Sequence[tuple[Metric, np.ndarray, pd.DataFrame]], n_boot: in
     return samples
 
 
-def _verdict(better: str | None, sample: Sample, baseline: Sample) -> str | None:
+def _versus_baseline(better: str | None, sample: Sample, baseline: Sample) -> str | None:
     found = difference(sample, baseline)
     if np.isnan(found.value):
         return None

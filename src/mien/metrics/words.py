@@ -1,4 +1,8 @@
-"""Metrics in words: names, units, values with intervals, and verdicts against the baseline."""
+"""Metrics in words: labels, numbers in their unit with intervals, and comparisons with the baseline.
+
+Everything follows from the entries of `mien.metrics.definitions.METRICS`. Screens and reports use the same functions:
+a number has one form everywhere.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,31 +10,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-NAMES = {
-    "coverage": ("faces with a prediction", "%"),
-    "gender_accuracy": ("gender accuracy", "%"),
-    "gender_balanced_accuracy": ("gender balanced accuracy", "%"),
-    "gender_false_male": ("women taken for men", "%"),
-    "gender_false_female": ("men taken for women", "%"),
-    "gender_auc": ("gender AUC", ""),
-    "gender_ece": ("gender calibration error", "%"),
-    "gender_unsure": ("gender unsure", "%"),
-    "age_group_exact": ("age group exact", "%"),
-    "age_group_one_off": ("age group exact or next to it", "%"),
-    "age_group_ece": ("age group calibration error", "%"),
-    "age_mae": ("mean absolute error of age", "years"),
-    "age_cs5": ("age within 5 years", "%"),
-    "age_bias": ("mean error of age", "years"),
-    "age_interval_coverage": ("age inside its 80% interval", "%"),
-}
-"""What reports call a metric, and its unit; one that is not here goes by its own name."""
+from mien.metrics.definitions import METRICS, Metric, Unit
 
-
-HEADLINES = ("gender_accuracy", "age_group_exact", "age_group_one_off", "age_mae")
+HEADLINES = tuple(name for name, metric in METRICS.items() if metric.headline)
 """The metrics by which runs are compared."""
 
 
-BASELINE = "majority class or median age"
+PRIMARY = tuple({METRICS[name].truth: name for name in reversed(HEADLINES)}.values())[::-1]
+"""The first headline metric of each label: gender, age group, age."""
+
+
+BASELINE = "baseline"
 
 
 class Score(NamedTuple):
@@ -50,48 +40,67 @@ class Score(NamedTuple):
 def scores(table: pd.DataFrame) -> list[Score]:
     """The rows of a metrics table that have any face."""
     rows = table.loc[table["n"] > 0, list(Score._fields)]
-    # Where there is no verdict (a constant gender among one gender) the baseline's value says nothing either.
+    # Where there is no comparison (a constant gender among one gender) the baseline's value means nothing either.
     rows["baseline"] = rows["baseline"].where(rows["versus_baseline"].notna())
     return [Score(*row) for row in rows.itertuples(index=False, name=None)]
 
 
-def named(metric: str, unit: bool = True) -> str:
+def named(metric: str | Metric, unit: bool = True) -> str:
     """What reports call a metric, as "gender accuracy, %"."""
-    name, of = NAMES.get(metric, (metric, ""))
-    return f"{name}, {of}" if unit and of else name
+    spec = METRICS[metric] if isinstance(metric, str) else metric
+    return f"{spec.label}, {spec.unit.symbol}" if unit and spec.unit.symbol else spec.label
 
 
-def number(metric: str, value: float) -> str:
-    """A metric's value in the unit of its name, without it."""
-    if np.isnan(value):
+def unit_of(metric: str | Unit) -> Unit:
+    """The unit of a metric; a unit is its own."""
+    return METRICS[metric].unit if isinstance(metric, str) else metric
+
+
+def in_unit(metric: str | Unit, value: float | None) -> float:
+    """A value multiplied as its unit asks, for charts; NaN for None."""
+    return np.nan if value is None else value * unit_of(metric).factor
+
+
+def number(metric: str | Unit, value: float | None, unit: bool = False) -> str:
+    """A value in the unit of a metric (or in a unit), as "93.1", or "93.1%" with its unit; "–" where there is none."""
+    if value is None or np.isnan(value):
         return "–"
-    scaled = value * scale_of(metric)
-    digits = {"%": 1, "years": 2}.get(NAMES.get(metric, ("", ""))[1], 3)
-    return f"{scaled:.{digits}f}"
+    return f"{in_unit(metric, value):.{unit_of(metric).digits}f}{_suffix(unit_of(metric).symbol) if unit else ''}"
 
 
-def scale_of(metric: str) -> float:
-    """What a metric is multiplied by to be shown in its unit."""
-    return 100.0 if NAMES.get(metric, ("", ""))[1] == "%" else 1.0
+def with_interval(
+    metric: str | Unit, value: float, low: float, high: float, unit: bool = False, difference: bool = False
+) -> str:
+    """A value with its 95% interval, as "91.2 [89.5, 92.8]".
 
-
-def with_interval(metric: str, value: float, low: float, high: float, unit: str = "") -> str:
-    """A metric's value with its 95% interval, as "91.2 [89.5, 92.8]"."""
+    Args:
+        metric: The metric, or a unit.
+        value: The number, not multiplied yet.
+        low: The lower end of the interval; NaN where there is none.
+        high: The upper end.
+        unit: Whether the unit follows the value, as "91.2% [89.5, 92.8]".
+        difference: Whether it is a difference, whose unit may have another name, as "1.3 points [0.2, 2.4]".
+    """
     if np.isnan(value):
         return "–"
     ends = "no interval" if np.isnan(low) else f"{number(metric, low)}, {number(metric, high)}"
-    return f"{number(metric, value)}{'' if unit in ('', '%') else ' '}{unit} [{ends}]"
+    symbol = unit_of(metric).difference if difference else unit_of(metric).symbol
+    return f"{number(metric, value)}{_suffix(symbol) if unit else ''} [{ends}]"
+
+
+def _suffix(symbol: str) -> str:
+    return symbol if symbol in ("", "%") else f" {symbol}"
 
 
 def verdict(score: Score) -> str:
-    """In words, what the comparison with the baseline found; empty where there was none."""
-    constant = "the median age" if score.metric in ("age_mae", "age_cs5") else "the majority class"
+    """In words, how the score compares with the baseline; empty where there is no comparison."""
+    constant = METRICS[score.metric].baseline
     words = {"better": "better", "worse": "worse", "unclear": "no better"}.get(str(score.versus_baseline))
-    return f"{words} than always answering {constant}" if words else ""
+    return f"{words} than always predicting {constant}" if words and constant else ""
 
 
 def metrics_table(rows: Sequence[Score]) -> pd.DataFrame:
-    """Scores as text: value with interval, n, subjects, the baseline and what follows."""
+    """Scores as text: value with interval, n, subjects, the baseline and how the value compares with it."""
     return pd.DataFrame(
         {
             "metric": [named(row.metric) for row in rows],

@@ -1,4 +1,4 @@
-"""The report of a model's audit: what was found in words, charts with the numbers behind them, and tables as CSV."""
+"""The report of a model audit: a summary, charts with their numbers, and tables as CSV."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-from mien.audit.model.schema import AgeLimit, Gap, GroupNumber, Interval, Report
+from mien.audit.model.schema import AgeLimit, GroupGap, GroupMetric, Interval, ModelAuditReport
 from mien.audit.model.words import percent
 from mien.base.atomic import atomic_path, new_folder
 from mien.base.table import write_table
-from mien.metrics.definitions import METRICS
-from mien.metrics.words import NAMES, number, with_interval
+from mien.metrics.definitions import METRICS, PERCENT, Unit
+from mien.metrics.words import in_unit, named, number, unit_of, with_interval
 from mien.reports import figures
 from mien.reports.page import Picture, Section, Table, write_report
 
@@ -25,25 +25,25 @@ _CHARTS = (
     "age_mae",
     "age_bias",
 )
-_MOST_ROWS = 40  # of a chart: a telephone's screen twice
-_KINDS = {"equalised_odds": "equalised odds", "demographic_parity": "demographic parity"}
+_MAX_CHART_ROWS = 40  # two screens of a phone
+_FAIRNESS_NAMES = {"equalised_odds": "equalised odds", "demographic_parity": "demographic parity"}
 
 _METHOD = (
-    "Intervals are 95%, from a bootstrap that resamples whole subjects, or faces whose subject is not known. "
-    "A missing prediction and an unsure answer count as wrong in accuracies; the other metrics are over the faces that "
-    "were predicted. A group of fewer than {fewest} subjects is uncertain: it is shown with its interval and never "
-    "called the worst. Intervals of fewer than {enough} subjects are approximate. Whoever looks at many groups finds "
-    "one that had bad luck; the intervals of the worst group and of the largest gap are corrected for all groups that "
-    "were looked at. A calibration error is never negative and grows with noise, so that it is overestimated in small "
-    "groups; its interval allows for that."
+    "Intervals are 95% bootstrap intervals over subjects (over faces where the subject is unknown). Missing "
+    "predictions and unsure genders count as wrong in accuracies; the other metrics cover the faces with a "
+    "prediction. Groups with fewer than {min_subjects} subjects are uncertain: they are reported with their interval, "
+    "but never ranked. Intervals of groups with fewer than {reliable_subjects} subjects are approximate. The worst of "
+    "many groups is partly chance, so that the intervals of worst groups and largest gaps are corrected for the "
+    "number of groups compared. Calibration errors are never negative and are overestimated in small groups; their "
+    "intervals account for this."
 )
 
 
-def write(report: Report, out: str | Path) -> Path:
-    """Writes `report.html`, and beside it `report.json`, `groups.csv` and the other tables that have rows.
+def write(report: ModelAuditReport, out: str | Path) -> Path:
+    """Writes `report.html`, `report.json`, `groups.csv` and the other tables that have rows to a folder.
 
-    Returns:
-        The page.
+        Returns:
+    The path of `report.html`.
     """
     folder = new_folder(out)
     with atomic_path(folder / "report.json") as part:
@@ -54,8 +54,8 @@ def write(report: Report, out: str | Path) -> Path:
     return write_report("Audit of a model", report.summary, list(_sections(report)), folder / "report.html")
 
 
-def tables(report: Report) -> dict[str, pd.DataFrame]:
-    """The lists of the report as tables: one row an entry, the ends of intervals in columns of their own."""
+def tables(report: ModelAuditReport) -> dict[str, pd.DataFrame]:
+    """Returns the lists of the report as tables, with the ends of intervals in separate columns."""
     lists: dict[str, Sequence[BaseModel]] = {
         "groups": report.groups,
         "worst": report.worst,
@@ -69,8 +69,8 @@ def tables(report: Report) -> dict[str, pd.DataFrame]:
         if len(found[name]):
             found[name]["by"] = found[name]["by"].map(_among)
     found["age_curves"] = pd.DataFrame(list(_curve_rows(report.age_limits)))
-    choices = [{"limit": limit.limit} | choice.model_dump() for limit in report.age_limits for choice in limit.choices]
-    return found | {"age_choices": pd.json_normalize(choices)}
+    rules = [{"limit": limit.limit} | rule.model_dump() for limit in report.age_limits for rule in limit.rules]
+    return found | {"age_rules": pd.json_normalize(rules)}
 
 
 def _curve_rows(limits: Sequence[AgeLimit]) -> Iterator[dict[str, float | str | None]]:
@@ -85,7 +85,7 @@ def _curve_rows(limits: Sequence[AgeLimit]) -> Iterator[dict[str, float | str | 
                 yield {"limit": limit.limit, "column": column, "threshold": point.threshold} | ends
 
 
-def _sections(report: Report) -> Iterator[Section]:
+def _sections(report: ModelAuditReport) -> Iterator[Section]:
     if report.limits:
         yield _limits(report)
     yield _worst(report)
@@ -101,33 +101,30 @@ def _sections(report: Report) -> Iterator[Section]:
     yield _about(report)
 
 
-def _text(metric: str, one: Interval) -> str:
+def _text(metric: str | Unit, one: Interval) -> str:
     value, low, high = (np.nan if number is None else number for number in (one.value, one.low, one.high))
     return with_interval(metric, value, low, high)
 
 
 def _name(metric: str) -> str:
-    name, unit = NAMES.get(metric, (_KINDS.get(metric, metric), "%"))
-    return f"{name}, {unit}" if unit else name
+    return f"{_FAIRNESS_NAMES[metric]}, {PERCENT.symbol}" if metric in _FAIRNESS_NAMES else named(metric)
 
 
-def _limits(report: Report) -> Section:
+def _limits(report: ModelAuditReport) -> Section:
     rows = [
         {
             "limit": one.limit.replace("_", " "),
-            "where": one.where,
+            "faces": one.scope,
             "allowed": f"{one.direction} {one.allowed:g}",
-            "found": "–" if one.found.value is None else _plain(one.found),
-            "missed by": "–" if one.beyond is None or one.beyond <= 0 else f"{one.beyond:.3g}",
+            "measured": "–" if one.measured.value is None else _plain(one.measured),
+            "violated by": "–" if one.excess is None or one.excess <= 0 else f"{one.excess:.3g}",
             "result": "pass" if one.passed else "FAIL",
-            "the data suffices to tell": "yes" if one.sure else "no",
+            "conclusive": "yes" if one.conclusive else "no",
         }
         for one in report.limits
     ]
-    text = (
-        "The verdict is by the value; the data suffices to tell where the whole interval lies on one side of the limit."
-    )
-    return Section("Limits", text=[text], tables=[Table("limits and what was found", pd.DataFrame(rows))])
+    text = "The value decides. A result is conclusive if the whole interval is on one side of the limit."
+    return Section("Limits", text=[text], tables=[Table("Limits and results", pd.DataFrame(rows))])
 
 
 def _plain(one: Interval) -> str:
@@ -135,59 +132,61 @@ def _plain(one: Interval) -> str:
     return f"{one.value:.3f} [{ends}]"
 
 
-def _worst(report: Report) -> Section:
+def _worst(report: ModelAuditReport) -> Section:
     worst = [
         {
             "metric": _name(one.metric),
-            "among": _among(one.by),
+            "compared": _among(one.by),
             "worst group": one.group,
-            "value": number(one.metric, np.nan if one.value is None else one.value),
-            "the true worst lies in": _ends(one.metric, one),
+            "value": number(one.metric, one.value),
+            "interval of the true worst value": _ends(unit_of(one.metric), one),
             "groups": one.groups,
         }
         for one in report.worst
     ]
     gaps = [_gap_row(one) for one in report.gaps if one.value]
-    own = [Table("the worst of all groups and crossings", _all(worst))] if worst else []
-    own += [Table("the largest gaps between two groups of one kind", _all(gaps))] if gaps else []
-    own += [Table("by column and by crossing: worst groups", pd.DataFrame(worst), folded=True)] if worst else []
-    own += [Table("by column and by crossing: largest gaps", pd.DataFrame(gaps), folded=True)] if gaps else []
+    own = [Table("Worst of all groups and crossings", _all(worst))] if worst else []
+    own += [Table("Largest gaps between two groups of one column or crossing", _all(gaps))] if gaps else []
+    own += [Table("Worst groups by column and crossing", pd.DataFrame(worst), folded=True)] if worst else []
+    own += [Table("Largest gaps by column and crossing", pd.DataFrame(gaps), folded=True)] if gaps else []
     text = (
-        [] if own else [f"There are no two groups of at least {report.settings.fewest_subjects} subjects to compare."]
+        []
+        if own
+        else [f"No two groups have at least {report.settings.min_subjects} subjects, so that none are ranked."]
     )
     return Section("Worst groups and largest gaps", text=text, tables=own)
 
 
 def _all(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
-    table = pd.DataFrame([row for row in rows if row["among"] == _among(None)])
-    return table.drop(columns="among")
+    table = pd.DataFrame([row for row in rows if row["compared"] == _among(None)])
+    return table.drop(columns="compared")
 
 
-def _gap_row(one: Gap) -> dict[str, object]:
+def _gap_row(one: GroupGap) -> dict[str, object]:
     return {
         "metric": _name(one.metric),
-        "among": _among(one.by),
+        "compared": _among(one.by),
         "higher": one.higher,
         "lower": one.lower,
-        "gap": number(_unit_of(one.metric), np.nan if one.value is None else one.value),
-        "the true largest lies in": _ends(_unit_of(one.metric), one),
+        "gap": number(_unit_of(one.metric), one.value),
+        "interval of the true largest gap": _ends(_unit_of(one.metric), one),
         "pairs": one.pairs,
     }
 
 
-def _unit_of(metric: str) -> str:
-    return "gender_accuracy" if metric in _KINDS else metric
+def _unit_of(metric: str) -> Unit:
+    return PERCENT if metric in _FAIRNESS_NAMES else unit_of(metric)
 
 
-def _ends(metric: str, one: Interval) -> str:
-    return " to ".join(number(metric, np.nan if end is None else end) for end in (one.low, one.high))
+def _ends(unit: Unit, one: Interval) -> str:
+    return " to ".join(number(unit, end) for end in (one.low, one.high))
 
 
 def _among(by: Sequence[str] | None) -> str:
     return "all" if by is None else " × ".join(by)
 
 
-def _groups(report: Report) -> Section:
+def _groups(report: ModelAuditReport) -> Section:
     pictures = [picture for metric in _CHARTS if (picture := _chart(report, metric)) is not None]
     rows = [
         {
@@ -196,24 +195,24 @@ def _groups(report: Report) -> Section:
             "value [95% interval]": _text(one.metric, one),
             "n": one.n,
             "subjects": one.subjects,
-            "told": one.told,
+            "reliability": one.reliability,
         }
         for one in report.groups
         if len(one.labels) <= 1
     ]
     crossings = sum(len(one.labels) > 1 for one in report.groups)
     text = [
-        "Points are values, lines their 95% intervals; the dashed line is the value of all faces. Groups marked (few) "
-        "are uncertain."
+        "Points are values with 95% intervals; the dashed line is the value over all faces. Groups marked (few) are "
+        "uncertain."
     ]
     if crossings:
-        text.append(f"groups.csv beside this file has all numbers, {crossings:,} of crossings among them.")
+        text.append(f"groups.csv has all numbers, including {crossings:,} of crossings.")
     return Section(
-        "By group", text=text, tables=[Table("each column", pd.DataFrame(rows), folded=True)], figures=pictures
+        "By group", text=text, tables=[Table("Metrics by group", pd.DataFrame(rows), folded=True)], figures=pictures
     )
 
 
-def _chart(report: Report, metric: str) -> Picture | None:
+def _chart(report: ModelAuditReport, metric: str) -> Picture | None:
     own = [one for one in report.groups if one.metric == metric]
     overall = [one for one in own if not one.labels]
     if not own or (metric == "gender_unsure" and not overall[0].value):
@@ -222,31 +221,30 @@ def _chart(report: Report, metric: str) -> Picture | None:
     for columns in dict.fromkeys(tuple(one.labels) for one in own if len(one.labels) == 1):
         rows.append({"label": columns[0], "value": np.nan, "low": np.nan, "high": np.nan})
         rows += [_row(next(iter(one.labels.values())), one, metric) for one in own if tuple(one.labels) == columns]
-    crossed = sorted((one for one in own if len(one.labels) > 1 and one.told != "uncertain"), key=_bad(metric))
-    if crossed and len(rows) < _MOST_ROWS:
-        some = crossed[: min(10, _MOST_ROWS - len(rows))]
+    crossed = sorted((one for one in own if len(one.labels) > 1 and one.reliability != "uncertain"), key=_bad(metric))
+    if crossed and len(rows) < _MAX_CHART_ROWS:
+        some = crossed[: min(10, _MAX_CHART_ROWS - len(rows))]
         rows.append({"label": f"worst of {len(crossed)} crossings", "value": np.nan, "low": np.nan, "high": np.nan})
         rows += [_row(", ".join(one.labels.values()), one, metric) for one in some]
     table = pd.DataFrame(rows)
-    figure = figures.intervals(table.head(_MOST_ROWS), _name(metric), "all faces")
+    figure = figures.intervals(table.head(_MAX_CHART_ROWS), _name(metric), "all faces")
     numbers = table.dropna(subset="value").rename(columns={"label": "group"})
     return Picture(figure, f"{_name(metric)[:1].upper()}{_name(metric)[1:]}, by group", numbers)
 
 
-def _bad(metric: str) -> Callable[[GroupNumber], float]:
-    """What sorts groups, the worst first."""
+def _bad(metric: str) -> Callable[[GroupMetric], float]:
+    """Sort key for groups, the worst first."""
     sign = {"higher": 1, "lower": -1, None: 0}[METRICS[metric].better]
     return lambda one: sign * (one.value or 0) if sign else -abs(one.value or 0)
 
 
-def _row(label: str, one: GroupNumber, metric: str) -> dict[str, object]:
-    scale = 100 if NAMES[metric][1] == "%" else 1
-    few = " (few)" if one.told == "uncertain" else ""
-    ends = {name: np.nan if (end := getattr(one, name)) is None else scale * end for name in ("value", "low", "high")}
+def _row(label: str, one: GroupMetric, metric: str) -> dict[str, object]:
+    few = " (few)" if one.reliability == "uncertain" else ""
+    ends: dict[str, object] = {name: in_unit(metric, getattr(one, name)) for name in ("value", "low", "high")}
     return {"label": f"{label}{few}"} | ends | {"n": one.n, "subjects": one.subjects}
 
 
-def _fairness(report: Report) -> Section:
+def _fairness(report: ModelAuditReport) -> Section:
     rows = [
         {"by": ", ".join(one.by)} | _gap_row(gap)
         for one in report.fairness
@@ -254,43 +252,45 @@ def _fairness(report: Report) -> Section:
         if gap is not None
     ]
     text = (
-        "Equalised odds: the larger of the gaps, between two groups, of the share of women who are taken for women and "
-        "of the share of men who are. Demographic parity: the gap of the share that is taken for a woman, whatever the "
-        "truth; where the groups truly differ in it, a right answer differs too. In percentage points."
+        "Equalised odds: the larger of two gaps between groups, that of the share of women predicted female and that "
+        "of the share of men predicted female. Demographic parity: the gap of the share predicted female, whatever the "
+        "label; if the groups differ in their labels, correct predictions differ too. In percentage points."
     )
-    table = pd.DataFrame(rows).drop(columns="among")
-    return Section("Equalised odds and demographic parity", text=[text], tables=[Table("by column", table)])
+    table = pd.DataFrame(rows).drop(columns="compared")
+    return Section(
+        "Equalised odds and demographic parity", text=[text], tables=[Table("Fairness criteria by column", table)]
+    )
 
 
 def _ages(limits: Sequence[AgeLimit]) -> Section:
     text = (
-        "A face passes an age limit where its predicted age is at least a threshold. The higher it is, the fewer "
-        "children are taken for adults and the more adults for children. The rule age_low compares the lower end of "
-        "the age's interval, band leaves faces in between unsure, interval says adult where age_low reaches the limit "
-        "and child where age_high does not. Each threshold was chosen on half of the subjects, as the lowest that "
-        "keeps the allowed share with its whole interval, and confirmed on the others."
+        "A face passes an age limit if its predicted age is at least a threshold. With a higher threshold, fewer "
+        "children are classified as adults and more adults as children. The rule age_low uses the lower end of the age "
+        "interval; band leaves ages in between undecided; interval decides adult if age_low reaches the limit and "
+        "child if age_high does not. Each threshold is the lowest one that keeps the allowed share with its whole "
+        "interval on half of the subjects; the numbers are from the other half."
     )
     rows = [
         {
             "limit": f"{limit.limit:g}",
-            "rule": choice.rule,
-            "adult from": "none" if choice.adult_from is None else f"{choice.adult_from:g}",
-            "child below": "–" if choice.child_below is None else f"{choice.child_below:g}",
-            "children taken for adults, %": _text("gender_accuracy", choice.child_as_adult),
+            "rule": rule.rule,
+            "adult from": "none" if rule.adult_from is None else f"{rule.adult_from:g}",
+            "child below": "–" if rule.child_below is None else f"{rule.child_below:g}",
+            "children classified as adults, %": _text(PERCENT, rule.child_as_adult),
             "allowed, %": f"{100 * limit.allowed:g}",
-            "adults taken for children, %": _text("gender_accuracy", choice.adult_as_child),
-            "unsure": percent(choice.unsure) if choice.unsure is not None else "–",
-            "children": choice.confirmed_on,
-            "verdict": choice.verdict,
+            "adults classified as children, %": _text(PERCENT, rule.adult_as_child),
+            "undecided": percent(rule.undecided) if rule.undecided is not None else "–",
+            "children": rule.confirmed_on,
+            "verdict": rule.verdict,
         }
         for limit in limits
-        for choice in limit.choices
+        for rule in limit.rules
     ]
     pictures = [_age_chart(limit) for limit in limits]
     return Section(
         "Age limits",
         text=[text],
-        tables=[Table("rules, confirmed on the other half", pd.DataFrame(rows))],
+        tables=[Table("Decision rules, measured on the other half", pd.DataFrame(rows))],
         figures=pictures,
     )
 
@@ -304,87 +304,87 @@ def _age_chart(limit: AgeLimit) -> Picture:
             values = [getattr(point, name) for point in some]
             line = pd.Series([100 * (one.value or 0) for one in values], index=at, dtype=float)
             lines[f"{words}, {column}"] = line
-            numbers[f"{words}, {column}, % [95% interval]"] = [_text("gender_accuracy", one) for one in values]
-    caption = (
-        f"Age limit {limit.limit:g}: {limit.children:,} children and {limit.adults:,} adults against the threshold"
-    )
+            numbers[f"{words}, {column}, % [95% interval]"] = [_text(PERCENT, one) for one in values]
+    counts = f"{limit.children:,} children and {limit.adults:,} adults"
+    caption = f"Age limit {limit.limit:g}: error rates of {counts} by threshold"
     figure = figures.curves(lines, "share, %", "adult from, years")
     return Picture(figure, caption, pd.DataFrame({"adult from": at} | numbers))
 
 
-def _robustness(report: Report) -> Section:
+def _robustness(report: ModelAuditReport) -> Section:
     rows = [
         {
-            "picture": f"{one.kind}, {one.level}",
+            "degradation": f"{one.degradation}, {one.level}",
             "group": one.group,
             "metric": _name(one.metric),
             "result": _text(one.metric, one.result),
             "change": _text(one.metric, one.change),
-            "more than others": _text(one.metric, one.more_than_others),
+            "excess over others": _text(one.metric, one.excess_over_others),
             "n": one.n,
         }
         for one in report.robustness
     ]
     table = pd.DataFrame(rows)
-    hurt = [one for one in report.robustness if _hurts(one.metric, one.more_than_others)]
+    hurt = [one for one in report.robustness if _hurts(one.metric, one.excess_over_others)]
     text = [
-        "The same faces, made worse step by step. Change is to the same faces as they are; “more than others” is the "
-        "change of a group less that of all other faces, with an interval that is corrected for all comparisons of the "
-        "metric."
+        "The same faces with degraded images, in graded levels. Change is relative to the original images; excess over "
+        "others is the change of a group minus that of all other faces, with an interval corrected for all comparisons "
+        "of the metric."
     ]
     if hurt:
-        named = "; ".join(f"{one.group} at {one.kind}, {one.level} ({NAMES[one.metric][0]})" for one in hurt[:6])
-        text.append(f"Some groups lose more than the others ({len(hurt)} comparisons): {named}.")
+        names = "; ".join(
+            f"{one.group} at {one.degradation}, {one.level} ({named(one.metric, unit=False)})" for one in hurt[:6]
+        )
+        text.append(f"Some groups are affected more than others ({len(hurt)} comparisons): {names}.")
     else:
-        text.append("Of no group can it be told that it loses more than the others.")
+        text.append("No group is measurably more affected than the others.")
     pictures = [
         picture
         for metric in ("gender_accuracy", "gender_unsure", "age_mae")
         for picture in _robust_charts(report, metric)
     ]
-    overall = table[table["group"] == "all"].drop(columns=["group", "more than others"])
-    own = [Table("all faces", overall, folded=True), Table("each group", table[table["group"] != "all"], folded=True)]
-    return Section("Worse pictures", text=text, tables=own, figures=pictures)
+    overall = table[table["group"] == "all"].drop(columns=["group", "excess over others"])
+    own = [Table("All faces", overall, folded=True), Table("By group", table[table["group"] != "all"], folded=True)]
+    return Section("Robustness to degraded images", text=text, tables=own, figures=pictures)
 
 
 def _hurts(metric: str, one: Interval) -> bool:
     if one.low is None or one.high is None:
         return False
-    return one.high < 0 if metric == "gender_accuracy" else one.low > 0
+    return one.high < 0 if METRICS[metric].better == "higher" else one.low > 0
 
 
-def _robust_charts(report: Report, metric: str) -> Iterator[Picture]:
+def _robust_charts(report: ModelAuditReport, metric: str) -> Iterator[Picture]:
     own = [one for one in report.robustness if one.metric == metric and one.group == "all"]
     if not own:
         return
-    scale = 100 if NAMES[metric][1] == "%" else 1
     rows: list[dict[str, object]] = []
-    for kind in dict.fromkeys(one.kind for one in own):
-        rows.append({"label": kind, "value": np.nan, "low": np.nan, "high": np.nan})
-        for one in (one for one in own if one.kind == kind):
-            ends = {name: scale * (getattr(one.result, name) or 0) for name in ("value", "low", "high")}
+    for degradation in dict.fromkeys(one.degradation for one in own):
+        rows.append({"label": degradation, "value": np.nan, "low": np.nan, "high": np.nan})
+        for one in (one for one in own if one.degradation == degradation):
+            ends = {name: in_unit(metric, getattr(one.result, name) or 0) for name in ("value", "low", "high")}
             rows.append({"label": one.level, **ends})
     table = pd.DataFrame(rows)
-    numbers = table.dropna(subset="value").rename(columns={"label": "picture"})
-    yield Picture(figures.intervals(table, _name(metric)), f"Worse pictures: {_name(metric)}, all faces", numbers)
+    numbers = table.dropna(subset="value").rename(columns={"label": "level"})
+    yield Picture(figures.intervals(table, _name(metric)), f"Degraded images: {_name(metric)}, all faces", numbers)
 
 
-def _differences(report: Report) -> Section:
+def _differences(report: ModelAuditReport) -> Section:
     rows = [
         {
             "group": one.group,
             "metric": _name(one.metric),
-            "this less the other": _text(one.metric, one),
-            "this is": one.found,
+            "this minus the other": _text(one.metric, one),
+            "this model is": one.verdict,
             "n": one.n,
-            "told": one.told,
+            "reliability": one.reliability,
         }
         for one in report.differences
     ]
     table = pd.DataFrame(rows)
     text = (
-        "Both models on the same faces: this one less the other, with intervals that hold for all groups of a metric "
-        "at once. In percentage points, ages in years."
+        "Both models on the same faces: this one minus the other, with simultaneous intervals for all groups of a "
+        "metric. In percentage points; ages in years."
     )
     pictures = [
         picture
@@ -392,31 +392,31 @@ def _differences(report: Report) -> Section:
         if (picture := _difference_chart(report, metric)) is not None
     ]
     overall = table[table["group"] == "all"].drop(columns="group")
-    own = [Table("all faces", overall), Table("each group", table, folded=True)]
-    return Section("Compared with the other model", text=[text], tables=own, figures=pictures)
+    own = [Table("All faces", overall), Table("By group", table, folded=True)]
+    return Section("Comparison with the other model", text=[text], tables=own, figures=pictures)
 
 
-def _difference_chart(report: Report, metric: str) -> Picture | None:
-    own = [one for one in report.differences if one.metric == metric and one.told != "uncertain"][:_MOST_ROWS]
+def _difference_chart(report: ModelAuditReport, metric: str) -> Picture | None:
+    own = [one for one in report.differences if one.metric == metric and one.reliability != "uncertain"][
+        :_MAX_CHART_ROWS
+    ]
     if not own:
         return None
-    scale = 100 if NAMES[metric][1] == "%" else 1
     rows = [
-        {"label": one.group}
-        | {name: np.nan if (end := getattr(one, name)) is None else scale * end for name in ("value", "low", "high")}
+        {"label": one.group} | {name: in_unit(metric, getattr(one, name)) for name in ("value", "low", "high")}
         for one in own
     ]
     table = pd.DataFrame(rows)
-    caption = f"This model less the other: {_name(metric)}"
+    caption = f"This model minus the other: {_name(metric)}"
     return Picture(figures.intervals(table, caption), caption, table.rename(columns={"label": "group"}))
 
 
-def _about(report: Report) -> Section:
+def _about(report: ModelAuditReport) -> Section:
     settings, about = report.settings, report.predictions
     counts = (
         f"{about.faces:,} faces of {about.subjects:,} subjects; matched by {about.matched_by}; {about.missing:,} "
-        f"without a prediction, {about.extra:,} predictions of no face. Groups: {', '.join(settings.by) or 'none'}. "
-        f"{settings.resamples:,} resamples, seed {settings.seed}."
+        f"without a prediction, {about.unmatched:,} predictions without a face. Groups: "
+        f"{', '.join(settings.by) or 'none'}. {settings.resamples:,} resamples, seed {settings.seed}."
     )
-    method = _METHOD.format(fewest=settings.fewest_subjects, enough=settings.enough_subjects)
-    return Section("How this was found", text=[counts, method])
+    method = _METHOD.format(min_subjects=settings.min_subjects, reliable_subjects=settings.reliable_subjects)
+    return Section("Method", text=[counts, method])

@@ -12,11 +12,10 @@ from mien.base.errors import MienError
 from mien.metrics.words import (
     BASELINE,
     HEADLINES,
-    NAMES,
     metrics_table,
     named,
     number,
-    scale_of,
+    unit_of,
     with_interval,
 )
 from mien.reports import figures
@@ -123,7 +122,7 @@ def _differences(first: _Results, second: _Results) -> Iterator[dict[str, str]]:
         return
     for metric in HEADLINES:
         spec = metrics.METRICS[metric]
-        columns = [spec.truth, *spec.answers]
+        columns = [spec.truth, *spec.predictions]
         if not all(column in table and table[column].notna().any() for table in (a, b) for column in columns):
             continue
         name = named(metric, unit=False)
@@ -153,15 +152,14 @@ def _differences(first: _Results, second: _Results) -> Iterator[dict[str, str]]:
 
 
 def _difference_in_words(one: str, other: str, metric: str, found: metrics.Difference) -> str:
-    unit = "points" if scale_of(metric) == 100 else NAMES[metric][1]
     name = named(metric, unit=False)
     if not (found.low > 0 or found.high < 0):
-        size = with_interval(metric, found.value, found.low, found.high, unit)
+        size = with_interval(metric, found.value, found.low, found.high, unit=True, difference=True)
         return f"{one} and {other} are not distinguishable in {name}: the first minus the second is {size}"
     ahead = (found.value > 0) == (metrics.METRICS[metric].better == "higher")
     better, worse = (one, other) if ahead else (other, one)
     low, high = sorted((abs(found.low), abs(found.high)))
-    size = with_interval(metric, abs(found.value), low, high, unit)
+    size = with_interval(metric, abs(found.value), low, high, unit=True, difference=True)
     return f"{better} is better than {worse} in {name} by {size}"
 
 
@@ -186,7 +184,7 @@ def _dots(runs: Sequence[_Results]) -> list[Picture]:
         rows = {run.name: row for run in runs for row in run.scores() if row.metric == metric}
         if not rows:
             continue
-        numbers = pd.DataFrame(list(rows.values()))[["value", "low", "high", "baseline"]] * scale_of(metric)
+        numbers = pd.DataFrame(list(rows.values()))[["value", "low", "high", "baseline"]] * unit_of(metric).factor
         labels = [f"{name} (n {row.n:,})" for name, row in rows.items()]
         figure = figures.intervals(numbers.assign(label=labels), named(metric), baseline=BASELINE)
         table = metrics_table(list(rows.values()))

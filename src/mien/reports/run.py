@@ -14,13 +14,13 @@ from mien.base.table import FACES_COLUMNS, SPLITS, read_table
 from mien.metrics.words import (
     BASELINE,
     HEADLINES,
-    NAMES,
+    PRIMARY,
     Score,
     metrics_table,
     named,
     number,
-    scale_of,
     scores,
+    unit_of,
     verdict,
     with_interval,
 )
@@ -83,13 +83,11 @@ def run_report(run: Run) -> Path:
 def _lead(run: _Results) -> str:
     found = []
     for row in run.scores():
-        if row.metric in ("gender_accuracy", "age_group_exact", "age_mae"):
-            unit = NAMES[row.metric][1]
-            value = with_interval(row.metric, row.value, row.low, row.high, unit)
+        if row.metric in PRIMARY:
+            value = with_interval(row.metric, row.value, row.low, row.high, unit=True)
             found.append(f"{named(row.metric, unit=False)} {value}, n {row.n:,}")
             if verdict(row):
-                against = number(row.metric, row.baseline) + ("%" if unit == "%" else f" {unit}")
-                found[-1] += f", {verdict(row)} ({against})"
+                found[-1] += f", {verdict(row)} ({number(row.metric, row.baseline, unit=True)})"
     leaks = " A leak flatters these numbers: see below." if run.info.get("leaks") else ""
     return f"On its test part: {'; '.join(found)}. Protocol: {protocol(run)}. Intervals are 95%.{leaks}"
 
@@ -223,7 +221,7 @@ def _forest(metric: str, rows: Sequence[Score]) -> Picture:
         if value and column != kind:
             kind = column
             lines.append((column.replace("_", " "), *[np.nan] * 4))
-        numbers = np.array([row.value, row.low, row.high, row.baseline]) * scale_of(metric)
+        numbers = np.array([row.value, row.low, row.high, row.baseline]) * unit_of(metric).factor
         lines.append((f"{value or 'all faces'} (n {row.n:,})", *numbers))
     table = pd.DataFrame(lines, columns=["label", "value", "low", "high", "baseline"])
     figure = figures.intervals(table, named(metric), reference="all faces", baseline=BASELINE)
@@ -249,9 +247,9 @@ def _certainty(joined: pd.DataFrame) -> list[Section]:
     pictures = []
     for task in ("gender", "age_group"):
         spec = metrics.METRICS[f"{task}_ece"]
-        if {*spec.answers, spec.truth} <= set(joined.columns) and spec.rows(joined).any():
-            stated = metrics.certainty(joined, task)
-            table = metrics.reliability(stated["certainty"], stated["correct"])
+        if {*spec.predictions, spec.truth} <= set(joined.columns) and spec.counted(joined).any():
+            stated = metrics.confidence(joined, task)
+            table = metrics.reliability(stated["confidence"], stated["correct"])
             name = task.replace("_", " ").capitalize()
             caption = f"{name}: is an answer right as often as it claims to be? n {len(stated):,}"
             pictures.append(Picture(figures.reliability(table), caption, table[table["n"] > 0]))

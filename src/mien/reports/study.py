@@ -11,12 +11,12 @@ from mien.base.table import write_table
 from mien.experiments.progress import duration
 from mien.experiments.results import Combination, Results, collect, records
 from mien.experiments.study import Cell, Study, StudyFolder
-from mien.metrics.words import NAMES, named, number, with_interval
+from mien.metrics.words import PRIMARY, named, number, unit_of, with_interval
 from mien.recipe.settings import Recipe
 from mien.reports import figures
 from mien.reports.page import Picture, Section, Table, write_report
 
-_SHOWN_CURVES = ("train_loss", "val_loss", "val_gender_accuracy", "val_age_group_exact", "val_age_mae")
+_SHOWN_CURVES = ("train_loss", "val_loss", *(f"val_{metric}" for metric in PRIMARY))
 _AT_ONCE = 8  # lines in one chart that can still be told apart
 
 
@@ -176,7 +176,7 @@ def _forests(study: Study, results: Results) -> list[Picture]:
             continue
         axes = [axis for axis in study.axes if len(set(rows[axis])) > 1] or list(study.axes)
         labels = [", ".join(row[axis] for axis in axes) for row in records(rows)]
-        numbers = rows[["value", "low", "high"]] * (100 if NAMES.get(metric, ("", ""))[1] == "%" else 1)
+        numbers = rows[["value", "low", "high"]] * unit_of(metric).factor
         numbers = numbers.assign(label=labels, baseline=np.nan)
         name = named(metric, unit=False)
         caption = f"{name.capitalize()} on the test part, with 95% intervals over faces, n {rows['n'].max():,}"

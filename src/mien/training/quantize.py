@@ -22,12 +22,10 @@ from mien.data.sources import data_root
 from mien.metrics.definitions import METRICS
 from mien.metrics.joined import join
 from mien.metrics.scoring import paired_difference, score
+from mien.metrics.words import PRIMARY
 from mien.prediction.predict import Predictor
 from mien.runs.run import Run
 from mien.training.onnxfile import describe, description
-
-COMPARED_METRICS = ("gender_accuracy", "age_group_exact", "age_mae")
-"""Metrics that a quantised file is compared by, as far as it predicts them."""
 
 _FACES = 512  # whose activations set the ranges
 _BATCH = 16
@@ -154,13 +152,13 @@ def _judge(before: Path, after: Path, faces: pd.DataFrame, pixels: Pixels, image
     first, second = answers
     values = [score(answer, by=()).set_index("metric")["value"] for answer in answers]
     rows = []
-    for metric in COMPARED_METRICS:
+    for metric in PRIMARY:
         if metric in values[0].index:
             found = paired_difference(second, first, metric)
             row = {"metric": metric, "before": values[0][metric], "after": values[1][metric]}
             rows.append(row | {"difference": found.value, "low": found.low, "high": found.high, "n": found.n})
     if not rows:
-        raise MienError("the validation faces have no label that a quantised file could be judged by")
+        raise MienError("the validation faces have no label to evaluate a quantised file with")
     same = float((first["gender"] == second["gender"]).mean()) if "gender" in first else np.nan
     sizes = before.stat().st_size / 1e6, after.stat().st_size / 1e6
     return Quantized(pd.DataFrame(rows), same, _speed(before, after, images), sizes)
@@ -191,9 +189,9 @@ def _refuse(differences: pd.DataFrame, max_loss: float, max_age_loss: float) -> 
         error = METRICS[metric].better == "lower"
         loss, bound = (row["difference"], max_age_loss) if error else (-100 * row["difference"], max_loss)
         if loss > bound:
-            unit = "years" if error else "points"
             raise MienError(
-                f"8 bits cost {loss:.2f} {unit} of {metric} on {row['n']} validation faces; allowed: {bound:g} "
+                f"8 bits cost {loss:.2f} {METRICS[metric].unit.difference} of {metric} on {row['n']} validation faces; "
+                f"allowed: {bound:g} "
                 f"(--max-{'age-' if error else ''}loss). Nothing was written"
             )
 

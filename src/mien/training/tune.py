@@ -41,7 +41,9 @@ from mien.data.sources import data_root
 from mien.experiments.hyperband import STATES, best_trial, brackets, make_ledger
 from mien.experiments.space import Scalar, Space, is_whole, read_space
 from mien.experiments.space import changes as as_changes
-from mien.metrics.words import HEADLINES, NAMES, scores, with_interval
+from mien.metrics.definitions import METRICS
+from mien.metrics.joined import TRUTH_COLUMNS
+from mien.metrics.words import HEADLINES, PRIMARY, named, scores, with_interval
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Recipe
 from mien.reports.search import write_search_report
@@ -149,14 +151,10 @@ def suggest(trial: Trial, space: Space) -> dict[str, Scalar]:
 
 def metrics_of(recipe: Recipe) -> dict[str, Direction]:
     """What a search can go by: column of a run's log -> minimize or maximize."""
-    scores: dict[str, dict[str, Direction]] = {
-        "gender": {"val_gender_accuracy": "maximize"},
-        "age": {"val_age_mae": "minimize"},
-        "age_group": {"val_age_group_exact": "maximize"},
-    }
     found: dict[str, Direction] = {"val_loss": "minimize"}
-    for task in recipe.tasks.predicted():
-        found |= scores[task]
+    for metric in PRIMARY:
+        if METRICS[metric].truth in {TRUTH_COLUMNS.get(task) for task in recipe.tasks.predicted()}:
+            found[f"val_{metric}"] = "maximize" if METRICS[metric].better == "higher" else "minimize"
     return found
 
 
@@ -719,9 +717,8 @@ def _score(run: Run | None) -> str:
         return "not measured"
     table = run.metrics
     rows = scores(table[(table["split"] == "test") & (table["group"] == "all") & table["metric"].isin(HEADLINES)])
-    told = (
-        f"{name} {with_interval(row.metric, row.value, row.low, row.high, unit)} (n {row.n})"
-        for row in rows
-        for name, unit in [NAMES[row.metric]]
-    )
-    return f"{'; '.join(told)}: test part, one run"
+    shown = []
+    for row in rows:
+        value = with_interval(row.metric, row.value, row.low, row.high, unit=True)
+        shown.append(f"{named(row.metric, unit=False)} {value} (n {row.n})")
+    return f"{'; '.join(shown)}: test part, one run"

@@ -10,31 +10,31 @@ from mien.verbs.arguments import PathLike, as_columns, as_faces, as_list
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mien.audit.data.schema import DataReport
-    from mien.audit.model.inputs import Predictions
-    from mien.audit.model.robustness import Robustness
-    from mien.audit.model.schema import Report
+    from mien.audit.data.schema import DataAuditReport
+    from mien.audit.model.inputs import PredictionsInput
+    from mien.audit.model.robustness import RobustnessTest
+    from mien.audit.model.schema import ModelAuditReport
     from mien.base.progress import ProgressCallback
     from mien.prediction.predict import Predictor
     from mien.runs.run import Run
 
 
 def audit_model(
-    predictions: "Predictions",
+    predictions: "PredictionsInput",
     faces: "pd.DataFrame | PathLike",
     *,
     map: Mapping[str, str] | None = None,
     preset: str | None = None,
     by: str | Sequence[str] | None = None,
     limits: PathLike | None = None,
-    against: "Predictions | None" = None,
+    against: "PredictionsInput | None" = None,
     against_preset: str | None = None,
     child_rate: float = 0.05,
     root: PathLike | None = None,
     model: "PathLike | Predictor | None" = None,
     sample: int = 400,
     out: PathLike | None = None,
-) -> "Report":
+) -> "ModelAuditReport":
     """Finds for whom a model fails, from its predictions and the labels; any program's predictions can be audited.
 
     Args:
@@ -58,7 +58,7 @@ def audit_model(
     Raises:
         MienError: The predictions cannot be read or do not match the faces, or a column is missing.
     """
-    from mien.audit.model.audit import Settings, audit_predictions
+    from mien.audit.model.audit import AuditSettings, audit_predictions
     from mien.audit.model.limits import read_limits
     from mien.base.atomic import check_folder
     from mien.base.console import progress
@@ -71,7 +71,7 @@ def audit_model(
     if root is None and model is not None:
         raise MienError("--model belongs to --root, which was not given")
     table = as_faces(faces)
-    settings = Settings(None if limits is None else read_limits(Path(limits)), child_rate)
+    settings = AuditSettings(None if limits is None else read_limits(Path(limits)), child_rate)
     with progress("predicting degraded images") as update:
         report = audit_predictions(
             predictions,
@@ -91,11 +91,11 @@ def audit_model(
 
 def _robustness(
     faces: "pd.DataFrame", root: PathLike, model: Any, sample: int, update: "ProgressCallback"
-) -> "Robustness":
-    from mien.audit.model.robustness import Robustness
+) -> "RobustnessTest":
+    from mien.audit.model.robustness import RobustnessTest
     from mien.prediction.predict import Predictor
 
-    return Robustness(model if isinstance(model, Predictor) else Predictor(model), faces, root, sample, update)
+    return RobustnessTest(model if isinstance(model, Predictor) else Predictor(model), faces, root, sample, update)
 
 
 def audit_data(
@@ -104,7 +104,7 @@ def audit_data(
     run: "PathLike | Run | Sequence[PathLike | Run]" = (),
     out: PathLike = "audit-data",
     sheet: int = 1000,
-) -> "DataReport":
+) -> "DataAuditReport":
     """Finds what is wrong with a data set: leaks, duplicates, contradictions, bad images, likely label errors.
 
     Args:

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 from skimage import data
-from test_audit_label_errors import make_answers, make_faces, make_run
+from test_label_errors import make_answers, make_faces, make_run
 from typer.testing import CliRunner
 
 import mien
 from mien.audit.data import findings
-from mien.audit.data.checks import share
-from mien.audit.data.schema import DataReport, json_schema
+from mien.audit.data.checks import share_check
+from mien.audit.data.schema import DataAuditReport, json_schema
 from mien.base.errors import MienError
 from mien.base.table import check_faces, write_table
 from mien.cli.program import app
@@ -31,7 +31,7 @@ def levels(report, level):
 
 def valid(report):
     """Checks what the schema alone does not say."""
-    assert report == DataReport.model_validate_json(report.to_json())
+    assert report == DataAuditReport.model_validate_json(report.to_json())
     assert report.passed == (not levels(report, "problem"))
     for check in report.checks:
         assert 0 <= check.count <= check.of
@@ -72,7 +72,7 @@ def test_the_shipped_schema_is_that_of_the_report():
 def test_metadata_alone(tmp_path):
     report = valid(audit_data(make_faces(), None, out=tmp_path))
     assert report.passed and report.data.images is None
-    assert {"duplicates", "pictures", "labels", "leaks.fold", "leaks.split"} <= levels(report, "not checked")
+    assert {"duplicates", "images", "labels", "leaks.fold", "leaks.split"} <= levels(report, "not checked")
     assert (tmp_path / "report.json").read_text() == report.to_json()
     assert not (tmp_path / "review.html").exists()
 
@@ -121,10 +121,10 @@ def test_whipples_index():
 
 
 def test_whether_the_data_suffices_to_tell():
-    assert share("x", "", 1, 10, 0.05).level == "notice"
-    assert share("x", "", 200, 1000, 0.05).level == "problem"
-    assert share("x", "", 4, 100, 0.05).level == "sound"
-    assert share("x", "", 0, 0, 0.05).level == "not checked"
+    assert share_check("x", "", 1, 10, 0.05).level == "notice"
+    assert share_check("x", "", 200, 1000, 0.05).level == "problem"
+    assert share_check("x", "", 4, 100, 0.05).level == "ok"
+    assert share_check("x", "", 0, 0, 0.05).level == "not checked"
 
 
 def test_pictures_and_duplicates(tmp_path, faces, photos):
@@ -137,10 +137,10 @@ def test_pictures_and_duplicates(tmp_path, faces, photos):
     assert (found["duplicates.gender"].count, found["duplicates.gender"].of) == (3, 5)
     assert found["duplicates.gender"].level == "problem"
     assert found["leaks.fold.near-duplicate"].count == 2
-    assert found["pictures.unusable"].example == "bad.jpg"
+    assert found["images.unusable"].example == "bad.jpg"
     assert report.data.images == 66
-    pictures = pd.read_csv(tmp_path / "pictures.csv").set_index("face")
-    assert pictures.loc["bad.jpg", "status"] == "not an image"
+    images_ = pd.read_csv(tmp_path / "image_quality.csv").set_index("face")
+    assert images_.loc["bad.jpg", "status"] == "not an image"
     assert "3 of 5 groups" in (tmp_path / "report.html").read_text()
 
 
@@ -150,7 +150,7 @@ def test_a_class_that_a_fold_lacks(tmp_path):
     report = valid(audit_data(faces, None, out=tmp_path))
     assert "balance.fold.gender.classes" in levels(report, "problem")
     assert checks(report)["balance.fold.gender"].level == "notice"
-    assert "Cramer's V 1.000" in checks(report)["balance.fold.gender"].says
+    assert "Cramer's V 1.000" in checks(report)["balance.fold.gender"].message
     table = pd.read_csv(tmp_path / "balance.csv")
     assert table.loc[table["label"] == "gender", "faces"].sum() == 200
 

@@ -11,13 +11,13 @@ from fairlearn import metrics as fairlearn
 import mien
 from mien import metrics
 from mien.audit.model import ages
-from mien.audit.model.audit import Settings, audit_predictions
-from mien.audit.model.limits import Limits, read_limits
-from mien.audit.model.schema import Report, json_schema
+from mien.audit.model.audit import AuditSettings, audit_predictions
+from mien.audit.model.limits import AuditLimits, read_limits
+from mien.audit.model.schema import ModelAuditReport, json_schema
 from mien.base.errors import MienError
 from mien.cli import main
 
-QUICK = Settings(n_boot=100)
+QUICK = AuditSettings(n_boot=100)
 
 
 def tables(n: int = 1200, subjects: int = 400, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -46,7 +46,7 @@ def tables(n: int = 1200, subjects: int = 400, seed: int = 0) -> tuple[pd.DataFr
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
+def report() -> ModelAuditReport:
     faces, predictions = tables()
     return audit_predictions(predictions, faces, ["gender", "race"], against=better(predictions, faces), settings=QUICK)
 
@@ -58,7 +58,7 @@ def better(predictions: pd.DataFrame, faces: pd.DataFrame) -> pd.DataFrame:
     return predictions.assign(p_female=predictions["p_female"].where((truth["race"] != "black").to_numpy(), right))
 
 
-def test_any_order_and_any_pieces_give_the_same(tmp_path: Path, report: Report) -> None:
+def test_any_order_and_any_pieces_give_the_same(tmp_path: Path, report: ModelAuditReport) -> None:
     faces, predictions = tables()
     other = better(predictions, faces)
     mixed = predictions.sample(frac=1, random_state=3)
@@ -71,7 +71,7 @@ def test_any_order_and_any_pieces_give_the_same(tmp_path: Path, report: Report) 
     assert again.to_json() == report.to_json()
 
 
-def test_worst_and_gap_are_found_and_corrected(report: Report) -> None:
+def test_worst_and_gap_are_found_and_corrected(report: ModelAuditReport) -> None:
     worst = next(one for one in report.worst if one.metric == "gender_accuracy" and one.by == ["race"])
     gap = next(one for one in report.gaps if one.metric == "gender_accuracy" and one.by == ["race"])
     assert worst.group == "race=black" == gap.lower and worst.low < worst.value < worst.high and gap.low > 0
@@ -91,22 +91,22 @@ def test_odds_and_parity_agree_with_fairlearn() -> None:
     assert found.demographic_parity.value == pytest.approx(fairlearn.demographic_parity_difference(true, said, **of))
 
 
-def test_paired_differences_are_those_of_the_metrics(report: Report) -> None:
+def test_paired_differences_are_those_of_the_metrics(report: ModelAuditReport) -> None:
     faces, predictions = tables()
     a, b = (metrics.join(faces, one) for one in (predictions, better(predictions, faces)))
     expected = metrics.paired_difference(a, b, "gender_accuracy")
     found = {one.group: one for one in report.differences if one.metric == "gender_accuracy"}
     assert found["all"].value == pytest.approx(expected.value) and found["all"].n == expected.n
     assert found["all"].high - found["all"].low > expected.high - expected.low  # corrected
-    assert found["race=black"].found == "worse" and found["race=white"].found == "unclear"
+    assert found["race=black"].verdict == "worse" and found["race=white"].verdict == "inconclusive"
 
 
-def test_json_keeps_to_the_schema_that_ships(report: Report) -> None:
+def test_json_keeps_to_the_schema_that_ships(report: ModelAuditReport) -> None:
     shipped = Path(mien.__file__).parent / "audit" / "model" / "model.schema.json"
     assert json.loads(shipped.read_text()) == json.loads(json.dumps(json_schema()))
     plain = json.loads(report.to_json())
     assert plain["schema"] == "mien.audit.model/1" and set(plain) == set(json_schema()["properties"])
-    assert Report.model_validate(plain) == report
+    assert ModelAuditReport.model_validate(plain) == report
 
 
 def test_age_curves_by_hand() -> None:
@@ -118,34 +118,34 @@ def test_age_curves_by_hand() -> None:
     assert [below[t].value for t in (0, 5, 6, 18, 19, 21)] == [0, 0, 0.25, 0.25, 0.5, 0.75]
 
 
-def test_thresholds_keep_the_rate_on_the_other_half(report: Report) -> None:
+def test_thresholds_keep_the_rate_on_the_other_half(report: ModelAuditReport) -> None:
     limit = next(one for one in report.age_limits if one.limit == 18)
-    rules = {choice.rule: choice for choice in limit.choices}
+    rules = {rule.rule: rule for rule in limit.rules}
     assert set(rules) == {"age", "age_low", "band", "interval"}
     # Ages err by 4 years, normally: 5% of all children need a threshold above 18, and an interval some years more.
     assert 18 <= rules["age"].adult_from <= 28 and rules["age"].child_as_adult.value <= 0.08
     assert rules["age_low"].adult_from == pytest.approx(rules["age"].adult_from - 6, abs=1.5)
-    assert rules["band"].child_below <= rules["band"].adult_from and rules["age"].unsure < 0.03
+    assert rules["band"].child_below <= rules["band"].adult_from and rules["age"].undecided < 0.03
     assert rules["age"].chosen_on + rules["age"].confirmed_on == limit.children
 
 
-def judged(**limits: object) -> dict[str, object]:
+def checked(**limits: object) -> dict[str, object]:
     faces, predictions = tables()
-    settings = Settings(Limits(**limits), n_boot=100)
+    settings = AuditSettings(AuditLimits(**limits), n_boot=100)
     found = audit_predictions(predictions, faces, ["race"], settings=settings)
     return {"passed": found.passed} | {one.limit: one for one in found.limits}
 
 
 def test_limits_pass_fail_and_say_when_the_data_does_not_suffice() -> None:
-    found = judged(accuracy=0.8, worst_group_accuracy=0.95, largest_gap=0.2, missing=0.05, age_mae=1.0)
+    found = checked(accuracy=0.8, worst_group_accuracy=0.95, largest_gap=0.2, missing=0.05, age_mae=1.0)
     assert found["passed"] is False
-    assert found["accuracy"].passed and found["accuracy"].sure
-    assert not found["worst_group_accuracy"].passed and found["worst_group_accuracy"].where == "race=black"
-    assert found["worst_group_accuracy"].beyond == pytest.approx(0.95 - found["worst_group_accuracy"].found.value)
-    assert not found["largest_gap"].sure
-    assert found["missing"].passed and found["missing"].found.value == pytest.approx(20 / 1200)
-    assert not found["age_mae"].passed and found["age_mae"].sure
-    assert judged(children_as_adults={18: 0.5}, age_bias=3.0, false_rate=0.5)["passed"] is True
+    assert found["accuracy"].passed and found["accuracy"].conclusive
+    assert not found["worst_group_accuracy"].passed and found["worst_group_accuracy"].scope == "race=black"
+    assert found["worst_group_accuracy"].excess == pytest.approx(0.95 - found["worst_group_accuracy"].measured.value)
+    assert not found["largest_gap"].conclusive
+    assert found["missing"].passed and found["missing"].measured.value == pytest.approx(20 / 1200)
+    assert not found["age_mae"].passed and found["age_mae"].conclusive
+    assert checked(children_as_adults={18: 0.5}, age_bias=3.0, false_rate=0.5)["passed"] is True
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_report_is_text_tables_and_json(written: Path) -> None:
     page = (written / "report.html").read_text()
     assert "<script" not in page and "&lt;script&gt;fetch" in page
     assert "limits fail: worst_group_accuracy" in page
-    report = Report.model_validate_json((written / "report.json").read_text())
+    report = ModelAuditReport.model_validate_json((written / "report.json").read_text())
     groups = pd.read_csv(written / "groups.csv")
     assert len(groups) == len(report.groups) and {"value", "low", "high", "n"} <= set(groups.columns)
     assert set(pd.read_csv(written / "worst.csv")["by"]) == {"all", "gender", "race", "gender × race"}

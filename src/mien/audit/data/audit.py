@@ -1,4 +1,4 @@
-"""The audit of a data set: what is wrong with it before anything is trained on it, and whether that is serious."""
+"""Audits a data set before training: leaks, duplicates, label errors, and image quality."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from mien.audit.data import findings, label_errors, pictures
-from mien.audit.data.checks import Check, any_is, not_checked, sound
+from mien.audit.data import findings, image_quality, label_errors
+from mien.audit.data.checks import Check, all_passed, count_check, not_checked
 from mien.audit.data.label_errors import OutOfFold
-from mien.audit.data.schema import Data, DataReport, RunUsed, Suggested
-from mien.audit.data.words import lead
+from mien.audit.data.schema import DataAuditReport, DatasetInfo, RunUsage, SuggestionCounts
+from mien.audit.data.words import summary
 from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
 from mien.base.table import check_faces
@@ -23,23 +23,24 @@ from mien.runs.run import Run, open_run
 
 @dataclass(frozen=True)
 class DataAudit:
-    """An audit of a data set: what `report.json` holds, and the tables and pictures behind it.
+    """The result of a data audit: the content of `report.json`, and the tables and images behind it.
 
     Attributes:
         report: The checks and their verdicts.
         faces: The faces in the order of their ids.
-        tables: One for each kind of finding, by the name of its file.
-        images: The files and their near-duplicates; None without a root.
+        tables: Detailed tables by file name (without `.csv`).
+        images: The image files and their near-duplicates; None without a root.
         root: The folder of the images.
-        outliers: (n,) how unlike the others each picture is; None without a root.
+        outlier_scores: (n,) scores of `image_quality.outlier_scores`; None without a root.
     """
 
-    report: DataReport
+    report: DataAuditReport
     faces: pd.DataFrame
     tables: dict[str, pd.DataFrame]
     images: Images | None
     root: Path | None
-    outliers: pd.Series | None
+
+    outlier_scores: pd.Series | None
 
 
 def audit_faces(
@@ -48,17 +49,17 @@ def audit_faces(
     runs: Sequence[str | Path | Run] = (),
     progress: ProgressCallback | None = None,
 ) -> DataAudit:
-    """Audits a data set; the order of the rows changes nothing.
+    """Audits a data set; the result does not depend on the order of the rows.
 
     Args:
-        faces: A faces table. Unlike elsewhere, its ages may be impossible: they are reported.
-        root: The folder that the paths are relative to; None: metadata alone.
-        runs: Finished runs on these faces; together their test parts should hold every face, as those of folds do.
-        progress: Told how many of the pictures are done.
+        faces: A faces table. Impossible ages are allowed here: they are reported.
+        root: The folder of the images; None checks the metadata only.
+        runs: Finished runs on these faces; together their test parts should cover all faces, as folds do.
+        progress: Called with the number of images done and the total.
 
     Raises:
-        MienError: The table has no rows or breaks its contract in another way, no image is under `root`, or a run
-            cannot be used (see `label_errors.out_of_fold`).
+        MienError: The table is empty or invalid, `root` holds none of its images, or a run cannot be used (see
+            `label_errors.out_of_fold`).
     """
     table, impossible = findings.take_out_impossible_ages(faces)
     table = check_faces(table)
@@ -68,54 +69,54 @@ def audit_faces(
     opened = [open_run(run) for run in runs]
     images = None if home is None else inspect_images(table, home, progress)
     groups = None if images is None else images.groups
-    answers = label_errors.out_of_fold(table, opened, groups) if opened else None
-    measured, apart = _measured(table, home, progress)
-    found = [
+    predictions = label_errors.out_of_fold(table, opened, groups) if opened else None
+    measured, outlier_scores = _measure_images(table, home, progress)
+    results = [
         findings.leaks(table, groups),
         findings.duplicates(table, images),
         findings.subjects(table),
         findings.ages(table, impossible),
-        findings.pictures_of(table, measured, apart),
+        findings.image_checks(table, measured, outlier_scores),
         findings.balance(table),
-        _label_errors(table, answers),
+        _label_errors(table, predictions),
     ]
-    checks = [check for part in found for check in part.checks]
-    tables = {name: rows for part in found for name, rows in part.tables.items()}
-    return DataAudit(_report(table, images, checks, tables, answers), table, tables, images, home, apart)
+    checks = [check for part in results for check in part.checks]
+    tables = {name: rows for part in results for name, rows in part.tables.items()}
+    return DataAudit(_report(table, images, checks, tables, predictions), table, tables, images, home, outlier_scores)
 
 
-def _measured(faces: pd.DataFrame, home: Path | None, progress: ProgressCallback | None) -> tuple[Any, Any]:
+def _measure_images(faces: pd.DataFrame, home: Path | None, progress: ProgressCallback | None) -> tuple[Any, Any]:
     if home is None:
         return None, None
-    measured, thumbnails = pictures.measure(faces, home, progress)
-    return measured, pictures.outliers(measured, thumbnails)
+    measured, thumbnails = image_quality.measure(faces, home, progress)
+    return measured, image_quality.outlier_scores(measured, thumbnails)
 
 
-def _label_errors(faces: pd.DataFrame, answers: OutOfFold | None) -> findings.Found:
-    """Suggestions are never a problem by themselves: a model that disagrees with a label may be wrong."""
-    if answers is None:
-        why = "Likely label errors were not looked for: no --run with predictions of faces that it did not train on."
-        return findings.Found([not_checked("labels", why)], {})
-    suggested = label_errors.suggest(faces, answers.answers)
+def _label_errors(faces: pd.DataFrame, predictions: OutOfFold | None) -> findings.CheckResult:
+    """Suggestions are notices at most: a model that disagrees with a label may be wrong."""
+    if predictions is None:
+        why = "Label errors need out-of-fold predictions: no --run was given."
+        return findings.CheckResult([not_checked("labels", why)], {})
+    suggested = label_errors.suggest(faces, predictions.predictions)
     checks = []
     for column, numbers in (("gender", "p_female"), ("age", "age"), ("age_group", "p_0-2")):
-        labelled = faces[column].notna() & answers.answers[numbers].notna()
+        labelled = faces[column].notna() & predictions.predictions[numbers].notna()
         if column == "age_group":
             labelled &= faces["age"].isna()
         if not labelled.any():
             continue
         rows = suggested[suggested["column"] == column]
         flagged = int(rows["flagged"].sum())
-        says = (
+        message = (
             f"{len(rows):,} of {int(labelled.sum()):,} labels of {column} contradict out-of-fold predictions, "
-            f"{flagged:,} of them so clearly that they are flagged."
+            f"{flagged:,} of them clearly (flagged)."
         )
         example = str(rows["face"].iloc[0]) if len(rows) else None
-        checks.append(any_is("notice", f"labels.{column}", says, flagged, int(labelled.sum()), example))
-    without = int((answers.answers["runs"] == 0).sum())
-    says = f"{without:,} faces have no out-of-fold prediction: of their labels nothing is said."
-    checks.append(any_is("notice", "labels.unseen", says, without, len(faces)))
-    return findings.Found(checks, {"suggestions": suggested, "runs": answers.used})
+        checks.append(count_check("notice", f"labels.{column}", message, flagged, int(labelled.sum()), example))
+    without = int((predictions.predictions["runs"] == 0).sum())
+    message = f"{without:,} faces have no out-of-fold prediction: their labels were not checked."
+    checks.append(count_check("notice", "labels.unseen", message, without, len(faces)))
+    return findings.CheckResult(checks, {"suggestions": suggested, "runs": predictions.used})
 
 
 def _report(
@@ -123,14 +124,14 @@ def _report(
     images: Images | None,
     checks: list[Check],
     tables: dict[str, pd.DataFrame],
-    answers: OutOfFold | None,
-) -> DataReport:
+    predictions: OutOfFold | None,
+) -> DataAuditReport:
     suggested = tables.get("suggestions", pd.DataFrame(columns=["column", "flagged"]))
-    return DataReport(
+    return DataAuditReport(
         mien=metadata.version("mien"),
-        summary=lead(faces, checks),
-        passed=sound(checks),
-        data=Data(
+        summary=summary(faces, checks),
+        passed=all_passed(checks),
+        data=DatasetInfo(
             datasets=sorted(map(str, faces["dataset"].unique())),
             faces=len(faces),
             subjects=faces.groupby(["dataset", "subject"]).ngroups or None,
@@ -138,8 +139,10 @@ def _report(
         ),
         checks=checks,
         suggestions=[
-            Suggested(column=column, suggested=len(rows), flagged=int(rows["flagged"].sum()))
+            SuggestionCounts(column=column, suggested=len(rows), flagged=int(rows["flagged"].sum()))
             for column, rows in suggested.groupby("column", sort=False)
         ],
-        runs=[] if answers is None else [RunUsed.model_validate(row) for row in answers.used.to_dict("records")],
+        runs=[]
+        if predictions is None
+        else [RunUsage.model_validate(row) for row in predictions.used.to_dict("records")],
     )

@@ -1,4 +1,4 @@
-"""What an audit of data found: one `Check` a question, its limit, and whether the data suffices to tell."""
+"""Checks of a data set: one `Check` per question, with its limit and the interval that decides."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,55 +6,59 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mien.audit.model.schema import Number, Part
+from mien.audit.model.schema import Number, SchemaModel
 from mien.metrics.intervals import wilson
 
-Level = Literal["sound", "notice", "problem", "not checked"]
+CheckLevel = Literal["ok", "notice", "problem", "not checked"]
 
-LEVELS: tuple[Level, ...] = ("problem", "notice", "sound", "not checked")
-"""Worst first. A problem makes results on this data untrustworthy; a notice is worth a look."""
+CHECK_LEVELS: tuple[CheckLevel, ...] = ("problem", "notice", "ok", "not checked")
+"""Levels, the most serious first: a problem makes results on this data unreliable, a notice should be looked at."""
 
 
-class Check(Part):
-    """The answer to one question about a data set."""
+class Check(SchemaModel):
+    """The result of one check of a data set."""
 
     name: str = Field(description='As "duplicates.gender".')
-    level: Level
-    says: str = Field(description="What was found, in a sentence.")
-    count: int = Field(description="How many cases were found.")
-    of: int = Field(description="Among how many; 0 where it was not checked.")
-    low: Number = Field(None, description="End of the 95% interval of count / of (Wilson), where that has a limit.")
-    high: Number = Field(None, description="The other end.")
-    limit: Number = Field(None, description="The share above which it is a problem; null: none, or any case is one.")
-    example: str | None = Field(None, description="A face, or a data set and subject, that is concerned.")
+    level: CheckLevel
+    message: str = Field(description="The result in one sentence.")
+    count: int = Field(description="Number of cases found.")
+    of: int = Field(description="Number of cases examined; 0 if the check did not run.")
+    low: Number = Field(None, description="Lower end of the 95% Wilson interval of count / of; null without a limit.")
+    high: Number = Field(None, description="Upper end of that interval.")
+    limit: Number = Field(
+        None, description="The share above which this is a problem; null if there is no limit, or if any case is one."
+    )
+    example: str | None = Field(None, description="An affected face, or data set and subject.")
 
 
-def any_is(level: Level, name: str, says: str, count: int, of: int, example: str | None = None) -> Check:
-    """A check that is of a level as soon as there is one case."""
+def count_check(level: CheckLevel, name: str, message: str, count: int, of: int, example: str | None = None) -> Check:
+    """Returns a check that has the given level as soon as there is one case, and is ok otherwise."""
     shown = example if count else None
-    return Check(name=name, level=level if count else "sound", says=says, count=count, of=of, example=shown)
+    return Check(name=name, level=level if count else "ok", message=message, count=count, of=of, example=shown)
 
 
-def share(name: str, says: str, count: int, of: int, limit: float, example: str | None = None) -> Check:
-    """A check of a share: a problem where the whole interval is above the limit, a notice where only the value is.
+def share_check(name: str, message: str, count: int, of: int, limit: float, example: str | None = None) -> Check:
+    """Returns a check of a share: a problem if the whole interval is above the limit, a notice if only the value is.
 
-    Cases are taken as independent of each other: count subjects or groups of pictures, not pairs.
+    Cases are assumed to be independent: count subjects or groups of images, not pairs.
     """
     if not of:
-        return Check(name=name, level="not checked", says=says, count=0, of=0, limit=limit)
+        return Check(name=name, level="not checked", message=message, count=0, of=0, limit=limit)
     low, high = (float(end) for end in wilson(np.array(count / of), np.array(of)))
-    level: Level = "problem" if low > limit else "notice" if count / of > limit else "sound"
+    level: CheckLevel = "problem" if low > limit else "notice" if count / of > limit else "ok"
     if level == "notice":
-        says += f" That is more than {limit:.1%}, but {of:,} are too few to be sure."
+        message += f" This is more than {limit:.1%}, but {of:,} cases are too few for a firm conclusion."
     shown = example if count else None
-    return Check(name=name, level=level, says=says, count=count, of=of, low=low, high=high, limit=limit, example=shown)
+    return Check(
+        name=name, level=level, message=message, count=count, of=of, low=low, high=high, limit=limit, example=shown
+    )
 
 
 def not_checked(name: str, why: str) -> Check:
-    """A question that the data or the arguments leave open."""
-    return Check(name=name, level="not checked", says=why, count=0, of=0)
+    """Returns a check that could not run with this data or these arguments."""
+    return Check(name=name, level="not checked", message=why, count=0, of=0)
 
 
-def sound(checks: Sequence[Check]) -> bool:
+def all_passed(checks: Sequence[Check]) -> bool:
     """Whether no check is a problem."""
     return not any(check.level == "problem" for check in checks)

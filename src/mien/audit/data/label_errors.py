@@ -1,4 +1,4 @@
-"""Likely label errors: labels that contradict what models, which did not learn from them, say of the same faces."""
+"""Likely label errors: labels that contradict out-of-fold predictions of the same faces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ COLUMNS = ("column", "rank", "face", "path", "given", "suggested", "score", "fla
 """The columns of the suggestions."""
 
 _NUMBERS = ("p_female", "age", "age_low", "age_high", *(f"p_{group}" for group in AGE_GROUPS))
-_FEWEST = 50  # labelled faces with a prediction; with fewer nothing can be said
+_MIN_LABELLED = 50  # labelled faces with a prediction; fewer are not analysed
 
 
 @dataclass(frozen=True)
@@ -24,37 +24,37 @@ class OutOfFold:
     """Predictions of faces by runs that did not train on them.
 
     Attributes:
-        answers: One row a face of the table, in its order: means of the runs' answers, and `runs`, how many gave one.
-        used: One row a run: how many of its predictions were used, and how many were not, and why.
+        predictions: One row per face, in the order of the faces table: the mean over runs, and `runs`, their number.
+        used: One row per run: how many predictions were used, and how many were not, by reason.
     """
 
-    answers: pd.DataFrame
+    predictions: pd.DataFrame
     used: pd.DataFrame
 
 
 def out_of_fold(faces: pd.DataFrame, runs: Sequence[Run], groups: np.ndarray | None) -> OutOfFold:
-    """Gathers what runs predicted of faces that they did not train on.
+    """Collects predictions by runs that did not train on the predicted faces.
 
-    A prediction is left out, and counted, where its face is in the run's training part, or shares a subject, a
-    photograph or a group of near-duplicates with a face that is. Of several runs the mean counts.
+    A prediction is excluded, and counted, if its face is in the run's training part, or shares a subject, a
+    photograph or a group of near-duplicates with a training face. Predictions of several runs are averaged.
 
     Args:
         faces: A checked faces table of n rows.
-        runs: Finished runs on these faces, or on some of them.
-        groups: (n,) labels of near-duplicates; None: not compared.
+        runs: Finished runs on all or some of these faces.
+        groups: (n,) group numbers of near-duplicates; None if they were not searched.
 
     Raises:
-        MienError: A run predicted none of the faces, begins from or was taught by a run on the same source (what that
-            one trained on cannot be told), or is a published model, which holds no predictions.
+        MienError: A run predicted none of the faces; started or was distilled from a run on the same source (whose
+            training faces are unknown); or is a published model, which has no predictions.
     """
     sums = pd.DataFrame(0.0, index=faces["face"], columns=list(_NUMBERS))
     counts = pd.DataFrame(0, index=faces["face"], columns=list(_NUMBERS))
     lines = []
     for run in runs:
-        _refuse_earlier(run)
-        answers, line = _answers(faces, run, groups)
-        known = [column for column in _NUMBERS if column in answers.columns]
-        values = answers[known].reindex(sums.index)
+        _check_lineage(run)
+        predictions, line = _usable_predictions(faces, run, groups)
+        known = [column for column in _NUMBERS if column in predictions.columns]
+        values = predictions[known].reindex(sums.index)
         sums[known] += values.fillna(0.0)
         counts[known] += values.notna().astype(int)
         lines.append(line)
@@ -64,8 +64,10 @@ def out_of_fold(faces: pd.DataFrame, runs: Sequence[Run], groups: np.ndarray | N
     return OutOfFold(means, pd.DataFrame(lines))
 
 
-def _answers(faces: pd.DataFrame, run: Run, groups: np.ndarray | None) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The run's usable predictions by face, and the count of the others."""
+def _usable_predictions(
+    faces: pd.DataFrame, run: Run, groups: np.ndarray | None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The usable predictions of a run by face, and counts of the excluded ones."""
     own, predictions = run.faces, run.predictions
     trained = faces["face"].isin(own.loc[own["split"] == "train", "face"]).to_numpy()
     alike = leaks.related_to(faces, trained, groups)
@@ -85,60 +87,61 @@ def _answers(faces: pd.DataFrame, run: Run, groups: np.ndarray | None) -> tuple[
     return predictions[kind == 0].set_index("face"), line
 
 
-def _refuse_earlier(run: Run) -> None:
-    """Refuses a run whose weights or teachers may have learnt from the very faces that it is asked about."""
+def _check_lineage(run: Run) -> None:
+    """Rejects a run whose initial weights or teachers may have been trained on the faces in question."""
     lineage, source = run.info.get("lineage") or {}, run.recipe.data.source
     earlier = [lineage, *lineage.get("teachers", [])]
     while earlier:
         before = earlier.pop()
         if before.get("run") is not None and before.get("dataset") == source:
             raise MienError(
-                f"run {run.name!r} learnt from run {before['run']!r}, which trained on {source!r} too, on which faces "
-                "cannot be told: its predictions may repeat their labels; give runs that begin from other weights"
+                f"run {run.name!r} was initialised or distilled from run {before['run']!r}, which was also trained on "
+                f"{source!r}, on unknown faces: its predictions may repeat their labels; use runs with other initial "
+                "weights"
             )
         earlier += [before["from"]] if before.get("from") else []
 
 
-def suggest(faces: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """Ranks labels that contradict the out-of-fold predictions, the likeliest errors of each column first.
+def suggest(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Ranks labels that contradict the out-of-fold predictions, the most likely errors of each column first.
 
-    - `gender`, and `age_group` of faces without an age in years: labels other than the likeliest class, by the
+    - `gender`, and `age_group` of faces without an age in years: labels other than the most probable class, by the
       probability of the given label (cleanlab's self-confidence, Northcutt, Jiang and Chuang 2021), the lowest first;
-      `flagged` are those that confident learning takes for errors.
-    - `age`: ages outside of the 80% interval, by their distance from the predicted median in units of the half of the
-      interval on that side, the largest first; `flagged` are those beyond 2.5, which is 3.2 standard deviations where
-      the errors are normal. `score` is 1 / (1 + that distance).
+      `flagged` are the errors found by confident learning.
+    - `age`: ages outside the 80% interval, by their distance from the predicted median in units of the half of the
+      interval on that side, the largest first; `flagged` are distances above 2.5 (3.2 standard deviations for
+      normal errors). `score` is 1 / (1 + that distance).
 
     Args:
         faces: A checked faces table of n rows.
-        answers: As `out_of_fold` gives them, n rows.
+        predictions: As returned by `out_of_fold`, n rows.
 
     Returns:
-        Rows of `COLUMNS`; `score` is between 0 and 1, a low one is likelier an error. The order of the faces changes
-        nothing.
+        Rows of `COLUMNS`; `score` is between 0 and 1, low for likely errors. The result does not depend on the order
+        of the faces.
     """
     parts = []
-    if "p_female" in answers and answers["p_female"].notna().any():
-        female = answers["p_female"].to_numpy()
-        parts.append(_classes(faces, answers, "gender", GENDERS, np.column_stack([female, 1 - female])))
-    years = answers["age"].notna() & faces["age"].notna()
+    if "p_female" in predictions and predictions["p_female"].notna().any():
+        female = predictions["p_female"].to_numpy()
+        parts.append(_classes(faces, predictions, "gender", GENDERS, np.column_stack([female, 1 - female])))
+    years = predictions["age"].notna() & faces["age"].notna()
     if years.any():
-        parts.append(_years(faces[years], answers[years]))
+        parts.append(_years(faces[years], predictions[years]))
     alone = faces["age"].isna().to_numpy()
-    probabilities = answers[[f"p_{group}" for group in AGE_GROUPS]].to_numpy()
+    probabilities = predictions[[f"p_{group}" for group in AGE_GROUPS]].to_numpy()
     if alone.any() and not np.isnan(probabilities).all():
-        parts.append(_classes(faces[alone], answers[alone], "age_group", AGE_GROUPS, probabilities[alone]))
+        parts.append(_classes(faces[alone], predictions[alone], "age_group", AGE_GROUPS, probabilities[alone]))
     parts = [part for part in parts if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
 
 
 def _classes(
-    faces: pd.DataFrame, answers: pd.DataFrame, column: str, names: Sequence[str], probabilities: np.ndarray
+    faces: pd.DataFrame, predictions: pd.DataFrame, column: str, names: Sequence[str], probabilities: np.ndarray
 ) -> pd.DataFrame:
     filter_, rank = _cleanlab()
     known = (faces[column].notna() & ~np.isnan(probabilities).any(axis=1)).to_numpy()
     order = np.flatnonzero(known)[np.argsort(faces["face"].to_numpy(dtype=object)[known], kind="stable")]
-    if len(order) < _FEWEST:
+    if len(order) < _MIN_LABELLED:
         return pd.DataFrame(columns=list(COLUMNS))
     given = faces[column].cat.codes.to_numpy()[order]
     p = probabilities[order] / probabilities[order].sum(axis=1, keepdims=True)
@@ -160,18 +163,18 @@ def _classes(
             "flagged": flagged,
             "p_given": p[np.arange(len(p)), given],
             "p_suggested": p.max(axis=1),
-            "runs": answers["runs"].to_numpy()[order],
+            "runs": predictions["runs"].to_numpy()[order],
         }
     )
     return _ranked(out[best != given], column)
 
 
-def _years(faces: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    given, age = faces["age"].to_numpy(), answers["age"].to_numpy()
-    # Without an interval a tenth of the age and 5 years stand for one half of it.
+def _years(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    given, age = faces["age"].to_numpy(), predictions["age"].to_numpy()
+    # Without an interval, 5 years plus a tenth of the age replace half of it.
     half = 5 + age / 10
-    low = (age - answers["age_low"].fillna(pd.Series(age - half, index=answers.index))).to_numpy()
-    high = (answers["age_high"].fillna(pd.Series(age + half, index=answers.index)) - age).to_numpy()
+    low = (age - predictions["age_low"].fillna(pd.Series(age - half, index=predictions.index))).to_numpy()
+    high = (predictions["age_high"].fillna(pd.Series(age + half, index=predictions.index)) - age).to_numpy()
     away = np.abs(given - age) / np.maximum(np.where(given < age, low, high), 1.0)
     out = pd.DataFrame(
         {
@@ -183,7 +186,7 @@ def _years(faces: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
             "flagged": away > 2.5,
             "p_given": np.nan,
             "p_suggested": np.nan,
-            "runs": answers["runs"].to_numpy(),
+            "runs": predictions["runs"].to_numpy(),
         }
     )
     return _ranked(out[away > 1], "age")

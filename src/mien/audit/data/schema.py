@@ -1,6 +1,6 @@
-"""The audit of a data set as JSON: `mien.audit.data/1`, documented field by field; see docs/audit-data.md.
+"""The JSON schema of a data audit, `mien.audit.data/1`; see docs/audit-data.md.
 
-What holds for `schema` holds here: null is what cannot be told, and a change that breaks readers raises the number.
+As in `mien.audit.model.schema`, null is an unknown number, and a breaking change increments the version.
 """
 
 from typing import Any, Literal
@@ -8,48 +8,50 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mien.audit.data.checks import Check
-from mien.audit.model.schema import Part
+from mien.audit.model.schema import SchemaModel
 
 
-class Data(Part):
-    """What was audited."""
+class DatasetInfo(SchemaModel):
+    """The data that was audited."""
 
     datasets: list[str]
     faces: int
-    subjects: int | None = Field(description="Null where the table names none.")
-    images: int | None = Field(description="Files that were looked at; null without --root.")
+    subjects: int | None = Field(description="Null if the table has no subjects.")
+    images: int | None = Field(description="Number of image files that were read; null without --root.")
 
 
-class Suggested(Part):
+class SuggestionCounts(SchemaModel):
     """Labels of one column that contradict out-of-fold predictions."""
 
     column: Literal["gender", "age", "age_group"]
     suggested: int
-    flagged: int = Field(description="Those that contradict them most clearly; see docs/audit-data.md.")
+    flagged: int = Field(description="Number of clear contradictions; see docs/audit-data.md.")
 
 
-class RunUsed(Part):
-    """What became of one run's predictions."""
+class RunUsage(SchemaModel):
+    """How many predictions of a run were used, and why the others were not."""
 
     run: str
     used: int
-    trained_on: int = Field(description="Faces that it trained on: ignored.")
-    shared: int = Field(description="Faces that share a subject, photograph or near-duplicates with these: ignored.")
+    trained_on: int = Field(description="Faces that the run trained on; ignored.")
+    shared: int = Field(
+        description="Faces that share a subject, a photograph or near-duplicates with training faces; ignored."
+    )
     unreadable: int
     no_prediction: int
 
 
-class DataReport(Part):
-    """The audit of a data set."""
+class DataAuditReport(SchemaModel):
+    """The report of a data audit."""
 
     schema_: Literal["mien.audit.data/1"] = Field("mien.audit.data/1", alias="schema")
-    mien: str = Field(description="The version that wrote it.")
-    summary: str = Field(description="What was found, in plain words.")
-    passed: bool = Field(description="Whether no check is a problem.")
-    data: Data
+    mien: str = Field(description="The version of mien that wrote the report.")
+    summary: str = Field(description="The results in plain words.")
+    passed: bool = Field(description="Whether no check found a problem.")
+    data: DatasetInfo
     checks: list[Check]
-    suggestions: list[Suggested]
-    runs: list[RunUsed]
+    suggestions: list[SuggestionCounts]
+    runs: list[RunUsage]
 
     def to_json(self) -> str:
         """The report as JSON."""
@@ -57,5 +59,5 @@ class DataReport(Part):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema that `data.schema.json` holds."""
-    return DataReport.model_json_schema(by_alias=True)
+    """Returns the JSON schema; `data.schema.json` is a copy."""
+    return DataAuditReport.model_json_schema(by_alias=True)

@@ -1,4 +1,4 @@
-"""What an audit of a data set found, in words."""
+"""The summary of a data audit in plain words."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,15 @@ import pandas as pd
 from mien.audit.data.checks import Check
 
 
-def lead(faces: pd.DataFrame, checks: Sequence[Check]) -> str:
-    """The verdict in plain words."""
-    problems = [check.says for check in checks if check.level == "problem"]
+def summary(faces: pd.DataFrame, checks: Sequence[Check]) -> str:
+    """Returns the verdict, the problems, and what was not checked, in plain words."""
+    problems = [check.message for check in checks if check.level == "problem"]
     notices = sum(check.level == "notice" for check in checks)
-    unasked = [check.name for check in checks if check.level == "not checked"]
+    skipped = [check.name for check in checks if check.level == "not checked"]
     if problems:
-        words = "problem makes" if len(problems) == 1 else "problems make"
-        said = f"{len(problems)} {words} results on these {len(faces):,} faces untrustworthy. {' '.join(problems)}"
+        noun = "problem makes" if len(problems) == 1 else "problems make"
+        text = f"{len(problems)} {noun} results on these {len(faces):,} faces unreliable. {' '.join(problems)}"
     else:
-        said = f"No problem was found in these {len(faces):,} faces that makes results on them untrustworthy."
-    said += f" Worth a look: {notices}." if notices else ""
-    return said + (f" Not checked: {', '.join(unasked)}." if unasked else "")
+        text = f"No problem was found in these {len(faces):,} faces."
+    text += f" Notices: {notices}." if notices else ""
+    return text + (f" Not checked: {', '.join(skipped)}." if skipped else "")

@@ -1,13 +1,13 @@
-"""Age limits: how many children are taken for adults, and the threshold that keeps their share under a rate.
+"""Age limits: how many children are classified as adults, and the threshold that keeps their share below a rate.
 
-Three rules decide whether a face is let through. `age`: its age is at least t. `age_low`: the lower end of its
-interval is; a wide interval then protects a child whose age is guessed too high, while `age_high`, which is never
-below `age`, could only let more children through. `band`: adult from one threshold on, child below another, unsure in
-between, so that somebody else decides. `interval` asks for no choice: adult where `age_low` reaches the limit, child
-where `age_high` does not, unsure otherwise.
+Four rules decide whether a face passes as an adult. `age`: the predicted age is at least t. `age_low`: the lower end
+of the interval is at least t; a wide interval then protects a child whose age is overestimated, while `age_high`,
+which is never below `age`, could only admit more children. `band`: adult from one threshold on, child below another,
+undecided in between, for a manual decision. `interval` has no threshold to choose: adult if `age_low` reaches the
+limit, child if `age_high` does not, undecided otherwise.
 
-A threshold that is chosen and judged on the same faces looks better than it is. It is chosen on half of the subjects
-(as the lowest whose interval's upper end keeps the rate) and confirmed on the others.
+A threshold that is chosen and evaluated on the same faces looks too good. It is chosen on half of the subjects
+(the lowest one whose interval's upper end keeps the rate) and confirmed on the others.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from mien.audit.model.schema import AgeLimit, Choice, CurvePoint, Interval, Verdict
+from mien.audit.model.schema import AgeLimit, AgeRule, CurvePoint, Interval, RateVerdict
 from mien.metrics.intervals import Estimate, Sample, resample
 
 LIMITS = (13.0, 16.0, 18.0, 21.0)
-"""Ages that rules speak of, in years."""
+"""Common legal age limits, in years."""
 
 THRESHOLDS = np.arange(0.0, 71.0)
-"""The thresholds that are tried, in years."""
+"""Candidate thresholds, in years."""
 
 Rule = Literal["age", "age_low", "band", "interval"]
 
 
 class _Side(NamedTuple):
-    """Children or adults: which rows, and the truth's share of each threshold that counts against the model."""
+    """Children or adults: their rows, and on which side of a threshold the model is wrong."""
 
     rows: np.ndarray
     wrong_above: bool
@@ -38,14 +38,14 @@ class _Side(NamedTuple):
 def age_limits(
     rows: pd.DataFrame, allowed: float, n_boot: int, seed: int, limits: Sequence[float] = LIMITS
 ) -> list[AgeLimit]:
-    """What each limit finds; limits without children or adults are passed over.
+    """Evaluates each age limit; limits without children or adults in either half are skipped.
 
     Args:
-        rows: The joined table in the order of `metrics.in_order`.
-        allowed: The share of children who may be taken for adults.
+        rows: The joined table in the order of `metrics.sort_by_subject`.
+        allowed: The allowed share of children classified as adults.
         n_boot: Number of resamples.
-        seed: Of the resamples and of the halves.
-        limits: In years.
+        seed: Seed of the resamples and of the halves.
+        limits: Age limits in years.
     """
     if "age" not in rows.columns:
         return []
@@ -59,9 +59,9 @@ def age_limits(
             continue
         columns = [column for column in ("age", "age_low") if column in rows.columns]
         curves = {column: _curve(rows, column, child, adult, n_boot, seed) for column in columns}
-        choices = _choices(rows, limit, child, adult, half, allowed, n_boot, seed)
+        rules = _rules(rows, limit, child, adult, half, allowed, n_boot, seed)
         about = {"children": int(child.sum()), "adults": int(adult.sum()), "allowed": allowed}
-        found.append(AgeLimit(limit=limit, **about, curves=curves, choices=choices))
+        found.append(AgeLimit(limit=limit, **about, curves=curves, rules=rules))
     return found
 
 
@@ -79,10 +79,10 @@ def _curve(
 def wrong_at(
     rows: pd.DataFrame, column: str, members: np.ndarray, above: bool, n_boot: int, seed: int
 ) -> list[Estimate]:
-    """The share of the members at or above (or else below) each of `THRESHOLDS`; without an answer they are neither."""
+    """Returns the share of members at or above (or below) each of `THRESHOLDS`; missing predictions are neither."""
     values = rows.loc[members, column].to_numpy(dtype=float)
     owners = np.unique(rows.loc[members, "_cluster"].to_numpy(), return_inverse=True)[1]
-    # A face is at or above as many thresholds as its place says, the first ones.
+    # A face at place k is at or above the first k thresholds.
     place = np.where(np.isnan(values), 0, np.searchsorted(THRESHOLDS, values, side="right"))
     subjects, width = int(owners.max()) + 1, len(THRESHOLDS) + 1
     counts = np.bincount(owners * width + place, minlength=subjects * width).reshape(subjects, width)
@@ -103,7 +103,7 @@ def _share(sums: np.ndarray) -> np.ndarray:
         return sums[..., 0] / sums[..., 1]
 
 
-def _choices(
+def _rules(
     rows: pd.DataFrame,
     limit: float,
     child: np.ndarray,
@@ -112,38 +112,38 @@ def _choices(
     allowed: float,
     n_boot: int,
     seed: int,
-) -> list[Choice]:
+) -> list[AgeRule]:
     age = rows["age"].to_numpy(dtype=float)
     confirm = _Confirm(rows, child & ~half, adult & ~half, int((child & half).sum()), allowed, n_boot, seed)
     adult_from = _lowest(wrong_at(rows, "age", child & half, True, n_boot, seed), allowed)
-    choices = [confirm("age", adult_from, adult_from, age >= adult_from, age < adult_from)]
+    rules = [confirm("age", adult_from, adult_from, age >= adult_from, age < adult_from)]
     if "age_low" in rows.columns:
         low = rows["age_low"].to_numpy(dtype=float)
         low_from = _lowest(wrong_at(rows, "age_low", child & half, True, n_boot, seed), allowed)
-        choices.append(confirm("age_low", low_from, low_from, low >= low_from, low < low_from))
+        rules.append(confirm("age_low", low_from, low_from, low >= low_from, low < low_from))
     child_below = _highest(wrong_at(rows, "age", adult & half, False, n_boot, seed), allowed)
     child_below = min(child_below, adult_from)
-    choices.append(confirm("band", adult_from, child_below, age >= adult_from, age < child_below))
+    rules.append(confirm("band", adult_from, child_below, age >= adult_from, age < child_below))
     if {"age_low", "age_high"} <= set(rows.columns):
         high = rows["age_high"].to_numpy(dtype=float)
-        choices.append(confirm("interval", limit, limit, low >= limit, high < limit))
-    return choices
+        rules.append(confirm("interval", limit, limit, low >= limit, high < limit))
+    return rules
 
 
 def _lowest(shares: Sequence[Estimate], allowed: float) -> float:
-    """The lowest threshold from which on the share of children stays under the rate, NaN where none does."""
+    """The lowest threshold that keeps the share of children within the rate; NaN if none does."""
     keeps = np.array([one.interval()[1] <= allowed for one in shares])
     return float(THRESHOLDS[int(keeps.argmax())]) if keeps.any() else np.nan
 
 
 def _highest(shares: Sequence[Estimate], allowed: float) -> float:
-    """The highest threshold below which the share of adults stays under the rate; 0 where none does."""
+    """The highest threshold that keeps the share of adults within the rate; 0 if none does."""
     keeps = np.array([one.interval()[1] <= allowed for one in shares])
     return float(THRESHOLDS[int(np.flatnonzero(keeps)[-1])]) if keeps.any() else 0.0
 
 
 class _Confirm(NamedTuple):
-    """Judges a rule on the half that it was not chosen on."""
+    """Evaluates a rule on the half that its threshold was not chosen on."""
 
     rows: pd.DataFrame
     child: np.ndarray
@@ -155,17 +155,17 @@ class _Confirm(NamedTuple):
 
     def __call__(
         self, rule: Rule, adult_from: float, child_below: float, called_adult: np.ndarray, called_child: np.ndarray
-    ) -> Choice:
+    ) -> AgeRule:
         nothing = Interval(value=None, low=None, high=None)
         one = other = nothing
-        unsure, verdict = np.nan, "cannot tell"
+        undecided, verdict = np.nan, "inconclusive"
         if np.isfinite(adult_from):
             both = self.child | self.adult
             share = self._share(called_adult, self.child)
             one, other = _interval(share), _interval(self._share(called_child, self.adult))
-            unsure = float((~called_adult & ~called_child)[both].mean())
+            undecided = float((~called_adult & ~called_child)[both].mean())
             verdict = holds(share, self.allowed)
-        return Choice(
+        return AgeRule(
             rule=rule,
             adult_from=adult_from,
             child_below=child_below,
@@ -173,7 +173,7 @@ class _Confirm(NamedTuple):
             confirmed_on=int(self.child.sum()),
             child_as_adult=one,
             adult_as_child=other,
-            unsure=unsure,
+            undecided=undecided,
             verdict=verdict,
         )
 
@@ -183,10 +183,10 @@ class _Confirm(NamedTuple):
         return Sample(_share, "share", sums, int(members.sum()), resample(sums, self.n_boot, self.seed)).estimate()
 
 
-def holds(share: Estimate, at_most: float) -> Verdict:
-    """Whether a share keeps a limit, as far as its interval tells."""
+def holds(share: Estimate, at_most: float) -> RateVerdict:
+    """Returns whether a share meets a limit, according to its interval."""
     low, high = share.interval()
-    return "holds" if high <= at_most else "fails" if low > at_most else "cannot tell"
+    return "met" if high <= at_most else "not met" if low > at_most else "inconclusive"
 
 
 def _interval(one: Estimate) -> Interval:

@@ -1,4 +1,4 @@
-"""The audit of a model: for whom it fails, with intervals that say what the data can tell."""
+"""Audits a model: for which groups it fails, with intervals that show what the data can support."""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -9,218 +9,217 @@ import pandas as pd
 from mien import metrics
 from mien.audit.model import ages, schema
 from mien.audit.model.groups import (
-    ENOUGH,
-    FEWEST,
+    MIN_SUBJECTS,
+    RELIABLE_SUBJECTS,
     Group,
-    Job,
-    Table,
+    MetricJob,
+    MetricTable,
+    group_samples,
     groupings,
     largest_gap,
-    ranked,
-    samples,
-    together,
-    worst,
+    rankable_groups,
+    simultaneous_z,
+    worst_group,
 )
-from mien.audit.model.inputs import Matched, Predictions, match, read_predictions
-from mien.audit.model.limits import Found, Limits, judge
+from mien.audit.model.inputs import Matched, PredictionsInput, match, read_predictions
+from mien.audit.model.limits import AuditLimits, ModelFindings, check_limits
 from mien.base.errors import MienError, choices
-from mien.metrics.definitions import METRICS, Metric
+from mien.metrics.definitions import METRICS, PERCENT, Metric
 from mien.metrics.intervals import Estimate, Sample, difference
-from mien.metrics.joined import TRUTHS
+from mien.metrics.joined import TRUTH_COLUMNS
 
 if TYPE_CHECKING:
-    from mien.audit.model.robustness import Robustness
+    from mien.audit.model.robustness import RobustnessTest
 
-BY = ("gender", "age_group", "race")
-"""The columns that make groups where none are named; those that a table lacks are passed over."""
+DEFAULT_GROUP_COLUMNS = ("gender", "age_group", "race")
+"""The columns that define groups by default; absent columns are skipped."""
 
-RATES: dict[str, Metric] = {
-    "gender_says_female": Metric(
-        "true_gender", ("gender",), lambda truth, gender: metrics.pair(gender == "female"), "share", None
+FAIRNESS_RATES: dict[str, Metric] = {
+    "gender_predicted_female": Metric(
+        label="classified as women",
+        unit=PERCENT,
+        truth="true_gender",
+        predictions=("gender",),
+        parts=lambda truth, gender: metrics.mean_parts(gender == "female"),
+        better=None,
     ),
     "gender_true_female": Metric(
-        "true_gender",
-        ("gender",),
-        lambda truth, gender: metrics.pair(gender == "female"),
-        "share",
+        label="women classified as women",
+        unit=PERCENT,
+        truth="true_gender",
+        predictions=("gender",),
+        parts=lambda truth, gender: metrics.mean_parts(gender == "female"),
         among="female",
     ),
 }
-"""The rates that only fairness asks for: the share answered female, of all and of the women."""
+"""Rates that only the fairness criteria need: the share predicted female, of all faces and of women."""
 
-AUDITED = (
-    "coverage",
-    "gender_accuracy",
-    "gender_false_male",
-    "gender_false_female",
-    "gender_ece",
-    "gender_unsure",
-    "age_mae",
-    "age_bias",
-    "age_cs5",
-    "age_interval_coverage",
-    "age_group_exact",
-    "age_group_one_off",
-    "age_group_ece",
-)
-"""The metrics of an audit, as far as the answers are there."""
+AUDIT_METRICS = tuple(name for name, metric in METRICS.items() if not metric.needs_classes)
+"""The metrics of an audit; those without predictions or labels are skipped."""
 
 
-class Settings(NamedTuple):
-    """How to audit, beside the tables.
+class AuditSettings(NamedTuple):
+    """Settings of `audit_predictions`.
 
     Attributes:
-        limits: What the model must keep.
-        child_rate: The share of children who may be taken for adults, for the choice of thresholds.
+        limits: Limits that the model must meet.
+        child_rate: The allowed share of children classified as adults, for the choice of thresholds.
         n_boot: Number of resamples.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
     """
 
-    limits: Limits | None = None
+    limits: AuditLimits | None = None
     child_rate: float = 0.05
     n_boot: int = 1000
     seed: int = 0
 
 
 def audit_predictions(
-    predictions: Predictions,
+    predictions: PredictionsInput,
     faces: pd.DataFrame,
     by: Sequence[str] | None = ("gender", "age_group"),
     *,
     map: Mapping[str, str] | None = None,
     preset: str | None = None,
-    against: Predictions | None = None,
+    against: PredictionsInput | None = None,
     against_preset: str | None = None,
-    robustness: "Robustness | None" = None,
-    settings: Settings = Settings(),  # noqa: B008 - it cannot change
-) -> schema.Report:
-    """Says for whom a model fails, from its predictions and the truth.
+    robustness: "RobustnessTest | None" = None,
+    settings: AuditSettings = AuditSettings(),  # noqa: B008 - it cannot change
+) -> schema.ModelAuditReport:
+    """Audits a model by group, from its predictions and the labels of the faces.
 
-    The report does not depend on the order of the rows, nor on how many files the predictions come in.
+    The report does not depend on the order of the rows or on the number of prediction files.
 
     Args:
         predictions: A table, a file or several files; see `inputs.read_predictions`.
-        faces: The truth, a faces table.
-        by: Columns that make groups, alone and crossed; None: those of `BY` that the faces have.
-        map: Their columns and ours.
+        faces: A faces table with the labels.
+        by: Columns that define groups, alone and crossed; None: those of `DEFAULT_GROUP_COLUMNS` that are present.
+        map: Column names of the predictions, mapped to mien's names.
         preset: A name in `inputs.PRESETS`.
-        against: Predictions of another model for the same faces.
-        against_preset: Their preset.
-        robustness: What to do to the pictures, and which model to ask.
-        settings: Limits, rates and resamples.
+        against: Predictions of another model for the same faces, to compare with.
+        against_preset: The preset of `against`.
+        robustness: The degradations to test, and the model to test.
+        settings: Limits, rate and resamples.
 
     Returns:
-        The report, see `schema.Report`.
+        The report.
 
     Raises:
-        MienError: The predictions cannot be read or do not belong to the faces, or a column is not there.
+        MienError: The predictions cannot be read or do not match the faces, or a column does not exist.
     """
     matched = match(faces, read_predictions(predictions, map, preset))
-    rows = metrics.in_order(matched.joined, "subject", settings.n_boot)
+    rows = metrics.sort_by_subject(matched.joined, "subject", settings.n_boot)
     columns = _columns(rows, by)
     tables = _tables(rows, columns, settings)
-    found = _found(rows, tables, columns, settings)
-    verdicts = judge(settings.limits, found) if settings.limits else []
+    findings = _findings(rows, tables, columns, settings)
+    verdicts = check_limits(settings.limits, findings) if settings.limits else []
     other = None if against is None else match(faces, read_predictions(against, None, against_preset)).joined
     from mien.audit.model.words import summary
 
-    return schema.Report(
+    return schema.ModelAuditReport(
         mien=version("mien"),
-        summary=summary(found, matched, verdicts),
+        summary=summary(findings, matched, verdicts),
         passed=all(one.passed for one in verdicts) if verdicts else None,
-        predictions=_about(matched, rows),
-        settings=_asked(columns, settings),
-        groups=list(found.groups),
-        worst=list(found.worst),
-        gaps=list(found.gaps),
-        fairness=list(found.fairness),
-        age_limits=list(found.age_limits),
-        robustness=robustness.worsened(columns, settings.n_boot, settings.seed) if robustness else [],
+        predictions=_counts(matched, rows),
+        settings=_settings(columns, settings),
+        groups=list(findings.groups),
+        worst=list(findings.worst),
+        gaps=list(findings.gaps),
+        fairness=list(findings.fairness),
+        age_limits=list(findings.age_limits),
+        robustness=robustness.run(columns, settings.n_boot, settings.seed) if robustness else [],
         differences=[] if other is None else _differences(rows, other, columns, settings),
         limits=verdicts,
     )
 
 
-def _asked(columns: Sequence[str], settings: Settings) -> schema.Settings:
-    return schema.Settings(
+def _settings(columns: Sequence[str], settings: AuditSettings) -> schema.ReportSettings:
+    return schema.ReportSettings(
         by=list(columns),
         resamples=settings.n_boot,
         seed=settings.seed,
-        fewest_subjects=FEWEST,
-        enough_subjects=ENOUGH,
+        min_subjects=MIN_SUBJECTS,
+        reliable_subjects=RELIABLE_SUBJECTS,
     )
 
 
 def _columns(rows: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
     if by is None:
         return [
-            name for name in BY if name in TRUTHS or name in rows.columns if rows[TRUTHS.get(name, name)].notna().any()
+            name
+            for name in DEFAULT_GROUP_COLUMNS
+            if name in TRUTH_COLUMNS or name in rows.columns
+            if rows[TRUTH_COLUMNS.get(name, name)].notna().any()
         ]
     for name in by:
-        if TRUTHS.get(name, name) not in rows.columns or name.startswith("_"):
-            own = dict.fromkeys([*TRUTHS, *(column for column in rows.columns if column not in TRUTHS.values())])
+        if TRUTH_COLUMNS.get(name, name) not in rows.columns or name.startswith("_"):
+            own = dict.fromkeys(
+                [*TRUTH_COLUMNS, *(column for column in rows.columns if column not in TRUTH_COLUMNS.values())]
+            )
             raise MienError("--by: " + choices("column of the faces", name, [one for one in own if one[0] != "_"]))
     if len(set(by)) < len(by):
         raise MienError(f"--by {','.join(by)}: a column is named twice")
     return list(by)
 
 
-def _about(matched: Matched, rows: pd.DataFrame) -> schema.Predictions:
-    return schema.Predictions(
+def _counts(matched: Matched, rows: pd.DataFrame) -> schema.PredictionCounts:
+    return schema.PredictionCounts(
         faces=len(rows),
         subjects=int(rows["_cluster"].max()),
         missing=matched.missing,
-        extra=matched.extra,
+        unmatched=matched.unmatched,
         matched_by=matched.key,
     )
 
 
 def _jobs(rows: pd.DataFrame) -> dict[str, Metric]:
-    wanted = {name: METRICS[name] for name in AUDITED} | RATES
-    return {name: metric for name, metric in wanted.items() if metrics.applies(metric, rows)}
+    wanted = {name: METRICS[name] for name in AUDIT_METRICS} | FAIRNESS_RATES
+    return {name: metric for name, metric in wanted.items() if metrics.is_applicable(metric, rows)}
 
 
-def _tables(rows: pd.DataFrame, by: Sequence[str], settings: Settings) -> dict[str, dict[Group, Estimate]]:
-    """Each metric by group; what is asked of one gender alone has no groups by gender."""
-    jobs = {name: Job(metric, rows) for name, metric in _jobs(rows).items()}
+def _tables(rows: pd.DataFrame, by: Sequence[str], settings: AuditSettings) -> dict[str, dict[Group, Estimate]]:
+    """Each metric by group; metrics of one gender are not grouped by gender."""
+    jobs = {name: MetricJob(metric, rows) for name, metric in _jobs(rows).items()}
     tables: dict[str, dict[Group, Estimate]] = {name: {} for name in jobs}
-    for group, own in samples(groupings(rows, by), jobs, settings.n_boot, settings.seed):
+    for group, own in group_samples(groupings(rows, by), jobs, settings.n_boot, settings.seed):
         for name, sample in own.items():
             if "gender" not in group.columns or jobs[name].metric.among is None:
                 tables[name][group] = sample.estimate()
     return tables
 
 
-def _found(rows: pd.DataFrame, tables: Mapping[str, Table], by: Sequence[str], settings: Settings) -> Found:
+def _findings(
+    rows: pd.DataFrame, tables: Mapping[str, MetricTable], by: Sequence[str], settings: AuditSettings
+) -> ModelFindings:
     shown = {name: table for name, table in tables.items() if name in METRICS}
     lines = [_number(group, name, one) for name, table in shown.items() for group, one in table.items() if one.n]
     worsts, gaps = [], []
     for name, table in shown.items():
-        for columns in _looked_at(table, by):
+        for columns in _searched_columns(table, by):
             better = METRICS[name].better
-            if better and (bad := worst(table, better, columns)):
+            if better and (bad := worst_group(table, better, columns)):
                 own = {"value": bad.value, "low": bad.low, "high": bad.high, "groups": bad.groups}
-                worsts.append(schema.Worst(metric=name, by=columns, group=bad.group.name, **own))
+                worsts.append(schema.WorstGroup(metric=name, by=columns, group=bad.group.name, **own))
             if gap := _gap(name, [table], columns):
                 gaps.append(gap)
     limits = ages.age_limits(rows, settings.child_rate, settings.n_boot, settings.seed)
-    return Found(lines, worsts, gaps, _fairness(tables, by), limits)
+    return ModelFindings(lines, worsts, gaps, _fairness(tables, by), limits)
 
 
-def _looked_at(table: Table, by: Sequence[str]) -> list[list[str] | None]:
-    """All groups and crossings, then each column alone, then each crossing, where two groups may be ranked."""
-    groups = ranked(table)
+def _searched_columns(table: MetricTable, by: Sequence[str]) -> list[list[str] | None]:
+    """The groupings to search: all together, then each column and crossing with at least two ranked groups."""
+    groups = rankable_groups(table)
     own = list(dict.fromkeys(group.columns for group in groups))
     counts = {columns: sum(group.columns == columns for group in groups) for columns in own}
     several: list[list[str] | None] = [list(columns) for columns in own if counts[columns] > 1]
     return [None, *several] if several else []
 
 
-def _gap(name: str, tables: Sequence[Table], columns: Sequence[str] | None) -> schema.Gap | None:
+def _gap(name: str, tables: Sequence[MetricTable], columns: Sequence[str] | None) -> schema.GroupGap | None:
     gap = largest_gap(tables, columns)
     if gap is None:
         return None
-    return schema.Gap(
+    return schema.GroupGap(
         metric=name,
         by=None if columns is None else list(columns),
         higher=gap.higher.name,
@@ -232,9 +231,9 @@ def _gap(name: str, tables: Sequence[Table], columns: Sequence[str] | None) -> s
     )
 
 
-def _number(group: Group, name: str, one: Estimate) -> schema.GroupNumber:
+def _number(group: Group, name: str, one: Estimate) -> schema.GroupMetric:
     low, high = one.interval()
-    return schema.GroupNumber(
+    return schema.GroupMetric(
         group=group.name,
         labels=dict(group.labels),
         metric=name,
@@ -243,24 +242,24 @@ def _number(group: Group, name: str, one: Estimate) -> schema.GroupNumber:
         high=high,
         n=one.n,
         subjects=one.subjects,
-        told=_told(one.subjects),
+        reliability=_reliability(one.subjects),
     )
 
 
-def _told(subjects: int) -> schema.Told:
-    return "firm" if subjects >= ENOUGH else "approximate" if subjects >= FEWEST else "uncertain"
+def _reliability(subjects: int) -> schema.Reliability:
+    return "reliable" if subjects >= RELIABLE_SUBJECTS else "approximate" if subjects >= MIN_SUBJECTS else "uncertain"
 
 
-def _fairness(tables: Mapping[str, Table], by: Sequence[str]) -> list[schema.Fairness]:
-    """Equalised odds and demographic parity of each column but gender, whose groups have one true gender each."""
-    if "gender_says_female" not in tables:
+def _fairness(tables: Mapping[str, MetricTable], by: Sequence[str]) -> list[schema.Fairness]:
+    """Equalised odds and demographic parity of each column except gender, whose groups have one true gender each."""
+    if "gender_predicted_female" not in tables:
         return []
     odds = [tables[name] for name in ("gender_true_female", "gender_false_female")]
     lines = [
         schema.Fairness(
             by=[column],
             equalised_odds=_gap("equalised_odds", odds, [column]),
-            demographic_parity=_gap("demographic_parity", [tables["gender_says_female"]], [column]),
+            demographic_parity=_gap("demographic_parity", [tables["gender_predicted_female"]], [column]),
         )
         for column in by
         if column != "gender"
@@ -269,17 +268,17 @@ def _fairness(tables: Mapping[str, Table], by: Sequence[str]) -> list[schema.Fai
 
 
 def _differences(
-    rows: pd.DataFrame, other: pd.DataFrame, by: Sequence[str], settings: Settings
+    rows: pd.DataFrame, other: pd.DataFrame, by: Sequence[str], settings: AuditSettings
 ) -> list[schema.PairedDifference]:
-    """This model less the other by group, on the faces that both judge, corrected for the groups looked at."""
-    other = metrics.in_order(other, "subject", settings.n_boot)
-    names = [name for name in AUDITED if name in _jobs(rows) and name in _jobs(other)]
-    jobs: dict[str, Job] = {}
+    """This model minus the other by group, on the faces that both predict, corrected for the number of groups."""
+    other = metrics.sort_by_subject(other, "subject", settings.n_boot)
+    names = [name for name in AUDIT_METRICS if name in _jobs(rows) and name in _jobs(other)]
+    jobs: dict[str, MetricJob] = {}
     for name in names:
-        both = METRICS[name].rows(rows) & METRICS[name].rows(other)
-        jobs |= {f"{name} a": Job(METRICS[name], rows, both), f"{name} b": Job(METRICS[name], other, both)}
+        both = METRICS[name].counted(rows) & METRICS[name].counted(other)
+        jobs |= {f"{name} a": MetricJob(METRICS[name], rows, both), f"{name} b": MetricJob(METRICS[name], other, both)}
     pairs: dict[str, dict[Group, tuple[Sample, Sample]]] = {name: {} for name in names}
-    for group, own in samples(groupings(rows, by), jobs, settings.n_boot, settings.seed):
+    for group, own in group_samples(groupings(rows, by), jobs, settings.n_boot, settings.seed):
         for name in names:
             pairs[name][group] = (own[f"{name} a"], own[f"{name} b"])
     return [line for name in names for line in _corrected(name, pairs[name])]
@@ -287,27 +286,29 @@ def _differences(
 
 def _corrected(name: str, pairs: Mapping[Group, tuple[Sample, Sample]]) -> list[schema.PairedDifference]:
     own = {group: (a, b) for group, (a, b) in pairs.items() if a.n}
-    z = together([a.resamples - b.resamples for a, b in own.values()], [a.value - b.value for a, b in own.values()])
+    z = simultaneous_z(
+        [a.resamples - b.resamples for a, b in own.values()], [a.value - b.value for a, b in own.values()]
+    )
     lines = []
     for group, (a, b) in own.items():
-        found = difference(a, b, z)
+        estimate = difference(a, b, z)
         lines.append(
             schema.PairedDifference(
                 group=group.name,
                 metric=name,
-                value=found.value,
-                low=found.low,
-                high=found.high,
-                n=found.n,
-                subjects=found.subjects,
-                told=_told(found.subjects),
-                found=_compared(METRICS[name].better, found.low, found.high),
+                value=estimate.value,
+                low=estimate.low,
+                high=estimate.high,
+                n=estimate.n,
+                subjects=estimate.subjects,
+                reliability=_reliability(estimate.subjects),
+                verdict=_verdict(METRICS[name].better, estimate.low, estimate.high),
             )
         )
     return lines
 
 
-def _compared(better: str | None, low: float, high: float) -> str:
+def _verdict(better: str | None, low: float, high: float) -> str:
     if better is None or not (low > 0 or high < 0):
-        return "unclear"
+        return "inconclusive"
     return "better" if (low > 0) == (better == "higher") else "worse"

@@ -1,11 +1,11 @@
-"""Metrics of every group and crossing of groups, the worst of them and the largest gap, corrected for the search.
+"""Metrics by group and crossing of groups, the worst group and the largest gap, corrected for the search.
 
 All groups share the same resamples of subjects, so that differences between them, and the largest of many, have
 intervals too. Per group and metric a resample is a product of matrices: counts of pools of subjects (see
 `intervals.draws`) and sums by pool; no loop runs over faces.
 
-The search for the worst of many groups finds one that had bad luck. Let m be the true worst value of the groups that
-are looked at, and let worse be lower. Then (intersection bounds; Chernozhukov, Lee and Rosen 2013):
+The worst of many observed values is biased: some group had bad luck. Let m be the true worst value of the groups
+that are compared, and let lower be worse. Then (intersection bounds; Chernozhukov, Lee and Rosen 2013):
 
 - m is at most each group's value, so that the least of the simultaneous upper ends bounds it. Simultaneous: the
   quantile is that of the largest studentised deviation over all groups in the same resamples (max-T; Romano and Wolf
@@ -14,9 +14,9 @@ are looked at, and let worse be lower. Then (intersection bounds; Chernozhukov, 
   bounds it.
 
 The largest gap is the maximum over pairs and is bounded in the same way, where the interval of each pair follows from
-the two groups' intervals (Zou and Donner 2008). Each side has an error of `SIDE`; that both are exhausted at once is
-not possible (equal groups exhaust the one, a group that stands out the other), so that 95% are covered, more or less:
-benchmarks/coverage.py shows how many.
+the two groups' intervals (Zou and Donner 2008). Each side has an error of `SIDE_ERROR`; both sides
+are not exhausted at once (equal groups exhaust one, an outlying group the other), so that the coverage is about 95%;
+benchmarks/coverage.py measures it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,28 +31,28 @@ import pandas as pd
 from mien.base.errors import MienError
 from mien.metrics.definitions import Metric
 from mien.metrics.intervals import Estimate, Sample, Z, draws, pooled
-from mien.metrics.joined import TRUTHS
+from mien.metrics.joined import TRUTH_COLUMNS
 
-FEWEST = 30
-"""Groups of fewer subjects are shown, with their interval, and never called the worst: they are uncertain, not bad.
+MIN_SUBJECTS = 30
+"""Groups with fewer subjects are reported with their interval, but never ranked: they are uncertain, not bad.
 
-The rule looks at subjects and not at results, because a rule that looks at results selects by luck."""
+The rule depends on subjects and not on results, because a rule based on results would select by chance."""
 
-ENOUGH = 100
-"""Intervals of fewer subjects are marked approximate."""
+RELIABLE_SUBJECTS = 100
+"""Intervals of groups with fewer subjects are marked approximate."""
 
-SIDE = 0.035
-"""The error that each side of an interval of a worst group or of a largest gap is allowed; see the head."""
+SIDE_ERROR = 0.035
+"""The allowed error of each side of the interval of a worst group or largest gap; see the module docstring."""
 
-MOST_GROUPS = 2_000
-"""More groups than this are refused: nobody reads them, and they leave too few faces in each."""
+MAX_GROUPS = 2_000
+"""More groups are rejected: too few faces would remain in each."""
 
-_SIDE_Z = NormalDist().inv_cdf(1 - SIDE)
+_SIDE_Z = NormalDist().inv_cdf(1 - SIDE_ERROR)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Faces whose labels have these values; no label: all faces."""
+    """The faces with these label values; without labels, all faces."""
 
     labels: tuple[tuple[str, str], ...] = ()
 
@@ -63,18 +63,18 @@ class Group:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The grouping that it belongs to."""
+        """The columns that define the group."""
         return tuple(column for column, _ in self.labels)
 
 
 @dataclass(frozen=True)
-class Job:
+class MetricJob:
     """A metric to compute by group.
 
     Attributes:
         metric: The metric.
-        rows: The joined table, in the order of `metrics.in_order`, the same for all jobs.
-        counted: Which faces count, (n,); None: those that the metric counts.
+        rows: The joined table, in the order of `metrics.sort_by_subject`, the same for all jobs.
+        counted: Which faces count, (n,); None: as the metric defines.
     """
 
     metric: Metric
@@ -84,20 +84,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Grouping:
-    """One column, or several crossed: its groups, and the number of each face's group, -1 where a label is missing."""
+    """One column or several crossed ones: the groups, and the group number of each face, -1 if a label is missing."""
 
     groups: tuple[Group, ...]
     codes: np.ndarray
 
 
 def groupings(rows: pd.DataFrame, by: Sequence[str]) -> list[Grouping]:
-    """All faces, each column alone, and each crossing of them, with the groups that occur.
+    """Returns the groupings: all faces, each column alone, and each crossing, with the groups that occur.
 
     Raises:
-        MienError: There are more than `MOST_GROUPS` groups.
+        MienError: There are more than `MAX_GROUPS` groups.
     """
     found = [Grouping((Group(),), np.zeros(len(rows), int))]
-    columns = {name: _labels(rows[TRUTHS.get(name, name)]) for name in by}
+    columns = {name: _labels(rows[TRUTH_COLUMNS.get(name, name)]) for name in by}
     for size in range(1, len(by) + 1):
         for names in combinations(by, size):
             codes = np.zeros(len(rows), int)
@@ -109,14 +109,14 @@ def groupings(rows: pd.DataFrame, by: Sequence[str]) -> list[Grouping]:
             places = np.cumsum(some)[places] - 1
             groups = tuple(_decoded(code, names, columns) for code in present[some])
             found.append(Grouping(groups, np.where(codes >= 0, places, -1)))
-            _refuse_many(sum(len(one.groups) for one in found), by)
+            _check_group_count(sum(len(one.groups) for one in found), by)
     return found
 
 
-def _refuse_many(groups: int, by: Sequence[str]) -> None:
-    if groups > MOST_GROUPS:
+def _check_group_count(groups: int, by: Sequence[str]) -> None:
+    if groups > MAX_GROUPS:
         raise MienError(
-            f"--by {','.join(by)} makes more than {MOST_GROUPS:,} groups; give fewer columns, or some of fewer values"
+            f"--by {','.join(by)} makes more than {MAX_GROUPS:,} groups; give fewer columns, or some of fewer values"
         )
 
 
@@ -137,10 +137,10 @@ def _decoded(code: int, names: Sequence[str], columns: Mapping[str, tuple[np.nda
     return Group(tuple(reversed(labels)))
 
 
-def samples(
-    grouped: Sequence[Grouping], jobs: Mapping[str, Job], n_boot: int, seed: int
+def group_samples(
+    grouped: Sequence[Grouping], jobs: Mapping[str, MetricJob], n_boot: int, seed: int
 ) -> Iterator[tuple[Group, dict[str, Sample]]]:
-    """Each group with its sample of each job, over the same resamples of the subjects of the whole table."""
+    """Yields each group with its sample of each metric, over the same resamples of the subjects of the whole table."""
     cluster = next(iter(jobs.values())).rows["_cluster"].to_numpy() - 1
     pools, counts = draws(int(cluster[-1]) + 1, n_boot, seed)
     weights = np.ascontiguousarray(counts.T, dtype=float)
@@ -159,11 +159,11 @@ def samples(
             yield group, dict(_split(jobs, sums[own], n[own], resampled, widths))
 
 
-def _parts(jobs: Mapping[str, Job]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+def _parts(jobs: Mapping[str, MetricJob]) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Which faces count (n, jobs), the parts of all jobs side by side (n, k), and how many are of each job."""
     counted, parts = [], []
     for job in jobs.values():
-        own = job.metric.rows(job.rows) if job.counted is None else job.counted
+        own = job.metric.counted(job.rows) if job.counted is None else job.counted
         counted.append(own)
         parts.append(job.metric.parts_of(job.rows, own))
     return np.column_stack(counted), np.hstack(parts), [part.shape[1] for part in parts]
@@ -177,7 +177,7 @@ def _resampled(sums: np.ndarray, pools: np.ndarray, weights: np.ndarray) -> np.n
 
 
 def _split(
-    jobs: Mapping[str, Job], sums: np.ndarray, n: np.ndarray, resampled: np.ndarray, widths: Sequence[int]
+    jobs: Mapping[str, MetricJob], sums: np.ndarray, n: np.ndarray, resampled: np.ndarray, widths: Sequence[int]
 ) -> Iterator[tuple[str, Sample]]:
     start = 0
     for place, ((name, job), width) in enumerate(zip(jobs.items(), widths, strict=True)):
@@ -190,12 +190,12 @@ def _split(
         start += width
 
 
-Table = Mapping[Group, Estimate]
+MetricTable = Mapping[Group, Estimate]
 """One metric by group."""
 
 
-class Worst(NamedTuple):
-    """The group with the worst value, and the interval of the true worst value of all groups looked at."""
+class WorstGroup(NamedTuple):
+    """The group with the worst value, and the interval of the true worst value of all groups compared."""
 
     group: Group
     value: float
@@ -204,8 +204,8 @@ class Worst(NamedTuple):
     groups: int
 
 
-class Gap(NamedTuple):
-    """The two groups that differ most, and the interval of the true largest gap of all pairs looked at."""
+class LargestGap(NamedTuple):
+    """The two groups that differ most, and the interval of the true largest gap of all pairs compared."""
 
     higher: Group
     lower: Group
@@ -215,55 +215,55 @@ class Gap(NamedTuple):
     pairs: int
 
 
-def ranked(table: Table, columns: Sequence[str] | None = None) -> dict[Group, Estimate]:
-    """The groups that may be called the worst: those of at least `FEWEST` subjects, of one grouping or of all.
+def rankable_groups(table: MetricTable, columns: Sequence[str] | None = None) -> dict[Group, Estimate]:
+    """Returns the groups that may be ranked: at least `MIN_SUBJECTS` subjects, of one grouping or of all.
 
-    A number without an interval, as an error that is 0 for every face, is not ranked.
+    A number without an interval, such as an error that is 0 for every face, is not ranked.
     """
     return {
         group: one
         for group, one in table.items()
-        if one.subjects >= FEWEST
+        if one.subjects >= MIN_SUBJECTS
         and np.isfinite(one.interval()).all()
         and group.columns
         and (columns is None or group.columns == tuple(columns))
     }
 
 
-def worst(table: Table, better: str, columns: Sequence[str] | None = None) -> Worst | None:
-    """The worst group with its corrected interval; None where fewer than two groups may be ranked."""
-    some = ranked(table, columns)
+def worst_group(table: MetricTable, better: str, columns: Sequence[str] | None = None) -> WorstGroup | None:
+    """Returns the worst group with its corrected interval; None if fewer than two groups can be ranked."""
+    some = rankable_groups(table, columns)
     if len(some) < 2:
         return None
     sign = 1.0 if better == "higher" else -1.0
     estimates = list(some.values())
     value = np.array([one.value for one in estimates])
     resamples, errors = np.array([one.resamples for one in estimates]), _errors(estimates)
-    # Of the statistic max over groups of (own - true) * sign, which keeps the simultaneous ends above the truth.
+    # The max-T statistic over groups of (estimate - truth) * sign, for the simultaneous ends.
     most = np.nanmax(-sign * (resamples - value[:, None]) / errors[:, None], axis=0)
     ordinary = np.array([one.interval(_SIDE_Z) for one in estimates])
-    together = np.array([one.interval(_critical(most)) for one in estimates])
+    simultaneous_z = np.array([one.interval(_critical(most)) for one in estimates])
     place = int((sign * value).argmin())
     if sign > 0:
-        low, high = np.nanmin(ordinary[:, 0]), np.nanmin(together[:, 1])
+        low, high = np.nanmin(ordinary[:, 0]), np.nanmin(simultaneous_z[:, 1])
     else:
-        low, high = np.nanmax(together[:, 0]), np.nanmax(ordinary[:, 1])
-    return Worst(list(some)[place], value[place], float(low), float(high), len(some))
+        low, high = np.nanmax(simultaneous_z[:, 0]), np.nanmax(ordinary[:, 1])
+    return WorstGroup(list(some)[place], value[place], float(low), float(high), len(some))
 
 
-def largest_gap(tables: Sequence[Table], columns: Sequence[str] | None = None) -> Gap | None:
-    """The largest difference between two groups of one grouping, in any of the tables, with its corrected interval.
+def largest_gap(tables: Sequence[MetricTable], columns: Sequence[str] | None = None) -> LargestGap | None:
+    """Returns the largest gap between two groups of one grouping in any of the tables, with its corrected interval.
 
-    None where no two groups may be ranked.
+    None if no two groups can be ranked.
     """
-    families = [family for table in tables for family in _families(ranked(table, columns))]
+    families = [family for table in tables for family in _families(rankable_groups(table, columns))]
     if not families:
         return None
     most = np.full(len(next(iter(families[0].values())).resamples), -np.inf)
     for family in families:
-        most = np.maximum(most, _most_deviant(family))
+        most = np.maximum(most, _max_deviation(family))
     critical = _critical(most)
-    best: Gap | None = None
+    best: LargestGap | None = None
     low = high = 0.0
     for family in families:
         groups, estimates = list(family), list(family.values())
@@ -274,13 +274,13 @@ def largest_gap(tables: Sequence[Table], columns: Sequence[str] | None = None) -
         high = max(high, float(np.nanmax(_pair_ends(estimates, _SIDE_Z)[1])))
         i, j = np.unravel_index(int(gaps.argmax()), gaps.shape)
         if best is None or gaps[i, j] > best.value:
-            best = Gap(groups[i], groups[j], float(gaps[i, j]), 0.0, 0.0, 0)
+            best = LargestGap(groups[i], groups[j], float(gaps[i, j]), 0.0, 0.0, 0)
     assert best is not None, "there is a family"
     pairs = sum(len(family) * (len(family) - 1) // 2 for family in families)
     return best._replace(low=min(low, best.value), high=max(high, best.value), pairs=pairs)
 
 
-def _families(table: Table) -> list[dict[Group, Estimate]]:
+def _families(table: MetricTable) -> list[dict[Group, Estimate]]:
     """The groups of each grouping that has at least two: no face is in two of them."""
     families: dict[tuple[str, ...], dict[Group, Estimate]] = {}
     for group, one in table.items():
@@ -288,7 +288,7 @@ def _families(table: Table) -> list[dict[Group, Estimate]]:
     return [family for family in families.values() if len(family) > 1]
 
 
-def _most_deviant(family: Table) -> np.ndarray:
+def _max_deviation(family: MetricTable) -> np.ndarray:
     """The largest studentised deviation over all pairs, in each resample, (b,)."""
     estimates = list(family.values())
     off = np.array([one.resamples - one.value for one in estimates])
@@ -296,7 +296,7 @@ def _most_deviant(family: Table) -> np.ndarray:
     most = np.full(off.shape[1], -np.inf)
     for i in range(len(off)):
         spread = variance[i] + variance - 2 * correlation[i] * np.sqrt(variance[i] * variance)
-        spread[i] = np.inf  # nobody differs from themselves
+        spread[i] = np.inf  # a group does not differ from itself
         most = np.fmax(most, np.nanmax((off[i] - off) / np.sqrt(np.maximum(spread, 1e-18))[:, None], axis=0))
     return most
 
@@ -316,7 +316,7 @@ def _pair_ends(estimates: Sequence[Estimate], z: float) -> tuple[np.ndarray, np.
 
 
 def _correlation(estimates: Sequence[Estimate]) -> np.ndarray:
-    """How the groups' values go together over the resamples, (g, g); subjects may have faces in several groups."""
+    """The correlation of the groups' values over the resamples, (g, g); subjects may have faces in several groups."""
     resamples = np.array([np.where(np.isfinite(one.resamples), one.resamples, one.value) for one in estimates])
     off = resamples - resamples.mean(axis=1, keepdims=True)
     scale = np.sqrt((off**2).sum(axis=1))
@@ -325,7 +325,7 @@ def _correlation(estimates: Sequence[Estimate]) -> np.ndarray:
 
 
 def _errors(estimates: Sequence[Estimate]) -> np.ndarray:
-    """Standard errors; where resamples do not differ, half an ordinary interval stands for one."""
+    """Standard errors; if the resamples do not differ, half an ordinary interval divided by z."""
     errors = []
     for one in estimates:
         low, high = one.interval()
@@ -335,12 +335,12 @@ def _errors(estimates: Sequence[Estimate]) -> np.ndarray:
 
 
 def _critical(most: np.ndarray) -> float:
-    """The quantile of the largest deviation that leaves `SIDE` beyond it, and not less than that of one group."""
-    return max(_SIDE_Z, float(np.nanquantile(most, 1 - SIDE)))
+    """The critical value of the largest deviation at `SIDE_ERROR`, at least that of a single group."""
+    return max(_SIDE_Z, float(np.nanquantile(most, 1 - SIDE_ERROR)))
 
 
-def together(resamples: Sequence[np.ndarray], values: Sequence[float]) -> float:
-    """The z with which 95% intervals hold for all numbers at once, from the largest deviations (max-T)."""
+def simultaneous_z(resamples: Sequence[np.ndarray], values: Sequence[float]) -> float:
+    """Returns the z for simultaneous 95% intervals of all numbers, from the largest deviations (max-T)."""
     off = np.array(resamples) - np.array(values)[:, None]
     off = np.where(np.isfinite(off), off, 0)
     error = off.std(axis=1, ddof=1, keepdims=True)

@@ -15,7 +15,7 @@ from mien.base.errors import MienError, choices, columns_of, shortened
 from mien.base.table import check_faces, read_table
 from mien.data.sources.csv import GENDER_WORDS
 
-COLUMNS = ("face", "file", "status", *metrics.ANSWERS)
+COLUMNS = ("face", "file", "status", *metrics.PREDICTION_COLUMNS)
 """The columns that a column of another program's may be mapped to."""
 
 
@@ -63,15 +63,15 @@ class Matched:
 
     joined: pd.DataFrame
     key: str
-    extra: int
+    unmatched: int
     missing: int
 
 
-Predictions = pd.DataFrame | str | Path | Sequence[str | Path]
+PredictionsInput = pd.DataFrame | str | Path | Sequence[str | Path]
 
 
 def read_predictions(
-    given: Predictions, map: Mapping[str, str] | None = None, preset: str | None = None
+    given: PredictionsInput, map: Mapping[str, str] | None = None, preset: str | None = None
 ) -> pd.DataFrame:
     """Returns predictions under mien's names, from a table, a file, or several files that make one table.
 

@@ -1,7 +1,7 @@
-"""The audit of a model as JSON: `mien.audit.model/1`, documented field by field; see docs/audit.md.
+"""The JSON schema of a model audit, `mien.audit.model/1`; see docs/audit.md.
 
-A number that cannot be told is null. Shares run from 0 to 1, ages and their errors are in years, intervals are 95%.
-A change that breaks readers raises the number after the slash.
+An unknown number is null. Shares are between 0 and 1, ages and age errors are in years, intervals are 95%.
+A breaking change increments the version after the slash.
 """
 
 import math
@@ -12,19 +12,21 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Number = Annotated[
     float | None, BeforeValidator(lambda value: None if value is None or not math.isfinite(value) else float(value))
 ]
-"""A number, or null where it cannot be told."""
+"""A number; null if it is unknown."""
 
-Told = Literal["firm", "approximate", "uncertain"]
-Verdict = Literal["holds", "fails", "cannot tell"]
+Reliability = Literal["reliable", "approximate", "uncertain"]
+"""How far an interval can be trusted, by the number of subjects; see `ReportSettings`."""
+
+RateVerdict = Literal["met", "not met", "inconclusive"]
 
 
-class Part(BaseModel):
-    """What all parts of a report share: no field is unknown, and none changes."""
+class SchemaModel(BaseModel):
+    """Base class of all parts of a report: immutable, and unknown fields are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class Interval(Part):
+class Interval(SchemaModel):
     """A number with its 95% interval."""
 
     value: Number
@@ -32,159 +34,159 @@ class Interval(Part):
     high: Number
 
 
-class Predictions(Part):
-    """What was audited."""
+class PredictionCounts(SchemaModel):
+    """How the predictions match the faces."""
 
-    faces: int = Field(description="Faces of the truth; all stay in the denominator of accuracies and false rates.")
-    subjects: int = Field(description="Their subjects; a face whose subject is not known is one of its own.")
+    faces: int = Field(description="Faces with labels; all count in the denominators of accuracies and false rates.")
+    subjects: int = Field(description="Subjects; a face without a known subject counts as one.")
     missing: int = Field(description="Faces without a usable prediction.")
-    extra: int = Field(description="Predictions that belong to no face.")
+    unmatched: int = Field(description="Predictions that match no face.")
     matched_by: Literal["face id", "path", "file name"]
 
 
-class Settings(Part):
-    """How it was audited."""
+class ReportSettings(SchemaModel):
+    """The settings of the audit."""
 
-    by: list[str]
+    by: list[str] = Field(description="The columns that define the groups.")
     resamples: int
     seed: int
-    fewest_subjects: int = Field(description="Groups of fewer are uncertain: shown, never called the worst.")
-    enough_subjects: int = Field(description="Intervals of fewer are approximate.")
+    min_subjects: int = Field(description="Groups with fewer subjects are uncertain: reported, but never ranked.")
+    reliable_subjects: int = Field(description="Intervals of groups with fewer subjects are approximate.")
 
 
-class GroupNumber(Interval):
+class GroupMetric(Interval):
     """One metric of one group."""
 
-    group: str = Field(description='As "gender=female, race=black", or "all".')
+    group: str = Field(description='For example "gender=female, race=black", or "all".')
     labels: dict[str, str]
     metric: str
-    n: int = Field(description="Faces that count.")
+    n: int = Field(description="Number of faces that count.")
     subjects: int
-    told: Told
+    reliability: Reliability
 
 
-class Worst(Interval):
-    """The worst group; the interval is that of the true worst of all groups looked at."""
+class WorstGroup(Interval):
+    """The worst group; the interval covers the true worst value of all groups compared."""
 
     metric: str
-    by: list[str] | None = Field(description="The columns whose groups were looked at; null: all groups and crossings.")
+    by: list[str] | None = Field(description="The columns whose groups were compared; null: all groups and crossings.")
     group: str
-    groups: int = Field(description="How many were looked at.")
+    groups: int = Field(description="Number of groups compared.")
 
 
-class Gap(Interval):
-    """The two groups that differ most; the interval is that of the true largest gap of all pairs looked at."""
+class GroupGap(Interval):
+    """The largest difference between two groups; the interval covers the true largest gap of all pairs compared."""
 
     metric: str
     by: list[str] | None
     higher: str
     lower: str
-    pairs: int
+    pairs: int = Field(description="Number of pairs compared.")
 
 
-class Fairness(Part):
-    """Differences between the groups of one column, with "female" as the answer that is looked at."""
+class Fairness(SchemaModel):
+    """Fairness criteria for the groups of one column, with "female" as the positive class."""
 
     by: list[str]
-    equalised_odds: Gap | None = Field(description="The larger of the gaps of true and of false female rates.")
-    demographic_parity: Gap | None = Field(description="The gap of the share that is answered female.")
+    equalised_odds: GroupGap | None = Field(description="The larger of the gaps of true and of false female rates.")
+    demographic_parity: GroupGap | None = Field(description="The gap of the share predicted female.")
 
 
-class CurvePoint(Part):
-    """What a threshold does to children and to adults."""
+class CurvePoint(SchemaModel):
+    """Error rates at one age threshold."""
 
     threshold: float
     child_as_adult: Interval
     adult_as_child: Interval
 
 
-class Choice(Part):
-    """A rule that keeps the share of children who are taken for adults under a rate."""
+class AgeRule(SchemaModel):
+    """A decision rule that keeps the share of children classified as adults below a rate."""
 
     rule: Literal["age", "age_low", "band", "interval"]
-    adult_from: Number = Field(description="The answer is adult from this on; null where no threshold keeps the rate.")
-    child_below: Number = Field(description="The answer is child below this, unsure in between.")
-    chosen_on: int = Field(description="Children of the half on which it was chosen.")
+    adult_from: Number = Field(description="Adult from this age on; null if no threshold keeps the rate.")
+    child_below: Number = Field(description="Child below this age; undecided in between.")
+    chosen_on: int = Field(description="Children of the half that the threshold was chosen on.")
     confirmed_on: int = Field(description="Children of the other half.")
-    child_as_adult: Interval = Field(description="On the other half.")
-    adult_as_child: Interval = Field(description="On the other half.")
-    unsure: Number = Field(description="Share of the other half's faces that get neither answer.")
-    verdict: Verdict
+    child_as_adult: Interval = Field(description="Measured on the other half.")
+    adult_as_child: Interval = Field(description="Measured on the other half.")
+    undecided: Number = Field(description="Share of the faces of the other half with neither decision.")
+    verdict: RateVerdict
 
 
-class AgeLimit(Part):
-    """Children below a limit and adults from it on."""
+class AgeLimit(SchemaModel):
+    """Children below an age limit against adults from it on."""
 
     limit: float
     children: int
     adults: int
-    allowed: float = Field(description="The share of children who may be taken for adults.")
+    allowed: float = Field(description="The allowed share of children classified as adults.")
     curves: dict[Literal["age", "age_low"], list[CurvePoint]]
-    choices: list[Choice]
+    rules: list[AgeRule]
 
 
-class Worsened(Part):
-    """What a worse picture does to one group."""
+class DegradedResult(SchemaModel):
+    """The effect of one image degradation on one group."""
 
-    kind: str
+    degradation: str
     level: str
     group: str
     metric: str
     n: int
     result: Interval
-    change: Interval = Field(description="To the same faces as they are.")
-    more_than_others: Interval = Field(
-        description="The change less that of all other faces; its interval is corrected for all comparisons."
+    change: Interval = Field(description="Relative to the original images of the same faces.")
+    excess_over_others: Interval = Field(
+        description="The change minus that of all other faces; the interval is corrected for all comparisons."
     )
 
 
 class PairedDifference(Interval):
-    """This model less the other on the same faces; the interval is corrected for the groups looked at."""
+    """This model minus the other on the same faces; the interval is corrected for the number of groups."""
 
     group: str
     metric: str
     n: int
     subjects: int
-    told: Told
-    found: Literal["better", "worse", "unclear"]
+    reliability: Reliability
+    verdict: Literal["better", "worse", "inconclusive"]
 
 
-class LimitVerdict(Part):
-    """One limit, what was found, and whether the data suffices to tell."""
+class LimitVerdict(SchemaModel):
+    """The result for one limit."""
 
     limit: str
     allowed: float
     direction: Literal["at least", "at most"]
-    found: Interval
-    where: str
+    measured: Interval
+    scope: str = Field(description="The faces or groups that the number was measured on.")
     passed: bool
-    beyond: Number = Field(description="By how much it is missed (positive) or kept (negative).")
-    sure: bool = Field(description="Whether the interval lies on one side of the limit.")
+    excess: Number = Field(description="Distance from the limit: positive if it is violated, negative if it is met.")
+    conclusive: bool = Field(description="Whether the whole interval is on one side of the limit.")
 
 
-class Report(Part):
-    """The audit of a model."""
+class ModelAuditReport(SchemaModel):
+    """The report of a model audit."""
 
     schema_: Literal["mien.audit.model/1"] = Field("mien.audit.model/1", alias="schema")
-    mien: str = Field(description="The version that wrote it.")
-    summary: str = Field(description="What was found, in plain words.")
-    passed: bool | None = Field(description="Whether all limits hold; null without limits.")
-    predictions: Predictions
-    settings: Settings
-    groups: list[GroupNumber]
-    worst: list[Worst]
-    gaps: list[Gap]
+    mien: str = Field(description="The version of mien that wrote the report.")
+    summary: str = Field(description="The results in plain words.")
+    passed: bool | None = Field(description="Whether all limits are met; null without limits.")
+    predictions: PredictionCounts
+    settings: ReportSettings
+    groups: list[GroupMetric]
+    worst: list[WorstGroup]
+    gaps: list[GroupGap]
     fairness: list[Fairness]
     age_limits: list[AgeLimit]
-    robustness: list[Worsened]
+    robustness: list[DegradedResult]
     differences: list[PairedDifference]
     limits: list[LimitVerdict]
 
     def to_json(self) -> str:
-        """The report as JSON."""
+        """Returns the report as JSON."""
         return self.model_dump_json(by_alias=True, indent=1)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema that `model.schema.json` holds."""
-    return Report.model_json_schema(by_alias=True)
+    """Returns the JSON schema; `model.schema.json` is a copy."""
+    return ModelAuditReport.model_json_schema(by_alias=True)

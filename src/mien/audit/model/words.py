@@ -1,91 +1,91 @@
-"""What an audit found, in words."""
+"""The summary of a model audit in plain words."""
 
 from collections.abc import Sequence
 
 from mien.audit.model.inputs import Matched
-from mien.audit.model.limits import Found
-from mien.audit.model.schema import Gap, Interval, LimitVerdict, Worst
+from mien.audit.model.limits import ModelFindings
+from mien.audit.model.schema import GroupGap, Interval, LimitVerdict, WorstGroup
 
 
 def percent(number: float | None) -> str:
-    """A share in percent, with one digit."""
+    """Formats a share in percent with one digit."""
     return "?" if number is None else f"{100 * number:.1f}%"
 
 
 def shares(one: Interval) -> str:
-    """A share in percent with its interval."""
+    """Formats a share in percent with its interval."""
     return f"{percent(one.value)} ({percent(one.low)} to {percent(one.high)})"
 
 
 def years(one: Interval) -> str:
-    """Years with their interval."""
+    """Formats years with their interval."""
     if one.value is None or one.low is None or one.high is None:
         return "?"
     return f"{one.value:.1f} years ({one.low:.1f} to {one.high:.1f})"
 
 
-def summary(found: Found, matched: Matched, verdicts: Sequence[LimitVerdict]) -> str:
-    """The first paragraph of the report."""
-    sentences = [*_limits(verdicts), *_gender(found), *_age(found)]
+def summary(findings: ModelFindings, matched: Matched, verdicts: Sequence[LimitVerdict]) -> str:
+    """Returns the first paragraph of the report."""
+    sentences = [*_limits(verdicts), *_gender(findings), *_age(findings)]
     if matched.missing:
         sentences.append(f"{matched.missing:,} of {len(matched.joined):,} faces have no prediction and count as wrong.")
-    if matched.extra:
-        sentences.append(f"{matched.extra:,} predictions belong to no face of the table and were left out.")
-    return " ".join(sentences) or "There is no label of what the predictions answer."
+    if matched.unmatched:
+        sentences.append(f"{matched.unmatched:,} predictions match no face and were ignored.")
+    return " ".join(sentences) or "The faces have no labels for these predictions."
 
 
 def _limits(verdicts: Sequence[LimitVerdict]) -> list[str]:
     if not verdicts:
         return []
     failed = [one for one in verdicts if not one.passed]
-    unsure = ", ".join(dict.fromkeys(one.limit for one in verdicts if not one.sure))
-    told = f" The data does not suffice to tell about {unsure}." if unsure else ""
+    unsure = ", ".join(dict.fromkeys(one.limit for one in verdicts if not one.conclusive))
+    note = f" The data are inconclusive about {unsure}." if unsure else ""
     if not failed:
-        return [f"All {len(verdicts)} limits hold.{told}"]
+        return [f"All {len(verdicts)} limits are met.{note}"]
     names = ", ".join(dict.fromkeys(one.limit for one in failed))
-    return [f"{len(failed)} of {len(verdicts)} limits fail: {names}.{told}"]
+    return [f"{len(failed)} of {len(verdicts)} limits fail: {names}.{note}"]
 
 
-def _overall(found: Found, metric: str) -> Interval | None:
-    return next((one for one in found.groups if one.group == "all" and one.metric == metric), None)
+def _overall(findings: ModelFindings, metric: str) -> Interval | None:
+    return next((one for one in findings.groups if one.group == "all" and one.metric == metric), None)
 
 
-def _worst(found: Found, metric: str) -> Worst | None:
-    return next((one for one in found.worst if one.metric == metric and one.by is None), None)
+def _worst(findings: ModelFindings, metric: str) -> WorstGroup | None:
+    return next((one for one in findings.worst if one.metric == metric and one.by is None), None)
 
 
-def _gap(found: Found, metric: str) -> Gap | None:
-    return next((one for one in found.gaps if one.metric == metric and one.by is None), None)
+def _gap(findings: ModelFindings, metric: str) -> GroupGap | None:
+    return next((one for one in findings.gaps if one.metric == metric and one.by is None), None)
 
 
-def _gender(found: Found) -> list[str]:
-    overall, bad, gap = (look(found, "gender_accuracy") for look in (_overall, _worst, _gap))
+def _gender(findings: ModelFindings) -> list[str]:
+    overall, bad, gap = (look(findings, "gender_accuracy") for look in (_overall, _worst, _gap))
     if overall is None:
         return []
-    sentences = [f"Gender is right for {shares(overall)} of all faces."]
-    if isinstance(bad, Worst):
+    sentences = [f"Gender accuracy is {shares(overall)} over all faces."]
+    if isinstance(bad, WorstGroup):
         sentences.append(
-            f"It is worst for {bad.group}, {percent(bad.value)}; the true worst of the {bad.groups} groups and "
-            f"crossings looked at lies between {percent(bad.low)} and {percent(bad.high)}."
+            f"The worst group is {bad.group}, {percent(bad.value)}; the true worst value of the {bad.groups} groups "
+            f"and crossings compared is between {percent(bad.low)} and {percent(bad.high)}."
         )
-    if isinstance(gap, Gap):
+    if isinstance(gap, GroupGap):
         sentences.append(_gap_in_words(gap))
     return sentences
 
 
-def _gap_in_words(gap: Gap) -> str:
+def _gap_in_words(gap: GroupGap) -> str:
     if not gap.low:
-        return "Whether groups truly differ in this, the data cannot tell."
+        return "The data do not show whether the groups differ."
     low, high, value = (100 * (number or 0) for number in (gap.low, gap.high, gap.value))
     return (
-        f"The largest gap is {value:.1f} points, between {gap.higher} and {gap.lower}; the true one lies between "
+        f"The largest gap is {value:.1f} points, between {gap.higher} and {gap.lower}; the true largest gap is between "
         f"{low:.1f} and {high:.1f}."
     )
 
 
-def _age(found: Found) -> list[str]:
-    overall, bad = _overall(found, "age_mae"), _worst(found, "age_mae")
+def _age(findings: ModelFindings) -> list[str]:
+    overall, bad = _overall(findings, "age_mae"), _worst(findings, "age_mae")
     if overall is None:
         return []
-    sentence = f"Ages are off by {years(overall)} on average"
-    return [f"{sentence}, most for {bad.group}: {bad.value:.1f}." if bad else f"{sentence}."]
+    sentence = f"The mean absolute error of age is {years(overall)}"
+    return [f"{sentence}; the worst group is {bad.group}, {bad.value:.1f}." if bad else f"{sentence}."]

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mien.audit.model.audit import Settings, audit_predictions
-from mien.audit.model.robustness import Robustness
-from mien.evaluation.conditions import LEVELS
+from mien.audit.model.audit import AuditSettings, audit_predictions
+from mien.audit.model.robustness import RobustnessTest
+from mien.evaluation.conditions import DEGRADATIONS
 
 
 class Brightness:
@@ -40,27 +40,29 @@ def faces(tmp_path: Path) -> tuple[pd.DataFrame, Path]:
 def test_darkness_hurts_those_who_are_known_by_brightness(faces: tuple[pd.DataFrame, Path]) -> None:
     table, root = faces
     predictions = pd.DataFrame({"face": table["face"], "gender": table["gender"], "age": table["age"]})
-    robustness = Robustness(Brightness(), table, root)
-    report = audit_predictions(predictions, table, ["gender"], robustness=robustness, settings=Settings(n_boot=100))
-    found = {(one.kind, one.level, one.group, one.metric): one for one in report.robustness}
+    robustness = RobustnessTest(Brightness(), table, root)
+    report = audit_predictions(
+        predictions, table, ["gender"], robustness=robustness, settings=AuditSettings(n_boot=100)
+    )
+    found = {(one.degradation, one.level, one.group, one.metric): one for one in report.robustness}
     hurt = found["darkness", "1/3 of each pixel", "gender=female", "gender_accuracy"]
-    assert (hurt.result.value, hurt.change.value, hurt.more_than_others.value) == (0, -1, -1)
+    assert (hurt.result.value, hurt.change.value, hurt.excess_over_others.value) == (0, -1, -1)
     spared = found["darkness", "1/3 of each pixel", "gender=male", "gender_accuracy"]
-    assert (spared.result.value, spared.change.value, spared.more_than_others.value) == (1, 0, 1)
+    assert (spared.result.value, spared.change.value, spared.excess_over_others.value) == (1, 0, 1)
     all_faces = found["darkness", "1/3 of each pixel", "all", "gender_accuracy"]
-    assert all_faces.change.value == -0.5 and all_faces.more_than_others.value is None
+    assert all_faces.change.value == -0.5 and all_faces.excess_over_others.value is None
     unsure = found["darkness", "1/2 of each pixel", "gender=female", "gender_unsure"]
     assert unsure.result.value == pytest.approx(
         np.mean([max(v // 2, 255 - v // 2) / 255 < 0.6 for v in range(200, 240)])
     )
     age = found["darkness", "1/2 of each pixel", "gender=female", "age_mae"]
     assert age.result.value == pytest.approx(np.mean([(v - v // 2) / 255 * 60 for v in range(200, 240)]))
-    assert age.more_than_others.low > 0  # bright faces lose more years than dark ones
-    levels = sum(map(len, LEVELS.values()))
+    assert age.excess_over_others.low > 0  # bright faces lose more years than dark ones
+    levels = sum(map(len, DEGRADATIONS.values()))
     assert len(report.robustness) == levels * 3 * 3
 
 
 def test_a_sample_is_enough(faces: tuple[pd.DataFrame, Path]) -> None:
     table, root = faces
-    few = Robustness(Brightness(), table, root, sample=10).worsened([], 20, 0)
+    few = RobustnessTest(Brightness(), table, root, sample=10).run([], 20, 0)
     assert {one.n for one in few} == {10} and {one.group for one in few} == {"all"}

@@ -61,8 +61,8 @@ class TestOutOfFold:
         predictions = make_answers(faces)
         split = np.repeat(["train", "val", "test"], [30, 10, 20])
         found = out_of_fold(faces, [make_run(tmp_path / "a", faces, split, predictions.iloc[10:])], None)
-        assert (found.answers["runs"] > 0).tolist() == [False] * 30 + [True] * 30
-        assert found.answers["p_female"].iloc[30:].tolist() == predictions["p_female"].iloc[30:].tolist()
+        assert (found.predictions["runs"] > 0).tolist() == [False] * 30 + [True] * 30
+        assert found.predictions["p_female"].iloc[30:].tolist() == predictions["p_female"].iloc[30:].tolist()
         assert found.used.to_dict("records") == [
             {
                 "run": "a",
@@ -81,7 +81,7 @@ class TestOutOfFold:
             make_run(tmp_path / "a", faces, np.repeat(["train", "test"], 30), one),
             make_run(tmp_path / "b", faces, np.repeat(["test", "train", "test"], 20), two),
         ]
-        answers = out_of_fold(faces, runs, None).answers
+        answers = out_of_fold(faces, runs, None).predictions
         assert answers["runs"].tolist() == [1] * 20 + [0] * 10 + [1] * 10 + [2] * 20
         mean = (one["age"] + two["age"]) / 2
         assert answers["age"].iloc[40:].tolist() == pytest.approx(mean.iloc[40:].tolist())
@@ -93,21 +93,23 @@ class TestOutOfFold:
         groups[1] = groups[58] = 99
         split = np.repeat(["train", "test"], 30)
         found = out_of_fold(faces, [make_run(tmp_path / "a", faces, split, make_answers(faces))], groups)
-        assert found.answers["runs"].tolist() == [0] * 30 + [1] * 28 + [0] * 2
+        assert found.predictions["runs"].tolist() == [0] * 30 + [1] * 28 + [0] * 2
         assert found.used["shared"].tolist() == [2]
 
     def test_an_unreadable_face_has_no_answer(self, tmp_path):
         faces = make_faces(60)
         predictions = make_answers(faces).assign(status=["missing"] * 5 + ["ok"] * 55)
         found = out_of_fold(faces, [make_run(tmp_path / "a", faces, "test", predictions)], None)
-        assert (found.answers["runs"] == 0).sum() == 5
+        assert (found.predictions["runs"] == 0).sum() == 5
         assert found.used["unreadable"].tolist() == [5]
 
     def test_a_run_that_learnt_from_another_on_the_same_source(self, tmp_path):
         faces = make_faces(60)
         lineage = {"weights": "package", "teachers": [{"run": "t", "dataset": "csv", "from": None}]}
         run = make_run(tmp_path / "a", faces, "test", make_answers(faces), lineage=lineage)
-        with pytest.raises(MienError, match="'a' learnt from run 't', which trained on 'csv' too"):
+        with pytest.raises(
+            MienError, match="'a' was initialised or distilled from run 't', which was also trained on 'csv'"
+        ):
             out_of_fold(faces, [run], None)
 
     def test_a_run_of_other_faces(self, tmp_path):

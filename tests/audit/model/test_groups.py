@@ -9,12 +9,12 @@ import pytest
 from fairlearn import metrics as fairlearn
 
 from mien.audit.model import groups
-from mien.audit.model.groups import Group, Job, groupings, largest_gap, samples, worst
+from mien.audit.model.groups import Group, MetricJob, group_samples, groupings, largest_gap, worst_group
 from mien.base.errors import MienError
 from mien.metrics import intervals
 from mien.metrics.definitions import METRICS
 from mien.metrics.joined import join
-from mien.metrics.scoring import in_order, score
+from mien.metrics.scoring import score, sort_by_subject
 
 
 def coverage_module():
@@ -43,9 +43,9 @@ def table(n: int = 1500, subjects: int = 400, seed: int = 0) -> pd.DataFrame:
 
 
 def estimates(rows, names, by=("gender", "race"), seed=0, n_boot=400):
-    rows = in_order(rows, "subject", n_boot)
-    jobs = {name: Job(METRICS[name], rows) for name in names}
-    found = samples(groupings(rows, by), jobs, n_boot, seed)
+    rows = sort_by_subject(rows, "subject", n_boot)
+    jobs = {name: MetricJob(METRICS[name], rows) for name in names}
+    found = group_samples(groupings(rows, by), jobs, n_boot, seed)
     return {group: {name: sample.estimate() for name, sample in own.items()} for group, own in found}
 
 
@@ -82,9 +82,9 @@ def test_intervals_are_those_of_the_table_of_scores() -> None:
 @pytest.mark.parametrize("most", [50, 20_000])
 def test_resamples_by_pool_and_by_subject_are_the_same_sums(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "_MOST", most)
-    rows = in_order(table(), "subject", 20)
-    jobs = {"gender_accuracy": Job(METRICS["gender_accuracy"], rows)}
-    found = dict(samples(groupings(rows, ["race"]), jobs, 20, 3))
+    rows = sort_by_subject(table(), "subject", 20)
+    jobs = {"gender_accuracy": MetricJob(METRICS["gender_accuracy"], rows)}
+    found = dict(group_samples(groupings(rows, ["race"]), jobs, 20, 3))
     pools, counts = intervals.draws(rows["_cluster"].max(), 20, 3)
     weight = counts[:, pools[rows["_cluster"] - 1]]
     right = (rows["gender"].astype("object") == rows["true_gender"].astype("object")).to_numpy()
@@ -114,7 +114,7 @@ def test_gaps_and_rates_agree_with_fairlearn() -> None:
     right = (rows["gender"].astype("object") == rows["true_gender"].astype("object")).astype(int)
     frame = fairlearn.MetricFrame(metrics=lambda y, p: p.mean(), y_true=right, y_pred=right, **of)
     accuracy = {group: one["gender_accuracy"] for group, one in found.items()}
-    assert worst(accuracy, "higher").value == pytest.approx(frame.group_min())
+    assert worst_group(accuracy, "higher").value == pytest.approx(frame.group_min())
     assert largest_gap([accuracy]).value == pytest.approx(frame.difference())
 
 
@@ -125,8 +125,8 @@ def test_small_groups_are_never_the_worst() -> None:
     rows.loc[few, "gender"] = "unsure"
     accuracy = {group: one["gender_accuracy"] for group, one in estimates(rows, ["gender_accuracy"]).items()}
     tiny = accuracy[Group((("race", "tiny"),))]
-    assert tiny.value < 0.05 and tiny.subjects < groups.FEWEST
-    assert "tiny" not in worst(accuracy, "higher").group.name
+    assert tiny.value < 0.05 and tiny.subjects < groups.MIN_SUBJECTS
+    assert "tiny" not in worst_group(accuracy, "higher").group.name
 
 
 def test_more_groups_widen_the_interval_of_the_worst() -> None:
@@ -134,14 +134,14 @@ def test_more_groups_widen_the_interval_of_the_worst() -> None:
     rows["many"] = np.random.default_rng(1).integers(0, 40, len(rows)).astype(str)
     found = estimates(rows, ["gender_accuracy"], by=("race", "many"))
     accuracy = {group: one["gender_accuracy"] for group, one in found.items()}
-    alone, searched = worst(accuracy, "higher", ["race"]), worst(accuracy, "higher", ["many"])
+    alone, searched = worst_group(accuracy, "higher", ["race"]), worst_group(accuracy, "higher", ["many"])
     overall = accuracy[Group()].value
     assert searched.value < alone.value  # by luck: all groups are equally good
     assert searched.high >= overall - 0.02 and searched.low <= overall
 
 
 def test_too_many_groups_are_refused() -> None:
-    rows = in_order(table(), "subject", 10).assign(camera=lambda t: t["face"])
+    rows = sort_by_subject(table(), "subject", 10).assign(camera=lambda t: t["face"])
     with pytest.raises(MienError, match="--by camera,race makes more than 2,000 groups"):
         groupings(rows, ["camera", "race"])
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFilter
 from skimage import data
 
-from mien.audit.data import pictures
+from mien.audit.data import image_quality
 from mien.base.table import check_faces
 
 
@@ -35,12 +35,12 @@ def folder(tmp_path_factory):
 def measured(folder):
     paths = sorted(path.name for path in folder.iterdir())
     faces = check_faces(pd.DataFrame({"face": paths, "path": paths}))
-    found, thumbnails = pictures.measure(faces, folder)
+    found, thumbnails = image_quality.measure(faces, folder)
     return faces, found.set_index(faces["face"]), thumbnails
 
 
 def test_each_kind_is_named(measured):
-    noted = pictures.notes(measured[1])
+    noted = image_quality.quality_flags(measured[1])
     said = {face: list(row.index[row]) for face, row in noted.iterrows() if row.any()}
     assert said.pop("small.png")[0] == "small"
     assert said == {"blurred.png": ["blurred"], "uniform.png": ["uniform"], "text.png": ["unreadable"]}
@@ -50,10 +50,10 @@ def test_each_kind_is_named(measured):
 
 def test_what_is_no_face_is_an_outlier(measured):
     _, found, thumbnails = measured
-    apart = pictures.outliers(found, thumbnails)
-    assert apart["stripes.png"] > pictures.FAR
-    assert (apart[[f"{at:03d}.png" for at in range(120)]] > pictures.FAR).sum() <= 12
-    assert apart[["text.png", "uniform.png"]].isna().all()
+    scores = image_quality.outlier_scores(found, thumbnails)
+    assert scores["stripes.png"] > image_quality.OUTLIER_SCORE
+    assert (scores[[f"{at:03d}.png" for at in range(120)]] > image_quality.OUTLIER_SCORE).sum() <= 12
+    assert scores[["text.png", "uniform.png"]].isna().all()
 
 
 def test_the_rest_is_what_the_components_leave(measured):
@@ -61,22 +61,24 @@ def test_the_rest_is_what_the_components_leave(measured):
     from sklearn.decomposition import PCA
 
     _, found, thumbnails = measured
-    known = ((found["status"] == "ok") & (found["contrast"] >= pictures.UNIFORM)).to_numpy()
+    known = ((found["status"] == "ok") & (found["contrast"] >= image_quality.UNIFORM)).to_numpy()
     rows = thumbnails[known].astype(float)
     away = ((rows - np.median(rows, axis=0)) ** 2).sum(axis=1)
-    model = PCA(pictures.COMPONENTS, svd_solver="full").fit(rows[away <= np.quantile(away, pictures.USUAL)])
+    model = PCA(image_quality.COMPONENTS, svd_solver="full").fit(
+        rows[away <= np.quantile(away, image_quality.USUAL_SHARE)]
+    )
     rest = ((rows - model.inverse_transform(model.transform(rows))) ** 2).sum(axis=1)
     middle = np.median(rest)
     expected = (rest - middle) / (1.4826 * np.median(np.abs(rest - middle)))
-    np.testing.assert_allclose(pictures.outliers(found, thumbnails)[known], expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(image_quality.outlier_scores(found, thumbnails)[known], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_too_few_pictures_say_nothing(measured):
     _, found, thumbnails = measured
-    assert pictures.outliers(found.head(50), thumbnails[:50]).isna().all()
+    assert image_quality.outlier_scores(found.head(50), thumbnails[:50]).isna().all()
 
 
 def test_a_box_is_what_is_measured(folder):
     faces = check_faces(pd.DataFrame({"face": ["a"], "path": ["000.png"], "x": 10, "y": 10, "w": 25, "h": 20}))
-    found, _ = pictures.measure(faces, Path(folder))
+    found, _ = image_quality.measure(faces, Path(folder))
     assert found["side"].tolist() == [25]

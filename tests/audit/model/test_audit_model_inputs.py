@@ -20,7 +20,7 @@ def test_by_face_id_counts_what_is_missing_and_what_is_too_much() -> None:
     rows = pd.DataFrame({"face": ["b", "a", "z"], "gender": ["male", "female", "male"]})
     matched = match(faces(), read_predictions(rows))
     assert matched.joined["gender"].astype("object").tolist()[:2] == ["female", "male"]
-    assert (matched.key, matched.extra, matched.missing) == ("face id", 1, 1)
+    assert (matched.key, matched.unmatched, matched.missing) == ("face id", 1, 1)
 
 
 def test_by_path_then_by_file_name() -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with the pictures of a data set: too small, blurred, almost uniform, or unlike all others."""
+"""Image quality of a data set: small, blurred, almost uniform and outlying images."""
 
 import os
 from collections.abc import Iterator
@@ -15,23 +15,23 @@ from mien.data.pixels import boxes
 from mien.prediction.quality import SHARPNESS, SMALL, sharpness
 
 UNIFORM = 6.0
-"""A picture whose grey values have a smaller standard deviation than this, of 255, is almost uniform."""
+"""Images whose grey values (0 to 255) have a smaller standard deviation are almost uniform."""
 
-FAR = 4.0
-"""A picture is an outlier from so many robust standard deviations on (see `outliers`)."""
+OUTLIER_SCORE = 4.0
+"""Images with a higher score of `outlier_scores`, in robust standard deviations, are outliers."""
 
 COMPONENTS = 8
-"""Principal components that describe what pictures of a data set have in common.
+"""Principal components that describe the typical images of a data set.
 
-Of 3,000 faces of UTKFace one is a bar code: it is the first with 2 to 8 components, and not with 16 to 64, which
-describe it too.
+One of 3,000 images of UTKFace is a bar code: it ranks first with 2 to 8 components, but not with 16 to 64, which
+describe the bar code too.
 """
 
-USUAL = 0.95
-"""Share of the pictures, nearest to the median one, whose components are taken."""
+USUAL_SHARE = 0.95
+"""Share of the images, those nearest to the median image, that the components are fitted on."""
 
-FEWEST = 100
-"""Pictures without which nothing is said about outliers."""
+MIN_IMAGES = 100
+"""Outliers are scored only with at least this many readable images."""
 
 _SIDE = 128  # of the squares that are measured, as quality.SHARPNESS is defined for
 _THUMBNAIL = 24  # of the squares whose components are taken
@@ -41,17 +41,18 @@ _CHUNK = 1024
 def measure(
     faces: pd.DataFrame, root: Path, progress: ProgressCallback | None = None
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Measures each face's picture.
+    """Measures the image of each face.
 
     Args:
         faces: A checked faces table of n rows.
         root: The folder that its paths are relative to.
-        progress: Told how many of the pictures are done.
+        progress: Called with the number of images done and the total.
 
     Returns:
-        n rows with `status` ("ok", or why it cannot be read), `side` (pixels of the face's square), `sharpness`
-        (`mien.prediction.quality.sharpness`), `brightness` and `contrast` (mean and standard deviation of grey,
-        of 255); and float32 (n, 576), thumbnails of 24x24 grey pixels less their mean, divided by their contrast.
+        n rows with `status` ("ok" or the reason why it cannot be read), `side` (pixels of the face's square),
+        `sharpness` (`mien.prediction.quality.sharpness`), `brightness` and `contrast` (mean and standard deviation of
+        grey, 0 to 255); and float32 (n, 576), thumbnails of 24x24 grey pixels minus their mean, divided by their
+        contrast.
     """
     jobs = list(zip([root / path for path in faces["path"]], boxes(faces), strict=True))
     rows: list[tuple[object, ...]] = []
@@ -81,10 +82,10 @@ def _measured(job: tuple[Path, images.Box | None]) -> tuple[tuple[object, ...], 
     return row, small / max(float(small.std()), 1.0)
 
 
-def notes(measured: pd.DataFrame) -> pd.DataFrame:
-    """Which pictures are `unreadable`, `small`, `blurred` or `uniform`: bool columns, one row a face.
+def quality_flags(measured: pd.DataFrame) -> pd.DataFrame:
+    """Flags images as `unreadable`, `small`, `blurred` or `uniform`: bool columns, one row per face.
 
-    A uniform picture is not said to be blurred too.
+    A uniform image is not flagged as blurred.
     """
     readable = measured["status"] == "ok"
     uniform = readable & (measured["contrast"] < UNIFORM)
@@ -98,24 +99,24 @@ def notes(measured: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def outliers(measured: pd.DataFrame, thumbnails: np.ndarray) -> pd.Series:
-    """How unlike the others each picture is, in robust standard deviations; NaN where it cannot be read.
+def outlier_scores(measured: pd.DataFrame, thumbnails: np.ndarray) -> pd.Series:
+    """Scores how unusual each image is, in robust standard deviations; NaN if it cannot be read.
 
-    The thumbnails are described by the `COMPONENTS` principal components of the usual ones; what these leave of a
-    picture (the Q statistic of Jackson and Mudholkar 1979) is large for what other pictures do not show: no face, a
-    face on its side, a drawing. The score is that rest, less its median, over 1.4826 times its median absolute
-    deviation. Not found: pictures that are odd in a way that many of the data set are.
+    The first `COMPONENTS` principal components of the typical thumbnails are removed; the squared residual (the Q
+    statistic of Jackson and Mudholkar 1979) is large for content that other images do not show: no face, a rotated
+    face, a drawing. The score is the residual minus its median, divided by 1.4826 times its median absolute deviation.
+    Defects that many images share are not detected.
 
     Args:
-        measured: As `measure` gives it, n rows.
+        measured: As returned by `measure`, n rows.
         thumbnails: (n, pixels).
 
     Returns:
-        (n,) scores; all NaN where fewer than `FEWEST` pictures can be read.
+        (n,) scores; all NaN if fewer than `MIN_IMAGES` images can be read.
     """
     known = ((measured["status"] == "ok") & (measured["contrast"] >= UNIFORM)).to_numpy()
     scores = np.full(len(measured), np.nan)
-    if known.sum() < FEWEST:
+    if known.sum() < MIN_IMAGES:
         return pd.Series(scores, index=measured.index)
     rows = thumbnails[known]
     usual = rows[_usual(rows)]
@@ -129,12 +130,12 @@ def outliers(measured: pd.DataFrame, thumbnails: np.ndarray) -> pd.Series:
 
 
 def _usual(rows: np.ndarray) -> np.ndarray:
-    """Which rows (n, bool) are the `USUAL` share nearest to the median: no outlier shall make a component its own."""
+    """Selects (n, bool) the rows nearest to the median, so that outliers do not shape the components."""
     middle = np.median(rows, axis=0)
     away = np.concatenate(
         [((part - middle) ** 2).sum(axis=1) for part in np.array_split(rows, len(rows) // _CHUNK + 1)]
     )
-    return away <= np.quantile(away, USUAL)
+    return away <= np.quantile(away, USUAL_SHARE)
 
 
 def _products(rows: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
@@ -144,5 +145,5 @@ def _products(rows: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _rest(centred: np.ndarray, components: np.ndarray) -> np.ndarray:
-    """The squared length of what the components leave of each row."""
+    """The squared residual of each row after removing the components."""
     return (centred**2).sum(axis=1) - ((centred @ components) ** 2).sum(axis=1)
