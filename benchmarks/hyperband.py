@@ -61,7 +61,7 @@ def configuration(number: int, changes: list[str]):
     from mien.experiments.space import changes as as_changes
     from mien.experiments.space import read_space
     from mien.recipe.load import load_recipe
-    from mien.training.tune import suggest
+    from mien.training.search.hyperband import suggest
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     base = load_recipe(RECIPE, changes)
@@ -170,7 +170,7 @@ def stored_sampler(stored: Stored, name: str, seed: int, order: list[int]):
     """A sampler that gives stored configurations only: the next of an order, or the nearest to what TPE suggests."""
     import optuna
 
-    from mien.training.tune import make_sampler, suggest
+    from mien.training.search.hyperband import make_sampler, suggest
 
     class Rows(optuna.samplers.BaseSampler):
         def __init__(self):
@@ -224,7 +224,7 @@ def hyperband(stored: Stored, name: str, seed: int, order: list[int]) -> list[tu
     import optuna
     from optuna.trial import TrialState
 
-    from mien.training.tune import judged, make_pruner, suggest
+    from mien.training.search.hyperband import is_rung, make_pruner, suggest
 
     sampler = stored_sampler(stored, name, seed, order)
     study = optuna.create_study(sampler=sampler, pruner=make_pruner(stored.epochs), study_name=f"replay-{seed}")
@@ -240,7 +240,7 @@ def hyperband(stored: Stored, name: str, seed: int, order: list[int]) -> list[tu
                 state = TrialState.FAIL
                 break
             trial.report(loss, epoch)
-            if judged(epoch, stored.epochs) and trial.should_prune():
+            if is_rung(epoch, stored.epochs) and trial.should_prune():
                 state = TrialState.PRUNED
                 break
         study.tell(trial, losses[-1] if state == TrialState.COMPLETE else None, state)
@@ -306,7 +306,7 @@ def spread(values: np.ndarray, form: str = ".2f") -> str:
 
 def live(options) -> None:
     """One search by `mien tune` on the same task, beside the random search that is stored."""
-    from mien.training.tune import tune
+    from mien.training.search import tune
 
     changes, out = subset(options.work), options.work / f"live-{options.seed}"
     run = tune(RECIPE, SPACE, out, changes=changes, seed=options.seed, trials=options.trials)

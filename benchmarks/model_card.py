@@ -1,10 +1,11 @@
-"""Writes the model card of the model that ships: from a run's faces and predictions, or those of a file made from it.
+"""Writes the model card of the built-in model, from the faces and predictions of a run or of a file exported from it.
 
     python benchmarks/model_card.py RUN [--model FILE] [--peers benchmarks/peers.md] [--out MODEL_CARD.md]
 
 Scores are of the run's test part. The threshold of `unsure` is chosen on the validation part, and printed. With
-`--model` that file predicts both parts anew: give the one that ships, which may be stored or calibrated otherwise than
-the run's own. The robustness table predicts the test part under every condition of `mien.evaluation.conditions`.
+`--model`, that file predicts both parts again: use the built-in one, which may be quantized or calibrated differently
+from the file of the run. The robustness table predicts the test part under every condition of
+`mien.evaluation.conditions`.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from mien.data.sources import data_root
 from mien.evaluation import conditions
 from mien.metrics.definitions import PERCENT
 from mien.metrics.words import HEADLINES, Score, metrics_table, named, scores, unit_of, with_interval
-from mien.reports.run import protocol, protocol_in_full
+from mien.reports.results import protocol, protocol_sentence
 from mien.runs.hub import model_file
 from mien.runs.run import Run, open_run
 from mien.training import publish
@@ -32,7 +33,7 @@ SMALL = 50
 """Groups of fewer faces are marked as uncertain."""
 
 UNSURE = 0.05
-"""The share of unsure answers for which the threshold is chosen."""
+"""The share of unsure predictions for which the threshold is chosen."""
 
 AGE_BANDS = {
     "0 to 2": (0, 3),
@@ -42,56 +43,55 @@ AGE_BANDS = {
     "18 and over": (18, np.inf),
     "over 70": (71, np.inf),
 }
-"""Years of age from and below which a band of the true age reaches; bands overlap."""
+"""Bands of the true age in years, lower end included, upper end excluded; bands overlap."""
 
 SINGLE = {"gender": "gender", "age_group": "age group", "race": "race code"}
-"""Columns to group by, and what they are called."""
+"""Columns to group by, and their names in the card."""
 
-INTERVALS = (
-    "Brackets hold 95% intervals, from a bootstrap that resamples whole subjects (faces where subjects are not known)."
-)
+INTERVALS = "Brackets contain 95% intervals from a bootstrap of whole subjects (of faces if subjects are unknown)."
 
 NOTICE = (
-    "**Licence of the weights.** They learnt from UTKFace, whose images are for non-commercial research: use these "
+    "**Licence of the weights.** They were trained on UTKFace, whose images are for non-commercial research: use these "
     "weights for non-commercial research only. The Apache-2.0 licence of mien's code does not cover them."
 )
 
 USES = """\
-Intended: research on such classifiers; audits; statistics over many pictures whose errors, below, are taken into
-account; a start for training on data of one's own (under the terms of the weights).
+Intended uses: research on such classifiers; audits; statistics over many images that take the errors below into
+account; initial weights for training on your own data (under the terms of the weights).
 
-Unsuitable, whatever the score:
+Unsuitable uses, whatever the score:
 
 - any decision about a person: access, hiring, pricing, policing, medicine, proof of age;
-- finding out who somebody is, or following them: the model identifies nobody;
-- telling anyone's gender identity, sex, or age as a fact;
-- children's pictures where an error matters: see their rows below;
+- identifying or following people: the model identifies nobody;
+- presenting gender identity, sex or age as a fact;
+- images of children where an error matters: see the scores of the youngest groups below;
 - commercial use: see the licence."""
 
 LIMITS = """\
-- Gender is what the data set's labels say: binary, and perceived by annotators or by a program from a picture. Who is
-  neither gets one of the two labels or `unsure`.
-- The labels err: among exact duplicates in UTKFace, about 8% of the pairs disagree about gender, so that no score can
-  reach 100%, and children, where perception itself is least reliable, score lowest.
-- Race codes are the data set's five, and coarse; they were used to measure, and are never predicted.
+- Gender is the label of the data set: binary, and perceived by annotators or by a program from an image. People who
+  are neither get one of the two labels or `unsure`.
+- The labels contain errors: among exact duplicates in UTKFace, about 8% of the pairs disagree about gender, so no
+  score can reach 100%. Children, for whom perception itself is least reliable, have the lowest scores.
+- Race codes are the five coarse codes of the data set; they were used to measure, and are never predicted.
 - UTKFace was collected on the web and has no subjects: near-duplicates were kept in one part, but two different
-  pictures of one person may be in two parts.
-- Scores are of aligned, upright crops of this data set. Other cameras, poses, hats, masks and light fare worse: the
-  robustness table shows how much for some of them, and a detector's crop has a cost of its own (docs/detection.md).
-- Ages are medians of a predicted distribution: extreme ages are pulled towards the middle.
-- The strength with which calibration holds temperatures near 1 was set after a first calibration error on this test
-  part had been seen (2.2%): of the figures below, that one is not wholly blind."""
+  images of one person may be in two parts.
+- Scores are for aligned, upright crops of this data set. Accuracy is lower for other cameras, poses, hats, masks
+  and light: the robustness table shows how much for some of them, and the crop of a face detector has an additional
+  cost (docs/detection.md).
+- Ages are medians of a predicted distribution: extreme ages are biased towards the middle.
+- The strength with which calibration keeps temperatures near 1 was set after a first calibration error on this test
+  part had been seen (2.2%): of the figures below, that one is not entirely independent of the test part."""
 
 
-class Judged(NamedTuple):
-    """What the card is made of.
+class Evaluated(NamedTuple):
+    """The input of the card.
 
     Attributes:
         run: The run.
-        model: The file whose answers these are.
-        predictor: That file, opened.
+        model: The file whose predictions these are.
+        predictor: The predictor of that file.
         faces: All faces of the run.
-        parts: For "val" and "test", `metrics.join` of faces and predictions with the likelier gender for "unsure".
+        parts: For "val" and "test", `metrics.join` of faces and predictions with the more probable gender for "unsure".
     """
 
     run: Run
@@ -105,20 +105,22 @@ def main() -> None:
     """Writes the card and prints the threshold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="the folder of a finished run")
-    parser.add_argument("--model", type=Path, help="the file that ships; default: the run's, with its predictions")
-    parser.add_argument("--peers", type=Path, help="what benchmarks/peers.py wrote for the same run")
+    parser.add_argument(
+        "--model", type=Path, help="the built-in model file; default: that of the run, with its predictions"
+    )
+    parser.add_argument("--peers", type=Path, help="output of benchmarks/peers.py for the same run")
     parser.add_argument("--out", type=Path, default=Path("MODEL_CARD.md"))
-    parser.add_argument("--limit", type=int, help="so many faces for the robustness table, for trials")
+    parser.add_argument("--limit", type=int, help="number of faces for the robustness table, for tests")
     options = parser.parse_args()
-    judged = judge(open_run(options.run), options.model)
+    evaluated = evaluate(open_run(options.run), options.model)
     command = f"python benchmarks/model_card.py {options.run}" + (f" --model {options.model}" if options.model else "")
-    card = "\n\n".join(sections(judged, options.peers, options.limit, command)) + "\n"
+    card = "\n\n".join(sections(evaluated, options.peers, options.limit, command)) + "\n"
     with atomic_path(options.out) as part:
         part.write_text(card, "utf-8")
-    print(f"card: {options.out}; unsure_below {threshold(judged.parts['val'], UNSURE):.4f} for {UNSURE:.0%} unsure")
+    print(f"card: {options.out}; unsure_below {threshold(evaluated.parts['val'], UNSURE):.4f} for {UNSURE:.0%} unsure")
 
 
-def judge(run: Run, model: Path | None = None) -> Judged:
+def evaluate(run: Run, model: Path | None = None) -> Evaluated:
     """Predictions of the validation and test part: the run's own, or those of a file."""
     faces = run.faces
     file = run.model_file if model is None else model_file(model, ".onnx")
@@ -133,39 +135,39 @@ def judge(run: Run, model: Path | None = None) -> Judged:
             with progress(f"predicting the {split} part") as update:
                 answers = predictor.predict_faces(part, data_root(run.recipe.data.root or "."), update)
         parts[split] = metrics.join(part, conditions.force_decision(answers))
-    return Judged(run, file, predictor, faces, parts)
+    return Evaluated(run, file, predictor, faces, parts)
 
 
-def sections(judged: Judged, peers: Path | None, limit: int | None, command: str) -> Iterator[str]:
-    """The card's parts, in their order."""
-    run, test = judged.run, judged.parts["test"]
-    table = scored(test, judged.faces[judged.faces["split"] == "train"])
-    yield from _lead(judged, table)
+def sections(evaluated: Evaluated, peers: Path | None, limit: int | None, command: str) -> Iterator[str]:
+    """Yields the sections of the card in order."""
+    run, test = evaluated.run, evaluated.parts["test"]
+    table = scored(test, evaluated.faces[evaluated.faces["split"] == "train"])
+    yield from _lead(evaluated, table)
     yield "## Uses"
     yield USES
     yield "## Limits"
     yield LIMITS
     yield _weakest(table)
     yield "## Data and protocol"
-    yield from _data(judged)
+    yield from _data(evaluated)
     yield "## Scores"
     yield (
         f"Test part of {run.recipe.data.source}, n {len(test):,}; protocol: {protocol(run)}. {INTERVALS} Gender here "
-        "is the likelier label, also where the answer would be `unsure`. A verdict compares with the constant answer "
-        "that the training part suggests, on the same faces."
+        "is the more probable label, even if the prediction would be `unsure`. A verdict compares with the baseline, a "
+        "constant prediction based on the training part, on the same faces."
     )
     yield markdown(metrics_table([row for row in _rows(table, "all") if row.metric not in publish._CALIBRATION]))
     if peers is not None:
         yield quoted(peers)
     yield from _groups(table)
     yield "## Calibration"
-    yield from _calibration(judged, table)
+    yield from _calibration(evaluated, table)
     yield "## Unsure"
-    yield from _unsure(judged)
+    yield from _unsure(evaluated)
     yield "## Robustness"
-    yield from _robustness(judged, limit)
-    yield "## Making"
-    yield from _making(judged, command)
+    yield from _robustness(evaluated, limit)
+    yield "## Reproduction"
+    yield from _making(evaluated, command)
 
 
 def scored(joined: pd.DataFrame, train: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -185,7 +187,7 @@ def scored(joined: pd.DataFrame, train: pd.DataFrame | None = None) -> pd.DataFr
 
 
 def _crossed(one: pd.Series, other: pd.Series) -> pd.Categorical:
-    """Both labels in one, ordered by the first, then the second; missing where either is."""
+    """Combines two labels into one, ordered by the first, then the second; missing if either is."""
     both = [
         labels.cat.categories if hasattr(labels, "cat") else sorted(labels.dropna().unique()) for labels in (one, other)
     ]
@@ -195,20 +197,20 @@ def _crossed(one: pd.Series, other: pd.Series) -> pd.Categorical:
 
 
 def threshold(joined: pd.DataFrame, share: float) -> float:
-    """The certainty of gender below which `share` of the answers lie; to be chosen on the validation part."""
+    """Returns the probability below which `share` of the gender predictions are; use the validation part."""
     certainty = metrics.confidence(joined, "gender")["confidence"]
     return float(np.quantile(certainty, share))
 
 
 def some(faces: pd.DataFrame, limit: int | None) -> pd.DataFrame:
-    """So many faces drawn at random, the same each time; all where there is no limit, or fewer."""
+    """Samples `limit` faces, always the same; returns all if there is no limit, or fewer faces."""
     if limit is not None and limit < len(faces):
         faces = faces.sample(limit, random_state=0).sort_index()
     return faces.reset_index(drop=True)
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A Markdown table, numbers of faces with their thousands marked."""
+    """Returns a Markdown table, with thousands separators in numbers of faces."""
     return publish._table(table.map(lambda cell: f"{cell:,}" if isinstance(cell, int) else cell))
 
 
@@ -218,7 +220,8 @@ def quoted(peers: Path) -> str:
     _, heading, rest = text.partition("## Scores\n")
     if not heading:
         raise SystemExit(f"--peers {str(peers)!r} has no section 'Scores'; benchmarks/peers.py writes it")
-    return "### Beside another package\n" + rest.partition("\n## ")[0].rstrip() + f"\n\nMore in {peers}."
+    section = rest.partition("\n## ")[0].rstrip()
+    return f"### Comparison with another package\n{section}\n\nFor details see {peers}."
 
 
 def _rows(table: pd.DataFrame, *kinds: str) -> list[Score]:
@@ -231,22 +234,22 @@ def _headline(table: pd.DataFrame, metric: str) -> str:
     return f"{named(metric, unit=False)} {with_interval(metric, row.value, row.low, row.high, unit=True)}"
 
 
-def _lead(judged: Judged, table: pd.DataFrame) -> Iterator[str]:
-    recipe = judged.run.recipe
-    yield f"# Model card: {judged.run.name}"
-    size = judged.model.stat().st_size / 1e6
+def _lead(evaluated: Evaluated, table: pd.DataFrame) -> Iterator[str]:
+    recipe = evaluated.run.recipe
+    yield f"# Model card: {evaluated.run.name}"
+    size = evaluated.model.stat().st_size / 1e6
     yield (
-        f"Perceived gender and age from a picture of one face. `{recipe.model.backbone}`, {judged.predictor.size}x"
-        f"{judged.predictor.size} pixels, {size:.1f} MB as `{judged.model.name}`."
+        f"Predicts perceived gender and age from an image of one face. `{recipe.model.backbone}`, "
+        f"{evaluated.predictor.size}x{evaluated.predictor.size} pixels, {size:.1f} MB as `{evaluated.model.name}`."
     )
     figures = "; ".join(_headline(table, metric) for metric in HEADLINES)
-    n = len(judged.parts["test"])
-    yield f"On {n:,} faces of {recipe.data.source} kept for testing ({protocol(judged.run)}): {figures}. {INTERVALS}"
+    n = len(evaluated.parts["test"])
+    yield f"On {n:,} faces of {recipe.data.source} of the test part ({protocol(evaluated.run)}): {figures}. {INTERVALS}"
     yield NOTICE
 
 
 def _weakest(table: pd.DataFrame) -> str:
-    """Where the interval of gender accuracy lies below that of all faces together, in a sentence."""
+    """Lists the groups whose interval of gender accuracy is below the score of all faces."""
     (every,) = [row for row in _rows(table, "all") if row.metric == "gender_accuracy"]
     weak = [
         f"{_plain_group(row.group)} {with_interval(row.metric, row.value, row.low, row.high)}, n {row.n:,}"
@@ -255,7 +258,7 @@ def _weakest(table: pd.DataFrame) -> str:
     ]
     listed = "; ".join(weak) if weak else "none"
     return (
-        f"Groups whose 95% interval of gender accuracy lies below the score of all faces ({every.value:.1%}): {listed}."
+        f"Groups whose 95% interval of gender accuracy is below the score of all faces ({every.value:.1%}): {listed}."
     )
 
 
@@ -264,18 +267,18 @@ def _plain_group(group: str) -> str:
     return f"{SINGLE.get(column, column)} {value}"
 
 
-def _data(judged: Judged) -> Iterator[str]:
-    run = judged.run
+def _data(evaluated: Evaluated) -> Iterator[str]:
+    run = evaluated.run
     facts = publish.public_facts(run)
     yield publish._ledger_words(run.recipe, facts["ledger"]) + " Faces in each part:"
     yield markdown(publish._parts(run))
     leaks = " ".join(publish._warnings(facts)) or "No leak between the parts was found."
     yield (
-        f"Protocol: {protocol_in_full(run)}. {leaks} Weights, calibration and "
+        f"Protocol: {protocol_sentence(run)}. {leaks} Weights, calibration and "
         "the threshold of `unsure` were chosen without the test part."
     )
     steps = publish._steps(facts["lineage"])
-    yield "What the weights had seen before, last step first:"
+    yield "Lineage of the weights, latest step first:"
     yield "\n".join(f"{place}. {step}" for place, step in enumerate(steps, 1))
 
 
@@ -290,8 +293,9 @@ def _groups(table: pd.DataFrame) -> Iterator[str]:
         "Age group and race code": ["age_group x race"],
     }
     yield (
-        f"Groups below are those of the labels. A group of fewer than {SMALL} faces is marked with †: its numbers are "
-        "uncertain, read the interval only. Age groups are Adience's; a true age between two belongs to the nearer."
+        f"Groups are defined by the labels. A group of fewer than {SMALL} faces is marked with †: its scores are "
+        "uncertain, use the interval only. Age groups are Adience's; a true age between two groups belongs to the "
+        "nearer one."
     )
     for heading, kinds in headings.items():
         rows = _rows(table, *kinds)
@@ -301,24 +305,24 @@ def _groups(table: pd.DataFrame) -> Iterator[str]:
 
 
 def _marked(groups: pd.DataFrame) -> pd.DataFrame:
-    """Small groups get a mark, and each its name without the column's."""
+    """Marks small groups, and removes the name of the column from theirs."""
     small = groups["faces"].str.replace(",", "").astype(int) < SMALL
     names = groups["group"].str.partition(": ")
     words = names[2].where(names[0] != "age", "years " + names[2])
     return groups.assign(group=words.where(~small, words + " †"))
 
 
-def _calibration(judged: Judged, table: pd.DataFrame) -> Iterator[str]:
+def _calibration(evaluated: Evaluated, table: pd.DataFrame) -> Iterator[str]:
     yield (
-        "How far the stated probabilities are from the share that is right (expected calibration error, 0 is perfect), "
-        "and how often the true age lies inside of the stated 80% interval (80% is perfect)."
+        "The difference between predicted probabilities and observed accuracy (expected calibration error, 0 is "
+        "perfect), and the share of true ages inside the predicted 80% interval (80% is perfect)."
     )
     yield markdown(
         metrics_table([row for row in _rows(table, "all") if row.metric in publish._CALIBRATION]).iloc[:, :3]
     )
     inside = [row for row in _rows(table, "gender", "race", "age_group") if row.metric == "age_interval_coverage"]
     if inside:
-        yield "Share of true ages inside of the 80% interval, by group:"
+        yield "Share of true ages inside the 80% interval, by group:"
         yield markdown(
             pd.DataFrame(
                 {
@@ -328,19 +332,19 @@ def _calibration(judged: Judged, table: pd.DataFrame) -> Iterator[str]:
                 }
             )
         )
-    stated = metrics.confidence(judged.parts["test"], "gender")
+    stated = metrics.confidence(evaluated.parts["test"], "gender")
     bins = metrics.reliability(stated["confidence"], stated["correct"])
     bins = bins[bins["n"] > 0]
-    yield f"Gender: certainty of the likelier label, and the share of it that is right (n {len(stated):,}):"
+    yield f"Gender: probability of the more probable label, and accuracy (n {len(stated):,}):"
     yield markdown(
         pd.DataFrame(
             {
-                "certainty": [
+                "probability": [
                     f"{max(low, 0.5):.2f} to {high:.2f}" for low, high in zip(bins.bin_low, bins.bin_high, strict=True)
                 ],
                 "faces": list(bins["n"]),
-                "mean certainty, %": [f"{value:.1%}"[:-1] for value in bins["p"]],
-                "right, %": [
+                "mean probability, %": [f"{value:.1%}"[:-1] for value in bins["p"]],
+                "accuracy, %": [
                     with_interval(PERCENT, *row) for row in zip(bins.observed, bins.low, bins.high, strict=True)
                 ],
             }
@@ -348,55 +352,55 @@ def _calibration(judged: Judged, table: pd.DataFrame) -> Iterator[str]:
     )
 
 
-def _unsure(judged: Judged) -> Iterator[str]:
-    """The trade of the threshold: chosen on validation, confirmed on test."""
-    shipped = judged.predictor.metadata.get("unsure_below")
-    validation = len(judged.parts["val"])
+def _unsure(evaluated: Evaluated) -> Iterator[str]:
+    """The thresholds of `unsure`: chosen on the validation part, evaluated on the test part."""
+    shipped = evaluated.predictor.metadata.get("unsure_below")
+    validation = len(evaluated.parts["val"])
     yield (
-        f"A gender whose certainty is below a threshold is answered `unsure`. Thresholds were chosen on the validation "
-        f"part (n {validation:,}) for a share of unsure answers; what they do was then measured on the test part."
+        "If the probability of both genders is below a threshold, the prediction is `unsure`. Thresholds were chosen "
+        f"on the validation part (n {validation:,}) for a share of unsure predictions, and evaluated on the test part."
     )
     lines = [
-        _trade(judged, f"{share:.0%}", threshold(judged.parts["val"], share))
+        _threshold_row(evaluated, f"{share:.0%}", threshold(evaluated.parts["val"], share))
         for share in (0.01, 0.02, UNSURE, 0.1, 0.2)
     ]
     if shipped is not None:
-        lines.append(_trade(judged, "the one in the file", shipped))
+        lines.append(_threshold_row(evaluated, "stored in the file", shipped))
     yield markdown(pd.DataFrame(lines))
     if shipped is None:
-        yield "The file itself has no threshold: it always answers the likelier label."
+        yield "The file has no threshold: it always predicts the more probable label."
 
 
-def _trade(judged: Judged, wanted: str, below: float) -> dict[str, Any]:
-    line: dict[str, Any] = {"wanted": wanted, "threshold": f"{below:.4f}"}
-    for split, part in (("validation", judged.parts["val"]), ("test", judged.parts["test"])):
+def _threshold_row(evaluated: Evaluated, target: str, below: float) -> dict[str, Any]:
+    line: dict[str, Any] = {"target": target, "threshold": f"{below:.4f}"}
+    for split, part in (("validation", evaluated.parts["val"]), ("test", evaluated.parts["test"])):
         labelled = part[part["true_gender"].notna() & part["p_female"].notna()]
         certain = np.maximum(labelled["p_female"], 1 - labelled["p_female"]) >= below
         said = labelled["gender"].where(certain, metrics.UNSURE)
         unsure = metrics.mean_over_runs([labelled.assign(gender=said)], "gender_unsure")
         rest = metrics.mean_over_runs([labelled[certain]], "gender_accuracy")
         line[f"unsure on {split}, %"] = with_interval("gender_unsure", *unsure[:3])
-        line[f"accuracy of the rest on {split}, %"] = with_interval("gender_accuracy", *rest[:3]) + f", n {rest.n:,}"
+        line[f"accuracy of the others on {split}, %"] = with_interval("gender_accuracy", *rest[:3]) + f", n {rest.n:,}"
     return line
 
 
-def _robustness(judged: Judged, limit: int | None) -> Iterator[str]:
-    run = judged.run
-    test = some(judged.faces[judged.faces["split"] == "test"], limit)
+def _robustness(evaluated: Evaluated, limit: int | None) -> Iterator[str]:
+    run = evaluated.run
+    test = some(evaluated.faces[evaluated.faces["split"] == "test"], limit)
     with progress("robustness", "faces") as update:
         table = conditions.score_conditions(
-            judged.predictor, test, data_root(run.recipe.data.root or "."), progress=update
+            evaluated.predictor, test, data_root(run.recipe.data.root or "."), progress=update
         )
     yield (
-        f"The same {len(test):,} test faces made worse before they are resized (see `mien.evaluation.conditions`), and "
-        "the paired difference to the faces as they are, in points or years. Beyond the picture its edge "
-        "is repeated, as prediction does."
+        f"The same {len(test):,} test faces degraded before they are resized (see `mien.evaluation.conditions`), and "
+        "the paired difference to the original faces, in points or years. Areas outside the image repeat its edge, as "
+        "in prediction."
     )
     yield markdown(conditions_table(table))
 
 
 def conditions_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What `conditions.score_conditions` gives as text, a line a condition."""
+    """Formats the result of `conditions.score_conditions` as text, one row per condition."""
     lines: dict[str, dict[str, str]] = {}
     for row in table.itertuples():
         line = lines.setdefault(row.condition, {"condition": row.condition})
@@ -415,21 +419,21 @@ def signed(metric: str, value: float, low: float, high: float) -> str:
     return f"{value * scale:+.{digits}f} [{low * scale:+.{digits}f}, {high * scale:+.{digits}f}]"
 
 
-def _making(judged: Judged, command: str) -> Iterator[str]:
-    run = judged.run
+def _making(evaluated: Evaluated, command: str) -> Iterator[str]:
+    run = evaluated.run
     versions = {name: version for name, version in run.info.get("versions", {}).items() if name != "platform"}
     told = [
         key
         for key in ("calibration", "quantized", "half", "mirror", "unsure_below")
-        if key in judged.predictor.metadata
+        if key in evaluated.predictor.metadata
     ]
     yield (
-        f"Recipe `{run.recipe.name}`: every setting is in the file's own metadata (`mien.Predictor(FILE).metadata`"
+        f"Recipe `{run.recipe.name}`: the metadata of the file contains every setting (`mien.Predictor(FILE).metadata`"
         + (f", with {', '.join(told)}" if told else "")
         + f"). Made with {', '.join(f'{name} {version}' for name, version in versions.items())}."
     )
     yield markdown(publish._cost(publish.public_facts(run)))
-    yield f"This card: `{command}`."
+    yield f"Command for this card: `{command}`."
 
 
 if __name__ == "__main__":

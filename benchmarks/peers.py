@@ -28,7 +28,7 @@ from mien.data.sources import data_root
 from mien.evaluation import conditions
 from mien.evaluation.conditions import CONDITIONS, ORIGINAL, Condition, face_pixels
 from mien.metrics.words import HEADLINES, named, with_interval
-from mien.reports.run import protocol, protocol_in_full
+from mien.reports.results import protocol, protocol_sentence
 from mien.runs.hub import model_file
 from mien.runs.run import Run, open_run
 from model_card import AGE_BANDS, INTERVALS, SINGLE, SMALL, markdown, signed, some
@@ -229,8 +229,8 @@ def compared(run: Run, model: Path, python: str, limit: int | None, command: str
     yield f"# mien beside {PEER} {VERSION}"
     yield (
         f"`{command}`\n\nTest part of {run.name} ({run.recipe.data.source}), n {len(test):,}; protocol: {protocol(run)}"
-        f"; {protocol_in_full(run)}. mien learnt from the same data set's training part; what the other learnt from is "
-        f"quoted below, and may hold these very faces. {INTERVALS} Differences are mien's minus the other's, paired."
+        f"; {protocol_sentence(run)}. mien learnt from the same data set's training part; what the other learnt from "
+        f"is quoted below, and may hold these very faces. {INTERVALS} Differences are mien's minus the other's, paired."
     )
     with Peer(python) as peer:
         yield _about(peer)

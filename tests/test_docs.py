@@ -426,9 +426,11 @@ def test_python(block, request, monkeypatch):
     }
     if "import mien" not in block.text:
         names["mien"] = mien
+    from mien.verbs.arguments import as_changes
+
     train = mien.train
     monkeypatch.setattr(
-        mien, "train", lambda recipe, changes, out: train(recipe, [*SMALL, *changes], out), raising=False
+        mien, "train", lambda recipe, set=None, out=None: train(recipe, [*SMALL, *as_changes(set)], out), raising=False
     )
     module = ModuleType("shown")  # what is registered by decorators is looked for in its module
     monkeypatch.setitem(sys.modules, "shown", module)

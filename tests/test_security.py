@@ -21,8 +21,10 @@ import mien
 from mien.base.errors import MienError
 from mien.base.table import read_table
 from mien.cli import main
+from mien.data.images import RESIZE
 from mien.prediction.predict import Predictor
-from mien.reports.page import Section, Sheet, Table, write_report
+from mien.prediction.session import FORMAT
+from mien.reports.page import ContactSheet, Section, Table, write_report
 from mien.runs.hub import model_file
 
 HOME = Path(mien.__file__).parent
@@ -160,7 +162,9 @@ def onnx_file(tmp_path):
             [weight],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        about = {"image_size": 32, "margin": 0.1, "tasks": ["gender"]} | (changes or {})
+        about = {"format": FORMAT, "resize": RESIZE, "image_size": 32, "margin": 0.1, "tasks": ["gender"]} | (
+            changes or {}
+        )
         model.metadata_props.add(key="mien", value=json.dumps(about))
         folder = tmp_path / "model"
         folder.mkdir(exist_ok=True)
@@ -173,6 +177,10 @@ def onnx_file(tmp_path):
 def test_a_model_states_only_what_mien_would_state(onnx_file):
     assert Predictor(onnx_file()).size == 32
     for changes in (
+        {"format": None},
+        {"format": 1},
+        {"format": FORMAT + 1},
+        {"resize": "lanczos"},
         {"image_size": 10**9},
         {"image_size": "32"},
         {"image_size": 64},
@@ -268,7 +276,7 @@ def hostile(tmp_path_factory):
         assert run(*grouped, "--out", home / "groups") == 0
     frame = pd.DataFrame({SCRIPT: [SCRIPT]})
     section = Section(SCRIPT, [SCRIPT], [SCRIPT], [Table(SCRIPT, frame), Table(SCRIPT, frame, folded=True)])
-    sheet = Section(SCRIPT, sheet=Sheet([SCRIPT], [(SCRIPT, [[]])]))
+    sheet = Section(SCRIPT, sheet=ContactSheet([SCRIPT], [(SCRIPT, [[]])]))
     write_report(SCRIPT, SCRIPT, [section, sheet], home / "page.html")
     return [
         home / "eda" / "eda.html",

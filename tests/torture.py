@@ -35,7 +35,10 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
         "mien.cli",
-        "mien.training.tune",
+        "mien.training.search.tune",
+        "mien.training.search.trials",
+        "mien.training.search.storage",
+        "mien.training.search.tables",
         "mien.training.cells",
         "mien.training.publish",
         "mien.reports.run",

@@ -1,5 +1,6 @@
 import itertools
 import pickle
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from mien.data import leaks, splits, units
 from mien.data.leaks import LeakError
 from mien.data.sources import read_faces
 from mien.data.units import SplitError
+from mien.recipe.settings import Split
 
 
 def make(**columns):
@@ -68,7 +70,7 @@ class TestAssign:
         with pytest.raises(splits.SplitError, match="leaves a part of the 2 faces empty"):
             splits.assign(make(subject=["a", "b"]), "subjects")
 
-    @pytest.mark.parametrize("method", ["subjects", "folds", "random", "subject_folds", "random_folds"])
+    @pytest.mark.parametrize("method", sorted(set(splits.METHODS) - {"partition"}))  # which has nothing to choose
     def test_the_order_of_the_rows_does_not_matter_and_the_seed_does(self, method):
         faces = random_faces(0, 400, 150)
         groups = pd.Series(np.random.default_rng(1).integers(0, 900, 400), index=faces["face"])
@@ -308,3 +310,26 @@ class TestMadeFolds:
             splits.assign(random_faces(0, 60, 30), method, test_fold=3, folds=3)
         with pytest.raises(SplitError, match="1 folds; valid: at least 2"):
             splits.assign(random_faces(0, 60, 30), method, folds=1)
+
+
+def test_a_recipe_names_every_method_and_the_reverse():
+    assert set(get_args(Split.model_fields["method"].annotation)) == set(splits.METHODS)
+
+
+@pytest.mark.parametrize("name", splits.METHODS)
+class TestEveryMethod:
+    def test_every_face_gets_a_part_and_the_same_one_again(self, name):
+        faces = random_faces(0, 400, 150)
+        if name == "partition":
+            faces = splits.assign(faces, "subjects")
+        first, again = (splits.assign(faces, name, seed=7)["split"] for _ in range(2))
+        assert first.notna().all() and set(first) == {"train", "val", "test"}
+        assert first.equals(again)
+
+    def test_reports_can_describe_it(self, name):
+        asked = Split(method=name, test_fold=1, folds=4, seed=3).model_dump()
+        method = splits.METHODS[name]
+        texts = [method.protocol, method.study, method.sentence]
+        filled = [text.format(together="TOGETHER", **asked) for text in texts]
+        assert all(filled) and "{" not in "".join(filled)
+        assert ("1" in filled[0]) == method.has_folds

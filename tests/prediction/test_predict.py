@@ -131,7 +131,7 @@ def test_a_model_that_is_not_miens_is_refused_with_what_is_missing(tmp_path):
     def clear(model):
         del model.metadata_props[:]
 
-    with pytest.raises(MienError, match="not mien's: its metadata has no entry 'mien'"):
+    with pytest.raises(MienError, match="not a mien model: its metadata has no entry 'mien'"):
         Predictor(edited(tmp_path, clear))
 
     def forget(model):
@@ -143,10 +143,23 @@ def test_a_model_that_is_not_miens_is_refused_with_what_is_missing(tmp_path):
     with pytest.raises(MienError, match="'mien' has no margin, tasks"):
         Predictor(edited(tmp_path, forget))
 
+    for key, value, message in (
+        ("format", 1, "metadata has format 1; valid: 2"),
+        ("format", 3, "metadata has format 3; valid: 2"),
+        ("resize", "lanczos", "resize filter is 'lanczos'; valid: 'pillow-bilinear'"),
+    ):
+
+        def change(model, key=key, value=value):
+            (entry,) = model.metadata_props
+            entry.value = json.dumps(json.loads(entry.value) | {key: value})
+
+        with pytest.raises(MienError, match=message):
+            Predictor(edited(tmp_path, change))
+
     def spoil(model):
         model.metadata_props[0].value = "{"
 
-    with pytest.raises(MienError, match="is no JSON"):
+    with pytest.raises(MienError, match="is not JSON"):
         Predictor(edited(tmp_path, spoil))
 
 

@@ -120,7 +120,7 @@ def test_finds_duplicates_and_unreadable_images(tmp_path: Path) -> None:
         ("1.png", "2.png"),
     }
     assert pairs["gender_differs"].tolist() == [True, False] == pairs["fold_differs"].tolist()
-    assert "Pairs of near-duplicate pictures: 2: 1 disagree about gender, 1 straddle folds." in text
+    assert "Pairs of near-duplicate images: 2: 1 disagree about gender, 1 are in different folds." in text
     assert "Leak: 2 images have a near-duplicate in another fold." in text
     assert "Images that cannot be read: 2 of 12." in text
     unreadable = pd.read_csv(tmp_path / "out" / "unreadable.csv").set_index("reason")["images"]
@@ -191,7 +191,7 @@ def test_any_table_gives_a_report(change, tmp_path: Path) -> None:
     faces = change(make_faces())
     write_images(tmp_path, faces)
     text = html_of(faces, tmp_path / "out", tmp_path)
-    assert "</html>" in text and "Pairs of near-duplicate pictures: 0." in text
+    assert "</html>" in text and "Pairs of near-duplicate images: 0." in text
 
 
 def test_attributes_with_two_values_are_counted() -> None:
@@ -210,7 +210,7 @@ def test_wrong_input_is_said(tmp_path: Path) -> None:
     faces = make_faces(3)
     with pytest.raises(MienError, match=r"none of the 3 images is in .*0\.png"):
         explore(faces, tmp_path, tmp_path / "out")
-    with pytest.raises(MienError, match="without rows"):
+    with pytest.raises(MienError, match="has no rows"):
         explore(faces.head(0), None, tmp_path / "out")
     (tmp_path / "file").touch()
     with pytest.raises(MienError, match="is a file"):

@@ -20,7 +20,7 @@ from mien.metrics.words import metrics_table, number, scores, verdict, with_inte
 from mien.recipe.load import load_recipe
 from mien.reports import figures
 from mien.reports.compare import compare_runs
-from mien.reports.page import Picture, Section, Table, write_report
+from mien.reports.page import Chart, Section, Table, write_report
 from mien.reports.run import run_report
 from mien.runs.run import Run
 
@@ -181,7 +181,7 @@ def test_run_report_says_what_was_found(runs: dict[str, Run]) -> None:
     assert f"gender accuracy {shown}, better than always predicting the majority class" in text
     for words in (
         "Protocol: official fold 0.",
-        "Images that could not be read, and were left out of training: 2.",
+        "Unreadable images, excluded from training: 2.",
         "310 rows read, 300 kept",
         "1,234,567 parameters",
         "600 images in 20 s (30 a second)",
@@ -204,7 +204,7 @@ def test_a_model_without_skill_is_called_no_better(runs: dict[str, Run]) -> None
 def test_leaks_are_loud(runs: dict[str, Run], tmp_path: Path) -> None:
     text = run_report(runs["other"]).read_text("utf-8")
     assert re.search(r'class="warning">Leak, allowed by the recipe of other: 94 test images', text)
-    assert "WITH LEAKS" in text and "A leak flatters these numbers" in text
+    assert "WITH LEAKS" in text and "Data leaks inflate these numbers" in text
     compare_runs([runs["both"], runs["other"]], tmp_path / "c.html")
     assert 'class="warning">Leak' in (tmp_path / "c.html").read_text("utf-8")
 
@@ -281,7 +281,7 @@ def test_a_bare_run_folder_is_enough(tmp_path: Path) -> None:
     run.info_file.write_text(json.dumps({"status": "finished"}))
     text = run_report(run).read_text("utf-8")
     check_page(text)
-    assert "Every image could be read." in text and "Course of training" not in text
+    assert "All images are readable." in text and "Training curves" not in text
     run.unreadable_file.unlink()
     assert run_report(run).read_text("utf-8") == text
 
@@ -344,7 +344,7 @@ def test_pages_hold_any_text(tmp_path: Path) -> None:
         [HOSTILE],
         [HOSTILE],
         [Table(HOSTILE, rows), Table("empty", rows.head(0))],
-        [Picture(figures.bars(counts), HOSTILE, counts)] * 2,
+        [Chart(figures.bars(counts), HOSTILE, counts)] * 2,
     )
     path = write_report(HOSTILE, "{{ 1 }}", [section, section], tmp_path / "page.html")
     text = path.read_text("utf-8")

@@ -1,7 +1,6 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file is written completely or not at all."""
 
 import errno
-import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,16 +9,17 @@ from pathlib import Path
 from types import TracebackType
 
 from mien.base.errors import DiskFull, MienError
+from mien.base.lock import lock_open_file
 
 
 class atomic_path:
-    """Context manager: a temporary name beside `path` that replaces `path` when the block ends without error.
+    """Context manager that yields a temporary file, which replaces `path` when the block ends without an error.
 
-    The temporary name is always the same, so that what a killed process left there is overwritten by the next; while
-    another process or thread writes the same file, it is one of its own.
+    The temporary name is always the same, so the next process overwrites what a killed process left behind. While
+    another process or thread writes the same file, a unique name is used.
 
     Raises:
-        DiskFull: The block failed because there is no space left.
+        DiskFull: The block failed because no space is left.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -56,10 +56,10 @@ class atomic_path:
 
 
 def check_folder(out: str | Path) -> Path:
-    """The path of a folder to write to, before any work is done.
+    """Returns the path of an output folder, checked before any work is done.
 
     Raises:
-        MienError: It is a file, or lies below one.
+        MienError: It is a file, or is inside of one.
     """
     out = Path(out)
     for place in (out, *out.parents):
@@ -71,14 +71,14 @@ def check_folder(out: str | Path) -> Path:
 
 
 def new_folder(out: str | Path) -> Path:
-    """The folder, made where it is not there; raises as `check_folder`."""
+    """Returns the folder, created if it does not exist; raises as `check_folder`."""
     folder = check_folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _locked(part: Path) -> int | None:
-    """The empty file under the lock of this process; None where another has it, or the file system knows no locks."""
+    """Opens and locks the empty file; None if it is in use, or the file system does not support locks."""
     try:
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
@@ -86,9 +86,8 @@ def _locked(part: Path) -> int | None:
             raise
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever had it may have given it its final name between the two calls.
-        if os.path.samestat(part.stat(), os.fstat(handle)):
+        # Between the two calls the previous holder may have moved the file to its final name.
+        if lock_open_file(handle) and os.path.samestat(part.stat(), os.fstat(handle)):
             os.truncate(handle, 0)
             return handle
     except OSError:
@@ -102,7 +101,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Says in words that the disk is full, where that is why the block failed.
+    """Reports that the disk is full if the block failed for this reason.
 
     Raises:
         DiskFull: In place of what the block raised.
@@ -118,5 +117,5 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 def _is_full(error: Exception, folder: Path) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL
-    # torch's own error speaks of a file that is shorter than what was written to it, and not of the reason.
+    # torch's error states that the file is shorter than what was written, not the reason.
     return isinstance(error, RuntimeError) and "inline_container" in str(error)

@@ -1,4 +1,4 @@
-"""Locks between processes, which end with the process that holds them."""
+"""File locks; all of them end with the process that holds them."""
 
 import fcntl
 import os
@@ -8,11 +8,31 @@ from types import TracebackType
 from mien.base.errors import MienError
 
 
-class Lock:
-    """A file that one process at a time holds; as a context manager it waits until it is free.
+def lock_open_file(handle: int) -> bool:
+    """Takes an exclusive lock on an open file without waiting, against other processes and threads (flock).
 
-    A process that dies, however it dies, lets go of it at once; its child processes do not hold it. On several
-    machines it holds where the file system shares POSIX locks, as NFS does.
+    Args:
+        handle: File descriptor; the lock ends when it is closed.
+
+    Returns:
+        Whether it is locked now; False if another holder has it.
+
+    Raises:
+        OSError: The file system does not support locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class Lock:
+    """A lock file that one process at a time can hold (a POSIX lock); as a context manager it waits for the lock.
+
+    The lock is released when the process ends for any reason; child processes do not inherit it. It works across
+    machines if the file system supports POSIX locks, as NFS does. Threads of one process share it: use
+    `lock_open_file` between threads.
     """
 
     def __init__(self, file: Path) -> None:
@@ -20,7 +40,17 @@ class Lock:
         self._handle: int | None = None
 
     def take(self, wait: bool = False) -> bool:
-        """Takes the lock; returns whether this process holds it now."""
+        """Takes the lock.
+
+        Args:
+            wait: Wait until it is free.
+
+        Returns:
+            Whether this process holds the lock now.
+
+        Raises:
+            MienError: The file system does not support locks.
+        """
         if self._handle is not None:
             return True
         handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -32,8 +62,8 @@ class Lock:
         except OSError as error:
             os.close(handle)
             raise MienError(
-                f"file {str(self._file)!r} cannot be locked ({error.strerror}): its file system keeps no locks between "
-                "processes; valid: a local one, NFS, or Lustre mounted with the option flock"
+                f"file {str(self._file)!r} cannot be locked ({error.strerror}): its file system does not support locks "
+                "between processes; valid: a local one, NFS, or Lustre mounted with the option flock"
             ) from error
         except BaseException:
             os.close(handle)
@@ -42,7 +72,7 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Lets go of it."""
+        """Releases the lock."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None

@@ -1,6 +1,6 @@
-"""How something long says how far it is."""
+"""The type of progress callbacks."""
 
 from collections.abc import Callable
 
 ProgressCallback = Callable[[int, int], None]
-"""Called with how many items are done, and how many there are in all."""
+"""Called with the number of finished items and the total."""

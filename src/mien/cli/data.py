@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mien.cli.options import Map, column_pairs
+from mien.data.source_names import SOURCE_NAMES
 
 app = typer.Typer()
 
@@ -27,7 +28,7 @@ def draw(
 
 @app.command(epilog="Example: mien faces adience ~/adience --labels exact --out adience.parquet")
 def faces(
-    source: Annotated[str, typer.Argument(help="Data set: adience, celeba, utkface, fairface or csv.")],
+    source: Annotated[str, typer.Argument(help=f"Data set: {', '.join(SOURCE_NAMES)}.")],
     root: Annotated[
         Path, typer.Argument(help="Folder of the data set; csv: a table, or a folder with one folder per class.")
     ],

@@ -20,6 +20,7 @@ from mien.base.atomic import atomic_path
 from mien.base.errors import MienError, MissingExtra
 from mien.data import images
 from mien.data.pixels import cache_folder
+from mien.data.units import components
 
 SIDE = 32
 """Side of a thumbnail in pixels."""
@@ -231,11 +232,7 @@ def groups(pairs: pd.DataFrame, rows: int) -> np.ndarray:
     Returns:
         (n,) labels from 0; an image without a near-duplicate has a label of its own.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(pairs), dtype=bool), (pairs["i"], pairs["j"])), shape=(rows, rows))
-    return connected_components(graph, directed=False)[1]
+    return components(pairs["i"].to_numpy(), pairs["j"].to_numpy(), rows)
 
 
 def group_files(paths: Sequence[Path], progress: Callable[[int, int], object] | None = None) -> np.ndarray:

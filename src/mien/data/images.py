@@ -21,6 +21,13 @@ MIN_SIDE = 8
 """Images with a side shorter than this hold no face."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Image formats that are read, as Pillow names them."""
+
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+"""Files with these suffixes, in upper or lower case, are taken from folders."""
+
+RESIZE = "pillow-bilinear"
+"""Resize filter of `cut`: Pillow's bilinear filter, which is antialiased. Model files name it in their metadata."""
 
 Box = tuple[float, float, float, float]
 """x, y, width and height in pixels of the upright image; may reach beyond it."""

@@ -76,7 +76,7 @@ def assign(
     order = np.argsort(faces["face"].to_numpy(dtype=object), kind="stable")
     labels = None if groups is None else checked_groups(groups, len(faces))[order]
     parts = np.empty(len(faces), dtype=np.int64)
-    parts[order] = METHODS[method](faces.iloc[order], _Asked(test_fold, val, test, seed, folds, labels))
+    parts[order] = METHODS[method].parts(faces.iloc[order], _Asked(test_fold, val, test, seed, folds, labels))
     counts = np.bincount(parts, minlength=len(SPLITS))
     if (counts == 0).any():
         listed = ", ".join(f"{name} {count}" for name, count in zip(SPLITS, counts, strict=True))
@@ -171,15 +171,72 @@ def _random(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
     return np.random.default_rng(asked.seed).permutation(parts)
 
 
-METHODS: dict[str, Callable[[pd.DataFrame, _Asked], np.ndarray]] = {
-    "folds": _folds,
-    "partition": _partition,
-    "subjects": _subjects,
-    "random": _random,
-    "subject_folds": _subject_folds,
-    "random_folds": _random_folds,
+@dataclass(frozen=True)
+class SplitMethod:
+    """A way to split, and how reports describe it.
+
+    The texts may contain `{test_fold}`, `{folds}` and `{seed}`, settings of `recipe.Split`.
+
+    Attributes:
+        parts: Takes the faces in the order of their ids, and gives each row's index in `SPLITS`, (n,).
+        protocol: In a few words, for one run.
+        sentence: In full, for one run; may also contain `{together}`, which says what stays in one part.
+        study: In a few words, for the runs of a study.
+        has_folds: Whether the faces form folds, one of which is the test part.
+    """
+
+    parts: Callable[[pd.DataFrame, _Asked], np.ndarray]
+    protocol: str
+    sentence: str
+    study: str
+    has_folds: bool = False
+
+
+METHODS = {
+    "folds": SplitMethod(
+        _folds,
+        "official fold {test_fold}",
+        "fold {test_fold} of the data set is the test part; the validation part is taken from the other folds so that "
+        "{together}",
+        "official folds of the data set",
+        has_folds=True,
+    ),
+    "partition": SplitMethod(
+        _partition,
+        "official partition",
+        "the official parts of the data set are used",
+        "official partition of the data set",
+    ),
+    "subjects": SplitMethod(
+        _subjects,
+        "by subject, seed {seed}",
+        "the parts are balanced in gender and age group, {together} (seed {seed})",
+        "parts by subject",
+    ),
+    "random": SplitMethod(
+        _random,
+        "random images, seed {seed}",
+        "single images at random, so that a subject may be in several parts (seed {seed})",
+        "random images, which LEAK where a subject has several",
+    ),
+    "subject_folds": SplitMethod(
+        _subject_folds,
+        "fold {test_fold} of {folds} made by subject, seed {seed}",
+        "the faces were assigned to {folds} folds, balanced in gender and age group, so that {together} (seed {seed}); "
+        "fold {test_fold} is the test part, validation comes from the others",
+        "folds made by subject",
+        has_folds=True,
+    ),
+    "random_folds": SplitMethod(
+        _random_folds,
+        "fold {test_fold} of {folds} made of random images, seed {seed}",
+        "single images were assigned to {folds} folds at random, so that a subject may be in several parts "
+        "(seed {seed}); fold {test_fold} is the test part",
+        "folds made of random images, which LEAK where a subject has several",
+        has_folds=True,
+    ),
 }
-"""Ways to split: each takes the faces in the order of their ids and gives each row's index in `SPLITS`."""
+"""The ways to split by the name that `recipe.Split` gives them."""
 
 
 def _by_units(faces: pd.DataFrame, groups: np.ndarray | None, shares: dict[int, float], seed: int) -> np.ndarray:

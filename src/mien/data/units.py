@@ -1,4 +1,4 @@
-"""Units: faces that must stay in one part, because they share a subject, a photograph or a near-duplicate group."""
+"""Units: faces that must be in the same part because they share a subject, photograph or near-duplicate group."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,43 +6,58 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from mien.base.errors import MienError
+from mien.base.errors import MienError, MissingExtra
 
 Kind = Literal["subject", "photo", "near-duplicate"]
-"""Why two faces belong together."""
+"""What two faces share."""
 
 
 class SplitError(MienError):
-    """A table that cannot be split in the way that was asked for."""
+    """A table cannot be split as requested."""
+
+
+def components(first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
+    """Labels the connected components of an undirected graph.
+
+    Args:
+        first: (edges,) nodes from 0 to `size` - 1.
+        second: (edges,) the other end of each edge.
+        size: Number of nodes.
+
+    Returns:
+        (size,) labels from 0.
+    """
+    try:
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+    except ImportError:
+        raise MissingExtra("grouping of related faces", "report") from None
+    graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(size, size))
+    return connected_components(graph, directed=False)[1]
 
 
 def connected(keys: Sequence[np.ndarray]) -> np.ndarray:
     """Labels rows that share a key, directly or through other rows.
 
     Args:
-        keys: Arrays (n,) of codes from 0; -1 shares nothing.
+        keys: Arrays (n,) of codes from 0; rows with code -1 share nothing.
 
     Returns:
         (n,) labels from 0, in the order of their first rows.
     """
-    label = np.arange(len(keys[0]))
-    while True:
-        parent = np.arange(len(label))
-        for codes in keys:
-            known = codes >= 0
-            smallest = np.full(codes.max(initial=-1) + 1, len(label))
-            np.minimum.at(smallest, codes[known], label[known])
-            np.minimum.at(parent, label[known], smallest[codes[known]])
-        while (parent != parent[parent]).any():
-            parent = parent[parent]
-        if (parent[label] == label).all():
-            return pd.factorize(label)[0]
-        label = parent[label]
+    rows = size = len(keys[0])
+    first, second = [], []
+    for codes in keys:  # each code is a node too, linked to its rows
+        known = np.flatnonzero(codes >= 0)
+        first.append(known)
+        second.append(size + codes[known])
+        size += codes.max(initial=-1) + 1
+    return pd.factorize(components(np.concatenate(first), np.concatenate(second), int(size))[:rows])[0]
 
 
 def unit_keys(faces: pd.DataFrame) -> dict["Kind", np.ndarray]:
-    """Codes (n,) of the subject (-1 where it is not known) and the photograph, each within its data set."""
-    # Faces that were boxed in the same file are of the same photograph, whether or not the table says so.
+    """Returns codes (n,) of the subject (-1 if unknown) and the photograph, each within its data set."""
+    # Faces with boxes in the same file belong to the same photograph, even if the table has no photo column.
     photo = faces["photo"].fillna(faces["path"])
     subject = faces.groupby(["dataset", "subject"], sort=False).ngroup().fillna(-1)
     return {
@@ -52,7 +67,7 @@ def unit_keys(faces: pd.DataFrame) -> dict["Kind", np.ndarray]:
 
 
 def checked_groups(groups: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
-    """The near-duplicate groups as an array (n,), checked against the number of faces."""
+    """Returns the near-duplicate groups as an array (n,), checked against the number of faces."""
     labels = np.asarray(groups)
     if labels.shape != (rows,):
         raise SplitError(f"groups must have one label for each of the {rows} faces; given: shape {labels.shape}")

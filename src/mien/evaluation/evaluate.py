@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mien import metrics
-from mien.base.console import console, progress
+from mien.base.console import note, progress
 from mien.base.errors import MienError
 from mien.base.table import write_table
 from mien.data import leaks
@@ -72,7 +72,7 @@ def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allo
     """
     leaks = _leaks(run, faces, Path(root), allow_leaks)
     for leak in leaks:
-        console.print(f"leak allowed by the caller: {leak}", style="yellow", highlight=False)
+        note(f"leak allowed by the caller: {leak}", warning=True)
     with progress("predicting") as update:
         predictions = Predictor(run.model_file).predict_faces(faces, root, update)
     training = None if run.published else run.faces[run.faces["split"] == "train"]
@@ -82,7 +82,7 @@ def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allo
     write_table(faces, folder / "faces.parquet")
     write_table(predictions, folder / "predictions.parquet")
     write_table(table, folder / "metrics.csv")
-    console.print(f"tables: {folder}", highlight=False)
+    note(f"tables: {folder}")
     return table
 
 

@@ -1,6 +1,6 @@
-"""What a person sees while a study runs: one display in a terminal, plain lines elsewhere."""
+"""The progress of a study: bars in a terminal, one line per event otherwise."""
 
-import sys
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -8,12 +8,12 @@ from typing import Protocol
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from mien.base.console import console
+from mien.base.console import note, progress_bar
 from mien.recipe.settings import Recipe
 
 
 class Named(Protocol):
-    """Something to train, by name."""
+    """A training job with a name."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -23,12 +23,12 @@ class Named(Protocol):
 
 
 class StudyProgress:
-    """Cells done of all, the epochs of those under way, and about how long the rest will take.
+    """Shows finished cells, the epochs of running jobs, and the estimated remaining time.
 
     Args:
-        jobs: What is to be trained, first stages included.
+        jobs: All jobs to train, first stages included.
         cells: The number of cells of the study.
-        done: How many of them are finished already.
+        done: How many of them are already finished.
         at_once: How many jobs run at the same time.
     """
 
@@ -40,31 +40,30 @@ class StudyProgress:
         self._since: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}
         self._bar: Progress | None = None
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "StudyProgress":
-        if sys.stdout.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-            self._bar = Progress(*columns, console=console, transient=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+        self._bar = self._stack.enter_context(progress_bar(*columns))
+        if self._bar is not None:
             self._all = self._bar.add_task("cells", total=self._cells, completed=self._done, text="")
-            self._bar.start()
-        self._say(f"{self._cells} cells, {self._done} of them finished before")
+        note(f"{self._cells} cells, {self._done} of them already finished")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._stack.close()
 
     def job_started(self, name: str) -> None:
-        """A job has been given to a process."""
+        """A job has been assigned to a process."""
         self._since[name] = time.monotonic()
         if self._bar is not None:
             epochs = self._recipes[name].trainer.epochs
             self._tasks[name] = self._bar.add_task(f"  {name}", total=epochs, text="starting")
         else:
-            self._say(f"{name}: begun")
+            note(f"{name}: started")
 
     def epoch_ended(self, name: str, row: Mapping[str, float]) -> None:
-        """An epoch has ended; `row` is that of the log."""
+        """An epoch has ended; `row` is its row of the log."""
         now = time.monotonic()
         self._spent.setdefault(self._kind(name), []).append(now - self._since[name])
         self._since[name] = now
@@ -76,10 +75,10 @@ class StudyProgress:
             self._bar.update(self._tasks[name], completed=row["epoch"], text=text)
             self._bar.update(self._all, text=self._total())
         else:
-            self._say(f"{name}: {text}; {self._total()}")
+            note(f"{name}: {text}; {self._total()}")
 
     def finished(self, name: str) -> None:
-        """A job has ended well."""
+        """A job has finished."""
         self._end(name, "finished")
 
     def failed(self, name: str, reason: str) -> None:
@@ -93,10 +92,10 @@ class StudyProgress:
             if name in self._tasks:
                 self._bar.remove_task(self._tasks.pop(name))
             self._bar.update(self._all, completed=self._done, text=self._total())
-        self._say(f"{name}: {what}; {self._total()}")
+        note(f"{name}: {what}; {self._total()}")
 
     def _kind(self, name: str) -> str:
-        """What the time of an epoch depends on most."""
+        """Returns what mainly determines the time of an epoch."""
         recipe = self._recipes[name]
         return f"{recipe.data.source} {recipe.model.backbone} {recipe.model.image_size}"
 
@@ -106,7 +105,7 @@ class StudyProgress:
         return f"{self._done} of {self._cells} cells done{rest}"
 
     def _left(self) -> float | None:
-        """Seconds: the epochs that are left at the speed of those seen; None before one was."""
+        """Returns the estimated remaining seconds; None before the first epoch has ended."""
         if not self._spent:
             return None
         means = {kind: sum(times) / len(times) for kind, times in self._spent.items()}
@@ -117,19 +116,13 @@ class StudyProgress:
         ]
         return sum(left) / min(self._at_once, max(1, len(left)))
 
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(line, highlight=False, soft_wrap=True, markup=False)
-        else:
-            print(line, flush=True)
-
 
 def _shown(key: str) -> bool:
     return key == "val_loss" or (key.startswith("val_") and "loss" not in key)
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that fits it."""
+    """Formats a duration in a fitting unit."""
     for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -18,13 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mien.base.errors import MienError, choices, listed, validation_message
 from mien.base.labels import AGE_GROUPS
 from mien.base.yaml import read_yaml, read_yaml_file
+from mien.data.splits import METHODS
 from mien.metrics.definitions import METRICS
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import STAGE, Recipe, first_stage, flat_settings
 from mien.runs.run import Run
-
-FOLDED = ("folds", "subject_folds", "random_folds")
-"""The split methods that have folds."""
 
 # Settings that say where and how a run is computed, and not what.
 _PLACE = ("name", "data.root", "data.cache", "init.data.root", "init.data.cache", "trainer.workers", "trainer.nodes")
@@ -295,10 +293,10 @@ def _resolve(
                 f"study {study.name!r}, {where}: trainer.{key} is {getattr(recipe.trainer, key)!r}; valid in a study: "
                 "1, and several runs at the same time by --jobs"
             )
-    if fold is not None and recipe.split.method not in FOLDED:
+    if fold is not None and not METHODS[recipe.split.method].has_folds:
         raise StudyError(
             f"study {study.name!r}, {where}: folds are given and split.method is {recipe.split.method!r}; "
-            f"valid with folds: {', '.join(FOLDED)}"
+            f"valid with folds: {', '.join(name for name, method in METHODS.items() if method.has_folds)}"
         )
     return recipe
 

@@ -22,7 +22,8 @@ from typing import Any
 
 from mien.base.errors import MienError, MissingExtra, choices
 from mien.data import images
-from mien.prediction.inputs import ENDINGS, image_files
+from mien.data.images import SUFFIXES
+from mien.prediction.inputs import image_files
 from mien.prediction.outputs import RowsFile
 from mien.prediction.predict import BATCH, Cut, Predictor, Row
 
@@ -222,7 +223,7 @@ def _files(path: str, column: str | None) -> Iterator[tuple[str, bool]]:
     """Files, and whether each is a table with bytes of images."""
     if _is_address(path):
         yield from _files_at(path)
-    elif Path(path).is_dir() and not any(_listed(path, ENDINGS)) and any(_listed(path, (".parquet",))):
+    elif Path(path).is_dir() and not any(_listed(path, SUFFIXES)) and any(_listed(path, (".parquet",))):
         yield from ((file, True) for file in _listed(path, (".parquet",)))
     elif path.endswith(".parquet") and Path(path).is_file() and (column or _bytes_column(path, None) is not None):
         yield path, True
@@ -243,7 +244,7 @@ def _files_at(address: str) -> Iterator[tuple[str, bool]]:
         found = sorted(system.find(root))
     except OSError as error:
         raise MienError(f"address {address!r} cannot be read: {error}") from None
-    kinds = (*ENDINGS, ".parquet")
+    kinds = (*SUFFIXES, ".parquet")
     taken = [name for name in found if name.lower().endswith(kinds) and not Path(name).name.startswith((".", "_"))]
     if not taken:
         raise MienError(f"address {address!r} holds no images; taken are files that end in {', '.join(kinds)}")

@@ -8,30 +8,28 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mien.base.errors import MienError, columns_of
-
-ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-"""Files with these endings are taken from folders, whatever the case; a file named alone may have any."""
+from mien.data.images import SUFFIXES
 
 TABLES = (".csv", ".parquet")
 
 _COLUMNS = ("path", "file")
 
 
-def image_files(paths: Iterable[str], endings: tuple[str, ...] = ENDINGS) -> list[str]:
+def image_files(paths: Iterable[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """The image files that arguments stand for, in their order, each once.
 
     Args:
         paths: Files, folders (taken recursively, sorted, links to folders not followed), patterns with `*`, tables
             (`.csv`, `.parquet`) with a column `path` or `file` relative to their own folder, and `-` for a list on
             standard input, one path a line.
-        endings: Of the files that are taken from folders.
+        suffixes: Of the files that are taken from folders.
 
     Raises:
         MienError: A folder or pattern holds no image, a folder cannot be read, a table has no such column or names a
             file outside of its folder (a list on standard input may name any). A file that does not exist is no error
             here: it becomes a row of the table that says so.
     """
-    return list(dict.fromkeys(file for path in paths for file in _one(path, endings)))
+    return list(dict.fromkeys(file for path in paths for file in _one(path, suffixes)))
 
 
 def homes(paths: Iterable[str]) -> list[Path]:
@@ -48,13 +46,13 @@ def homes(paths: Iterable[str]) -> list[Path]:
     return [place for place in dict.fromkeys(found) if place.is_dir()]
 
 
-def _one(path: str, endings: tuple[str, ...]) -> Iterator[str]:
+def _one(path: str, suffixes: tuple[str, ...]) -> Iterator[str]:
     if path == "-":
         if isinstance(sys.stdin, io.TextIOWrapper):  # a name may be no text
             sys.stdin.reconfigure(errors="surrogateescape")
         yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
     elif os.path.isdir(path):  # noqa: PTH112 - as above
-        yield from _folder(path, endings)
+        yield from _folder(path, suffixes)
     elif Path(path).suffix.lower() in TABLES and os.path.isfile(path):  # noqa: PTH113
         yield from _table(Path(path))
     elif glob.has_magic(path) and not os.path.exists(path):  # noqa: PTH110
@@ -62,12 +60,12 @@ def _one(path: str, endings: tuple[str, ...]) -> Iterator[str]:
         if not found:
             raise MienError(f"pattern {path!r} matches no file")
         for file in found:
-            yield from _folder(file, endings) if Path(file).is_dir() else [file]
+            yield from _folder(file, suffixes) if Path(file).is_dir() else [file]
     else:
         yield path
 
 
-def _folder(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
+def _folder(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
     def stop(error: OSError) -> None:
         raise MienError(f"folder {str(error.filename)!r} cannot be read: {error.strerror}")
 
@@ -75,11 +73,11 @@ def _folder(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
     for here, folders, files in os.walk(folder, onerror=stop):
         folders.sort()
         for name in sorted(files):
-            if name.lower().endswith(endings) and not name.startswith("."):
+            if name.lower().endswith(suffixes) and not name.startswith("."):
                 found = True
                 yield str(Path(here) / name)
     if not found:
-        raise MienError(f"folder {folder!r} holds no images; taken are files that end in {', '.join(endings)}")
+        raise MienError(f"folder {folder!r} holds no images; taken are files with the suffixes {', '.join(suffixes)}")
 
 
 def _table(path: Path) -> Iterator[str]:

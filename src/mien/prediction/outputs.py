@@ -1,7 +1,6 @@
 """Predictions as they come, row by row, to a file that appears whole or not at all, and survives an interruption."""
 
 import csv
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from mien.base.errors import MienError, MissingExtra
+from mien.base.lock import lock_open_file
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
 
@@ -161,12 +161,9 @@ class Journal:
         self._file.close()
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            in_use = os.fstat(self._file.fileno()).st_nlink == 0  # just finished, and removed
-        except BlockingIOError:
-            in_use = True
-        if in_use:
+        handle = self._file.fileno()
+        # Another process may have just finished the table and removed the journal.
+        if not lock_open_file(handle) or os.fstat(handle).st_nlink == 0:
             raise MienError(f"{str(self.path)!r} is in use: another process writes this table")
 
     def _take_up(self) -> None:

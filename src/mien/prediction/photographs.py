@@ -10,9 +10,10 @@ from typing import Any
 
 from mien.base.errors import MienError, printable
 from mien.data import images
+from mien.data.images import SUFFIXES
 from mien.prediction import annotate, video
 from mien.prediction.clips import EVERY, ClipReader, check_every, draw_clip, frame_columns, track_columns
-from mien.prediction.inputs import ENDINGS, homes, image_files
+from mien.prediction.inputs import homes, image_files
 from mien.prediction.outputs import Journal, check_output, frames_path, part_of
 from mien.prediction.predict import BATCH, Predictor, Row
 
@@ -64,7 +65,7 @@ def predict_files(
         How many files have each status.
     """
     check_every(every)
-    photographs, clips = _sorted_out(image_files(paths, (*ENDINGS, *video.ENDINGS)))
+    photographs, clips = _sorted_out(image_files(paths, (*SUFFIXES, *video.ENDINGS)))
     files = photographs + clips
     _check_places(out, draw, overwrite, clips)
     places = homes(paths)

@@ -2,16 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mien.base.errors import MienError, MissingExtra, choices, shortened
 from mien.base.labels import AGE_GROUPS
+from mien.data.images import RESIZE
 
-if TYPE_CHECKING:
-    pass
-
+FORMAT = 2
+"""Version of the metadata of model files; other versions are refused."""
 
 LARGEST = 1024
 """Pixels of a side of the square that a network sees, at most."""
@@ -35,21 +35,27 @@ def open_session(path: Path, name: str, threads: int) -> Any:
 
 
 def read_metadata(session: Any, name: str) -> dict[str, Any]:
-    """The entry `mien` of a model file's metadata, checked.
+    """Returns the entry `mien` of a model file's metadata.
 
     Raises:
-        MienError: It is absent or damaged, or states what no file of mien's does.
+        MienError: It is absent or damaged, its format or resize filter is another one, or a value is out of range.
     """
     text = session.get_modelmeta().custom_metadata_map.get("mien")
     if text is None:
-        raise MienError(f"model {name!r} is not mien's: its metadata has no entry 'mien'")
+        raise MienError(f"model {name!r} is not a mien model: its metadata has no entry 'mien'")
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MienError(f"model {name!r}: its metadata entry 'mien' is no JSON: {error}") from None
+        raise MienError(f"model {name!r}: its metadata entry 'mien' is not JSON: {error}") from None
     if not isinstance(metadata, dict):
-        raise MienError(f"model {name!r}: its metadata entry 'mien' is no mapping")
-    absent = [key for key in ("image_size", "margin", "tasks") if key not in metadata]
+        raise MienError(f"model {name!r}: its metadata entry 'mien' is not a mapping")
+    if metadata.get("format") != FORMAT:
+        given = shortened(repr(metadata.get("format")))
+        raise MienError(
+            f"model {name!r}: its metadata has format {given}; valid: {FORMAT}. Export the run again with this version "
+            "of mien, or use the version that wrote the file (metadata entry 'versions')"
+        )
+    absent = [key for key in ("image_size", "margin", "resize", "tasks") if key not in metadata]
     if absent:
         raise MienError(f"model {name!r}: its metadata entry 'mien' has no {', '.join(absent)}")
     _check_metadata(metadata, session, name)
@@ -57,10 +63,13 @@ def read_metadata(session: Any, name: str) -> dict[str, Any]:
 
 
 def _check_metadata(metadata: dict[str, Any], session: Any, name: str) -> None:
-    """Refuses what no file of mien's states: a file from elsewhere decides neither memory nor columns."""
+    """Refuses values that mien never writes: a file from elsewhere must not decide memory use or columns."""
     size, margin, tasks = (metadata[key] for key in ("image_size", "margin", "tasks"))
     if type(size) is not int or not 8 <= size <= LARGEST:
         raise MienError(f"model {name!r}: its image_size is {shortened(repr(size))}; valid: 8 to {LARGEST}")
+    if metadata["resize"] != RESIZE:
+        resize = shortened(repr(metadata["resize"]))
+        raise MienError(f"model {name!r}: its resize filter is {resize}; valid: {RESIZE!r}")
     if not isinstance(margin, int | float) or not 0 <= margin <= 2:
         raise MienError(f"model {name!r}: its margin is {shortened(repr(margin))}; valid: 0 to 2")
     if not isinstance(tasks, list | dict) or not all(isinstance(task, str) for task in tasks):

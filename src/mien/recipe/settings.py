@@ -27,7 +27,7 @@ class _Settings(BaseModel):
 class Data(_Settings):
     """The faces to train on."""
 
-    source: str = Field("csv", description="adience, celeba, utkface, fairface or csv")
+    source: str = Field("csv", description="the data set: a name that `mien faces --help` lists")
     root: FilePath | None = Field(
         None, description="folder of the data set (csv: a table, or a folder with one folder per class)"
     )

@@ -13,9 +13,10 @@ from mien.base.atomic import atomic_path, new_folder
 from mien.base.table import write_table
 from mien.data.inspect import Images
 from mien.reports import figures
-from mien.reports.eda import duplicate_section, thumbnails
-from mien.reports.page import Pair, Picture, Section, Table, write_report
+from mien.reports.eda import duplicate_section
+from mien.reports.page import CaptionedFaces, Chart, Section, Table, write_report
 from mien.reports.review import SHEET, write_review
+from mien.reports.thumbnails import thumbnails
 
 _MAX_IMAGES = 12  # of a kind
 _MAX_ROWS = 100  # of a table on the page; the CSV file has all of them
@@ -134,7 +135,7 @@ def _ages(faces: pd.DataFrame) -> Section:
     years = np.floor(faces["age"].dropna())
     last = pd.Series((years % 10).astype(int)).value_counts().reindex(range(10), fill_value=0)
     numbers = last.rename_axis("last digit").rename("faces").reset_index()
-    picture = Picture(figures.bars(last.rename("faces").to_frame()), "Last digit of the age in years", numbers)
+    picture = Chart(figures.bars(last.rename("faces").to_frame()), "Last digit of the age in years", numbers)
     return Section("", figures=[picture])
 
 
@@ -150,7 +151,7 @@ def _image_samples(faces: pd.DataFrame, table: pd.DataFrame, home: Path, scores:
     }
     for kind, ids in kinds.items():
         rows = faces.set_index("face", drop=False).loc[ids[:_MAX_IMAGES]]
-        pairs += [Pair([face], f"{kind}: {face.alt}") for face in thumbnails(rows, home)]
+        pairs += [CaptionedFaces([face], f"{kind}: {face.alt}") for face in thumbnails(rows, home)]
     if pairs:
         texts.append(f"At most {_MAX_IMAGES} images of each kind are shown, the most extreme first.")
     bad = table[table["status"] != "ok"][["face", "path", "status"]]
@@ -186,7 +187,7 @@ def _suggestions(faces: pd.DataFrame, tables: dict[str, pd.DataFrame], home: Pat
         for column, rows in table.groupby("column", sort=False):
             for face, given, suggested in rows.head(_MAX_IMAGES)[["face", "given", "suggested"]].to_numpy().tolist():
                 shown_face = thumbnails(faces[faces["face"] == face], home)
-                pairs.append(Pair(shown_face, f"{column}: labelled {given}, predicted {suggested}"))
+                pairs.append(CaptionedFaces(shown_face, f"{column}: labelled {given}, predicted {suggested}"))
     return Section("", text=text, tables=[runs, *shown], pairs=pairs)
 
 

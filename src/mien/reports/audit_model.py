@@ -14,7 +14,7 @@ from mien.base.table import write_table
 from mien.metrics.definitions import METRICS, PERCENT, Unit
 from mien.metrics.words import in_unit, named, number, unit_of, with_interval
 from mien.reports import figures
-from mien.reports.page import Picture, Section, Table, write_report
+from mien.reports.page import Chart, Section, Table, write_report
 
 _CHARTS = (
     "gender_accuracy",
@@ -187,7 +187,7 @@ def _among(by: Sequence[str] | None) -> str:
 
 
 def _groups(report: ModelAuditReport) -> Section:
-    pictures = [picture for metric in _CHARTS if (picture := _chart(report, metric)) is not None]
+    charts = [chart for metric in _CHARTS if (chart := _chart(report, metric)) is not None]
     rows = [
         {
             "group": one.group,
@@ -208,11 +208,11 @@ def _groups(report: ModelAuditReport) -> Section:
     if crossings:
         text.append(f"groups.csv has all numbers, including {crossings:,} of crossings.")
     return Section(
-        "By group", text=text, tables=[Table("Metrics by group", pd.DataFrame(rows), folded=True)], figures=pictures
+        "By group", text=text, tables=[Table("Metrics by group", pd.DataFrame(rows), folded=True)], figures=charts
     )
 
 
-def _chart(report: ModelAuditReport, metric: str) -> Picture | None:
+def _chart(report: ModelAuditReport, metric: str) -> Chart | None:
     own = [one for one in report.groups if one.metric == metric]
     overall = [one for one in own if not one.labels]
     if not own or (metric == "gender_unsure" and not overall[0].value):
@@ -229,7 +229,7 @@ def _chart(report: ModelAuditReport, metric: str) -> Picture | None:
     table = pd.DataFrame(rows)
     figure = figures.intervals(table.head(_MAX_CHART_ROWS), _name(metric), "all faces")
     numbers = table.dropna(subset="value").rename(columns={"label": "group"})
-    return Picture(figure, f"{_name(metric)[:1].upper()}{_name(metric)[1:]}, by group", numbers)
+    return Chart(figure, f"{_name(metric)[:1].upper()}{_name(metric)[1:]}, by group", numbers)
 
 
 def _bad(metric: str) -> Callable[[GroupMetric], float]:
@@ -286,16 +286,16 @@ def _ages(limits: Sequence[AgeLimit]) -> Section:
         for limit in limits
         for rule in limit.rules
     ]
-    pictures = [_age_chart(limit) for limit in limits]
+    charts = [_age_chart(limit) for limit in limits]
     return Section(
         "Age limits",
         text=[text],
         tables=[Table("Decision rules, measured on the other half", pd.DataFrame(rows))],
-        figures=pictures,
+        figures=charts,
     )
 
 
-def _age_chart(limit: AgeLimit) -> Picture:
+def _age_chart(limit: AgeLimit) -> Chart:
     lines, numbers = {}, {}
     for column, points in limit.curves.items():
         some = [point for point in points if -8 <= point.threshold - limit.limit <= 25]
@@ -308,7 +308,7 @@ def _age_chart(limit: AgeLimit) -> Picture:
     counts = f"{limit.children:,} children and {limit.adults:,} adults"
     caption = f"Age limit {limit.limit:g}: error rates of {counts} by threshold"
     figure = figures.curves(lines, "share, %", "adult from, years")
-    return Picture(figure, caption, pd.DataFrame({"adult from": at} | numbers))
+    return Chart(figure, caption, pd.DataFrame({"adult from": at} | numbers))
 
 
 def _robustness(report: ModelAuditReport) -> Section:
@@ -338,14 +338,12 @@ def _robustness(report: ModelAuditReport) -> Section:
         text.append(f"Some groups are affected more than others ({len(hurt)} comparisons): {names}.")
     else:
         text.append("No group is measurably more affected than the others.")
-    pictures = [
-        picture
-        for metric in ("gender_accuracy", "gender_unsure", "age_mae")
-        for picture in _robust_charts(report, metric)
+    charts = [
+        chart for metric in ("gender_accuracy", "gender_unsure", "age_mae") for chart in _robust_charts(report, metric)
     ]
     overall = table[table["group"] == "all"].drop(columns=["group", "excess over others"])
     own = [Table("All faces", overall, folded=True), Table("By group", table[table["group"] != "all"], folded=True)]
-    return Section("Robustness to degraded images", text=text, tables=own, figures=pictures)
+    return Section("Robustness to degraded images", text=text, tables=own, figures=charts)
 
 
 def _hurts(metric: str, one: Interval) -> bool:
@@ -354,7 +352,7 @@ def _hurts(metric: str, one: Interval) -> bool:
     return one.high < 0 if METRICS[metric].better == "higher" else one.low > 0
 
 
-def _robust_charts(report: ModelAuditReport, metric: str) -> Iterator[Picture]:
+def _robust_charts(report: ModelAuditReport, metric: str) -> Iterator[Chart]:
     own = [one for one in report.robustness if one.metric == metric and one.group == "all"]
     if not own:
         return
@@ -366,7 +364,7 @@ def _robust_charts(report: ModelAuditReport, metric: str) -> Iterator[Picture]:
             rows.append({"label": one.level, **ends})
     table = pd.DataFrame(rows)
     numbers = table.dropna(subset="value").rename(columns={"label": "level"})
-    yield Picture(figures.intervals(table, _name(metric)), f"Degraded images: {_name(metric)}, all faces", numbers)
+    yield Chart(figures.intervals(table, _name(metric)), f"Degraded images: {_name(metric)}, all faces", numbers)
 
 
 def _differences(report: ModelAuditReport) -> Section:
@@ -386,17 +384,15 @@ def _differences(report: ModelAuditReport) -> Section:
         "Both models on the same faces: this one minus the other, with simultaneous intervals for all groups of a "
         "metric. In percentage points; ages in years."
     )
-    pictures = [
-        picture
-        for metric in ("gender_accuracy", "age_mae")
-        if (picture := _difference_chart(report, metric)) is not None
+    charts = [
+        chart for metric in ("gender_accuracy", "age_mae") if (chart := _difference_chart(report, metric)) is not None
     ]
     overall = table[table["group"] == "all"].drop(columns="group")
     own = [Table("All faces", overall), Table("By group", table, folded=True)]
-    return Section("Comparison with the other model", text=[text], tables=own, figures=pictures)
+    return Section("Comparison with the other model", text=[text], tables=own, figures=charts)
 
 
-def _difference_chart(report: ModelAuditReport, metric: str) -> Picture | None:
+def _difference_chart(report: ModelAuditReport, metric: str) -> Chart | None:
     own = [one for one in report.differences if one.metric == metric and one.reliability != "uncertain"][
         :_MAX_CHART_ROWS
     ]
@@ -408,7 +404,7 @@ def _difference_chart(report: ModelAuditReport, metric: str) -> Picture | None:
     ]
     table = pd.DataFrame(rows)
     caption = f"This model minus the other: {_name(metric)}"
-    return Picture(figures.intervals(table, caption), caption, table.rename(columns={"label": "group"}))
+    return Chart(figures.intervals(table, caption), caption, table.rename(columns={"label": "group"}))
 
 
 def _about(report: ModelAuditReport) -> Section:

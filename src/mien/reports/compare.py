@@ -19,16 +19,25 @@ from mien.metrics.words import (
     with_interval,
 )
 from mien.reports import figures
-from mien.reports.page import Picture, Section, Table, write_report
-from mien.reports.run import _METHOD, _certainty, _cost, _lead, _leaks, _mistakes, _Results, protocol
+from mien.reports.page import Chart, Section, Table, write_report
+from mien.reports.results import (
+    METHOD,
+    RunResults,
+    calibration_sections,
+    confusion_sections,
+    leak_warnings,
+    protocol,
+    summary_sentence,
+    training_cost,
+)
 from mien.runs.run import Run
 
 
 def compare_runs(runs: Sequence[Run], path: str | Path) -> pd.DataFrame:
-    """Compares runs by their test parts, and writes the report.
+    """Compares runs on their test parts, and writes the report.
 
     Args:
-        runs: Runs that are evaluated.
+        runs: Evaluated runs.
         path: The HTML file to write.
 
     Returns:
@@ -47,13 +56,13 @@ def compare_runs(runs: Sequence[Run], path: str | Path) -> pd.DataFrame:
     table.attrs["differences"] = [line["in words"] for line in differences]
     cost = ["parameters", "seconds", "images/s"]
     tables = [Table("Runs on their test parts, with 95% intervals", table.drop(columns=cost))]
-    text = [_METHOD]
+    text = [METHOD]
     if differences:
         tables.append(Table("Differences on the same faces", pd.DataFrame(differences).fillna("")))
-        text.append("Intervals of differences are paired, and not widened for the number of comparisons.")
+        text.append("Intervals of differences are paired, without a correction for the number of comparisons.")
     tables.append(Table("Cost of training", table[["run", *cost]].head(len(found))))
     sections = [
-        Section("Comparison", [leak for run in found for leak in _leaks(run)], text, tables, _dots(found)),
+        Section("Comparison", [leak for run in found for leak in leak_warnings(run)], text, tables, _dots(found)),
         *_compared_training(found),
         *map(_main_figures, found),
     ]
@@ -62,20 +71,20 @@ def compare_runs(runs: Sequence[Run], path: str | Path) -> pd.DataFrame:
     return table
 
 
-def _read(runs: Sequence[Run]) -> list[_Results]:
-    """The runs by name; by folder, where names are equal."""
+def _read(runs: Sequence[Run]) -> list[RunResults]:
+    """Reads the results of runs; runs of equal names are named by their folder."""
     if not runs:
-        raise MienError("no run to compare; give at least one")
+        raise MienError("no runs to compare; give at least one")
     folders = [run.folder.resolve() for run in runs]
     for folder in folders:
         if folders.count(folder) > 1:
             raise MienError(f"run {str(folder)!r} is given twice; valid: different runs")
     names = [run.name for run in runs]
-    return [_Results.of(run, str(run.folder) if names.count(run.name) > 1 else run.name) for run in runs]
+    return [RunResults.of(run, str(run.folder) if names.count(run.name) > 1 else run.name) for run in runs]
 
 
-def _line(run: _Results) -> dict[str, str]:
-    """A run's row of the comparison."""
+def _line(run: RunResults) -> dict[str, str]:
+    """The row of a run in the table."""
     info, n = run.info, int((run.faces["split"] == "test").sum())
     line = {"run": run.name, "tasks": ", ".join(run.recipe.tasks.named()), "protocol": protocol(run)}
     for row in run.scores():
@@ -90,8 +99,8 @@ def _line(run: _Results) -> dict[str, str]:
     return line
 
 
-def _baselines(runs: Sequence[_Results]) -> list[dict[str, str]]:
-    """The baseline's row, or several where runs have different ones because their faces differ."""
+def _baselines(runs: Sequence[RunResults]) -> list[dict[str, str]]:
+    """The row of the baseline, or several rows if the runs have different faces."""
     merged: list[tuple[list[str], dict[str, str]]] = []
     for run in runs:
         row = {
@@ -110,10 +119,10 @@ def _baselines(runs: Sequence[_Results]) -> list[dict[str, str]]:
     return [{"run": BASELINE if one else f"{BASELINE}: {', '.join(names)}"} | row for names, row in merged if row]
 
 
-def _differences(first: _Results, second: _Results) -> Iterator[dict[str, str]]:
-    """What sets two runs apart, a row for each headline metric that both have."""
+def _differences(first: RunResults, second: RunResults) -> Iterator[dict[str, str]]:
+    """The paired differences of two runs, one row per headline metric that both have."""
     one, a, other, b = first.name, first.joined, second.name, second.joined
-    # The same id in another data set, or for another file, is another face.
+    # Equal ids in different data sets, or of different files, are different faces.
     common = a.merge(b, on=["dataset", "path", "face"])["face"]
     pair = f"{one}, {other}"
     if common.empty:
@@ -126,7 +135,7 @@ def _differences(first: _Results, second: _Results) -> Iterator[dict[str, str]]:
         if not all(column in table and table[column].notna().any() for table in (a, b) for column in columns):
             continue
         name = named(metric, unit=False)
-        # A face without a label counts in neither, so that a run which left it out loses nothing.
+        # Unlabelled faces count in neither run, so that a run without them is not penalised.
         labelled_a, labelled_b = a[a[spec.truth].notna()], b[b[spec.truth].notna()]
         shared = set(common) & set(labelled_a["face"]) & set(labelled_b["face"])
         shared_a, shared_b = (table[table["face"].isin(shared)] for table in (labelled_a, labelled_b))
@@ -163,23 +172,23 @@ def _difference_in_words(one: str, other: str, metric: str, found: metrics.Diffe
     return f"{better} is better than {worse} in {name} by {size}"
 
 
-def _compared_lead(runs: Sequence[_Results], differences: Sequence[dict[str, str]]) -> str:
+def _compared_lead(runs: Sequence[RunResults], differences: Sequence[dict[str, str]]) -> str:
     if len(runs) == 1:
-        return _lead(runs[0])
+        return summary_sentence(runs[0])
     sets = {frozenset(run.joined[["dataset", "path", "face"]].itertuples(index=False, name=None)) for run in runs}
     if len(sets) == 1:
         start = f"{len(runs)} runs were tested on the same {len(next(iter(sets))):,} faces."
     else:
         start = (
             f"{len(runs)} runs were tested on different faces: their numbers in the table are not "
-            "comparable; differences are taken on the faces that two runs share."
+            "comparable; differences are computed on the faces that two runs share."
         )
     return " ".join([start, *(f"{found['in words']}." for found in differences[:3])])
 
 
-def _dots(runs: Sequence[_Results]) -> list[Picture]:
-    """A chart a metric: each run's value with its interval."""
-    pictures = []
+def _dots(runs: Sequence[RunResults]) -> list[Chart]:
+    """One chart per metric with the value and interval of each run."""
+    charts = []
     for metric in HEADLINES:
         rows = {run.name: row for run in runs for row in run.scores() if row.metric == metric}
         if not rows:
@@ -190,27 +199,27 @@ def _dots(runs: Sequence[_Results]) -> list[Picture]:
         table = metrics_table(list(rows.values()))
         table.insert(0, "run", list(rows))
         caption = f"{named(metric, unit=False).capitalize()} on test parts, with 95% intervals"
-        pictures.append(Picture(figure, caption, table))
-    return pictures
+        charts.append(Chart(figure, caption, table))
+    return charts
 
 
-def _compared_training(runs: Sequence[_Results]) -> list[Section]:
+def _compared_training(runs: Sequence[RunResults]) -> list[Section]:
     logs = {run.name: run.log for run in runs if run.log is not None}
     columns = dict.fromkeys(str(column) for log in logs.values() for column in log.columns)
-    pictures = []
+    charts = []
     for column in columns:
         lines = {name: log[column] for name, log in logs.items() if column in log and log[column].notna().any()}
-        # The losses of single tasks are parts of the loss, and stand in each run's own report.
+        # The losses of single tasks are shown in the report of each run.
         if lines and column.startswith(("train_loss", "val_")) and not column.startswith("val_loss_"):
             label = column.replace("val_", "validation ").replace("train_", "training ").replace("_", " ")
             numbers = pd.DataFrame(lines).reset_index()
-            pictures.append(Picture(figures.curves(lines, label), f"{label.capitalize()} by epoch", numbers))
+            charts.append(Chart(figures.curves(lines, label), f"{label.capitalize()} by epoch", numbers))
     text = "Losses of runs with different tasks or losses are not comparable."
-    return [Section("Course of training", text=[text], figures=pictures)] if pictures else []
+    return [Section("Training curves", text=[text], figures=charts)] if charts else []
 
 
-def _main_figures(run: _Results) -> Section:
-    parts = (*_mistakes(run.joined), *_certainty(run.joined))
-    pictures = [picture for part in parts for picture in part.figures]
+def _main_figures(run: RunResults) -> Section:
+    parts = (*confusion_sections(run.joined), *calibration_sections(run.joined))
+    charts = [chart for part in parts for chart in part.figures]
     tables = [Table(f"Test part; {protocol(run)}", metrics_table(run.scores()))]
-    return Section(f"Run {run.name}", _leaks(run), [_cost(run)], tables, pictures)
+    return Section(f"Run {run.name}", leak_warnings(run), [training_cost(run)], tables, charts)

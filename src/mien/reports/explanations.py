@@ -1,7 +1,5 @@
 """`mien explain`: the maps of faces in photographs, or their means over the groups of a faces table, as one report."""
 
-import base64
-import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,8 @@ from mien.prediction.annotate import label
 from mien.prediction.inputs import image_files
 from mien.prediction.outputs import as_utf8
 from mien.prediction.predict import Cut, Predictor
-from mien.reports.page import Face, Section, Sheet, Table, write_report
+from mien.reports.page import ContactSheet, FaceImage, Section, Table, write_report
+from mien.reports.thumbnails import jpeg_uri
 
 HOW = (
     "Orange: the region speaks for the likelier gender, or makes the face look older; blue: the contrary. A map tells "
@@ -58,7 +57,7 @@ def explain_files(
     maps_of = maps_of or partial(occlusion, predictor)
     files = image_files(paths)
     lines: list[dict[str, Any]] = []
-    shown: list[tuple[str, list[list[Face]]]] = []
+    shown: list[tuple[str, list[list[FaceImage]]]] = []
     kept: dict[str, np.ndarray] = {}
     with progress("explaining") as update:
         for done, file in enumerate(files, 1):
@@ -85,7 +84,7 @@ def explain_files(
     np.savez_compressed(out / "maps.npz", **kept)  # type: ignore[arg-type]
     sections = []
     if shown:
-        sections.append(Section("Faces", text=[HOW, GAIN], sheet=Sheet(["face", *_tasks(table)], shown, _SIDE)))
+        sections.append(Section("Faces", text=[HOW, GAIN], sheet=ContactSheet(["face", *_tasks(table)], shown, _SIDE)))
     left = table[table["status"] != "ok"]
     if len(left):
         sections.append(Section("Not explained", tables=[Table("Images", left[["file", "status"]])]))
@@ -159,7 +158,7 @@ def explain_groups(
     table = pd.DataFrame(lines)
     out.mkdir(parents=True, exist_ok=True)
     write_table(table, out / "explanations.csv")
-    sections = [Section("Mean maps", text=[HOW], sheet=Sheet(["mean face", *_tasks(table)], shown, _SIDE))]
+    sections = [Section("Mean maps", text=[HOW], sheet=ContactSheet(["mean face", *_tasks(table)], shown, _SIDE))]
     sections.append(Section("Numbers", tables=[Table("Mean size of a cell's value", table)]))
     if unread:
         sections.append(Section("Not explained", tables=[Table("Images", pd.DataFrame(unread))]))
@@ -179,7 +178,5 @@ def _tasks(table: pd.DataFrame) -> list[str]:
     return list(table["task"].dropna().unique())
 
 
-def _picture(image: Image.Image, alt: str) -> Face:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=90)
-    return Face(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}", alt)
+def _picture(image: Image.Image, alt: str) -> FaceImage:
+    return FaceImage(jpeg_uri(image, quality=90), alt)

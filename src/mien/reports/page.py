@@ -58,7 +58,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Chart:
     """A chart, what it shows, and the numbers behind it."""
 
     figure: figures.Figure
@@ -67,7 +67,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Face:
+class FaceImage:
     """A small image as a data URI, and what it shows in words."""
 
     uri: str
@@ -75,19 +75,19 @@ class Face:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ContactSheet:
     """Faces in the cells of a table: `rows` are (label, one list of faces a column); `side` is in CSS pixels."""
 
     columns: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Sequence[Face]]]]
+    rows: Sequence[tuple[str, Sequence[Sequence[FaceImage]]]]
     side: int = 52
 
 
 @dataclass(frozen=True)
-class Pair:
+class CaptionedFaces:
     """Faces side by side, and what is to be seen in them."""
 
-    faces: Sequence[Face]
+    faces: Sequence[FaceImage]
     caption: str
 
 
@@ -99,9 +99,9 @@ class Section:
     warnings: Sequence[str] = ()
     text: Sequence[str] = ()
     tables: Sequence[Table] = ()
-    figures: Sequence[Picture] = ()
-    sheet: Sheet | None = None
-    pairs: Sequence[Pair] = ()
+    figures: Sequence[Chart] = ()
+    sheet: ContactSheet | None = None
+    pairs: Sequence[CaptionedFaces] = ()
 
 
 def write_report(title: str, lead: str, sections: Sequence[Section], path: str | Path) -> Path:
@@ -145,7 +145,7 @@ def write_report(title: str, lead: str, sections: Sequence[Section], path: str |
     return path
 
 
-def _drawn(picture: Picture, name: str) -> dict[str, Any]:
+def _drawn(picture: Chart, name: str) -> dict[str, Any]:
     numbers = picture.numbers
     return {
         "caption": picture.caption,

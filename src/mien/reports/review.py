@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import io
 from collections.abc import Hashable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 from markupsafe import Markup
-from PIL import Image
 
 from mien.base.atomic import atomic_path
 from mien.base.labels import AGE_GROUPS, GENDERS
 from mien.data import images
 from mien.data.pixels import boxes
 from mien.reports.page import NOTICE
+from mien.reports.thumbnails import jpeg_uri
 
 SHEET = 1000
 """Suggestions of each column on the page, by default: some 5 MB a column."""
@@ -80,6 +79,4 @@ def _picture(path: Path, box: images.Box | None) -> str:
         pixels = images.load_face(path, _SIDE, box, _MARGIN)
     except images.ImageError:
         return ""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return jpeg_uri(pixels)

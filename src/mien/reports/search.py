@@ -15,28 +15,30 @@ from mien.base.errors import MienError
 from mien.experiments.hyperband import best_trial
 from mien.metrics.words import metrics_table, scores
 from mien.reports import figures
-from mien.reports.page import Picture, Section, Table, write_report
+from mien.reports.page import Chart, Section, Table, write_report
 from mien.runs.run import Run
 
 METHOD = (
-    "Asynchronous Hyperband (Optuna): a trial that has trained for a rung's epochs goes on at once where it is among "
-    "the best 1/eta of those that came to this rung before it, and is stopped for good otherwise; nothing waits and "
-    "nothing starts again. Hyperband as published (Li et al. 2018) waits until a rung is full and continues its best "
-    "1/eta. Optuna deals trials to brackets at random, in the proportion of the published numbers."
+    "Asynchronous Hyperband (Optuna): a trial that reaches a rung continues immediately if it is among the best 1/eta "
+    "of the trials that reached this rung before, and is stopped otherwise; no trial waits or is restarted. Hyperband "
+    "as published (Li et al. 2018) waits until a rung is full and continues its best 1/eta. Optuna assigns trials to "
+    "brackets at random, in the published proportions."
 )
 
 _MARKS = {"finished": "o", "stopped early": "x"}
 
 
 def write_search_report(folder: str | Path) -> Path:
-    """Writes report.html into the folder of a search: history, settings, learning curves, cost, and the test once.
+    """Writes report.html to the folder of a search: history, settings, learning curves, cost and the test result.
 
     Raises:
-        MienError: The folder holds no search.
+        MienError: The folder is not a search.
     """
     folder = Path(folder)
     if not (folder / "search.json").is_file() or not (folder / "trials.csv").is_file():
-        raise MienError(f"{str(folder)!r} is no search: it holds no search.json and trials.csv (mien tune writes them)")
+        raise MienError(
+            f"{str(folder)!r} is not a search: it has no search.json and trials.csv (mien tune writes them)"
+        )
     settings = json.loads((folder / "search.json").read_text("utf-8"))
     trials, ledger, curves = (pd.read_csv(folder / f"{name}.csv") for name in ("trials", "ledger", "curves"))
     best = best_trial(trials, settings["direction"])
@@ -55,27 +57,27 @@ def write_search_report(folder: str | Path) -> Path:
 def _lead(settings: Mapping[str, Any], trials: pd.DataFrame, best: "pd.Series | None") -> str:
     counts = ", ".join(f"{count} {state}" for state, count in trials["state"].value_counts().items())
     sampler = {"random": "random settings", "tpe": "settings suggested by TPE"}[settings["sampler"]]
-    lead = f"{len(trials)} trials of {sampler}, judged by {settings['metric']} of the validation part: {counts}. "
+    lead = f"{len(trials)} trials of {sampler}, evaluated by {settings['metric']} on the validation part: {counts}. "
     if best is None:
-        return lead + "None trained to the end."
-    return lead + f"The best of those that trained to the end is trial {best['trial']}, at {best['value']:.4g}."
+        return lead + "No trial was trained to the end."
+    return lead + f"The best fully trained trial is {best['trial']}, at {best['value']:.4g}."
 
 
 def _result(settings: Mapping[str, Any], trials: pd.DataFrame, best: "pd.Series | None", run: Run) -> Section:
     text = [
         METHOD,
-        "The validation value of the chosen trial is the best of many and flatters it; it has no interval. The test "
-        "part was looked at once, after the choice.",
+        "The validation value of the chosen trial is the best of many, so that it is optimistic; it has no interval. "
+        "The test part was used once, after the choice.",
     ]
     tables = []
     if best is not None:
         keys = [key for key in settings["space"] if not pd.isna(best.get(key))]
         rows = pd.DataFrame({"setting": keys, "value": [best[key] for key in keys]})
-        tables.append(Table(f"What trial {best['trial']} chose", rows))
+        tables.append(Table(f"Settings of trial {best['trial']}", rows))
     if run.finished:
         found = run.metrics
         rows = metrics_table(scores(found[(found["split"] == "test") & (found["group"] == "all")]))
-        tables.append(Table("The chosen recipe, trained again, on the test part", rows))
+        tables.append(Table("The chosen recipe, retrained, on the test part", rows))
     failed = trials.loc[trials["state"] == "failed", ["trial", "epochs", "error"]]
     if len(failed):
         tables.append(Table("Trials that failed", failed, folded=True))
@@ -85,45 +87,45 @@ def _result(settings: Mapping[str, Any], trials: pd.DataFrame, best: "pd.Series 
 def _cost(ledger: pd.DataFrame) -> Section:
     whole = ledger.iloc[-1]
     text = (
-        f"The search spent {whole['epochs']:,} epochs ({whole['seconds']:,.0f} seconds of training). The same trials "
-        f"at full length would have cost {whole['epochs_full']:,} ({whole['seconds_full']:,.0f} seconds, by the pace "
-        f"of each trial); the same epochs would have bought {whole['full_trials']:g} trials of full length."
+        f"The search used {whole['epochs']:,} epochs ({whole['seconds']:,.0f} seconds of training). Training all "
+        f"trials fully would have used {whole['epochs_full']:,} ({whole['seconds_full']:,.0f} seconds, extrapolated "
+        f"from each trial); the same epochs would have been enough for {whole['full_trials']:g} full trials."
     )
     return Section(
         "Cost",
         text=[text],
-        tables=[Table("Ledger: a row a bracket", ledger.rename(columns=lambda name: name.replace("_", " ")))],
+        tables=[Table("Cost by bracket", ledger.rename(columns=lambda name: name.replace("_", " ")))],
     )
 
 
 def _history(settings: Mapping[str, Any], trials: pd.DataFrame) -> Section:
-    drawn = _figure_of_history(trials, settings["metric"], settings["direction"])
+    figure = _figure_of_history(trials, settings["metric"], settings["direction"])
     beyond = _beyond(trials["value"], settings["direction"])
-    return Section("History", figures=[Picture(drawn, f"Each trial's last value{beyond}")])
+    return Section("History", figures=[Chart(figure, f"Last value of each trial{beyond}")])
 
 
 def _settings(settings: Mapping[str, Any], trials: pd.DataFrame) -> Section:
-    pictures = []
+    charts = []
     for key in settings["space"]:
         some = trials[trials[key].notna() & trials["state"].isin(list(_MARKS))]
         if len(some):
             beyond = _beyond(some["value"], settings["direction"])
             caption = f"{key} and each trial's last value (n {len(some)} trials){beyond}"
-            pictures.append(Picture(_figure_of_setting(some, key, settings), caption))
-    text = "A trial that was stopped early stands at its last value, which more training would have changed."
-    return Section("Settings", text=[text], figures=pictures)
+            charts.append(Chart(_figure_of_setting(some, key, settings), caption))
+    text = "Trials that were stopped early are shown at their last value."
+    return Section("Settings", text=[text], figures=charts)
 
 
 def _curves(settings: Mapping[str, Any], curves: pd.DataFrame, trials: pd.DataFrame) -> Section:
     if curves.empty:
-        return Section("Learning curves", text=["No trial has trained for an epoch."])
+        return Section("Learning curves", text=["No trial finished an epoch."])
     beyond = _beyond(curves[settings["metric"]], settings["direction"])
-    drawn = _figure_of_curves(curves, trials, settings)
-    return Section("Learning curves", figures=[Picture(drawn, f"{settings['metric']}, by bracket{beyond}")])
+    figure = _figure_of_curves(curves, trials, settings)
+    return Section("Learning curves", figures=[Chart(figure, f"{settings['metric']}, by bracket{beyond}")])
 
 
 def _top(values: "pd.Series[float]", direction: str) -> float:
-    """Where an axis ends: diverged trials would press all others flat."""
+    """The end of an axis: diverged trials would flatten all others."""
     finite = values[np.isfinite(values)]
     if finite.empty or direction == "maximize":
         return np.inf
@@ -132,7 +134,7 @@ def _top(values: "pd.Series[float]", direction: str) -> float:
 
 
 def _beyond(values: "pd.Series[float]", direction: str) -> str:
-    """Says how many values are above the chart."""
+    """Returns how many values are outside the chart."""
     count = int((values > _top(values, direction)).sum())
     return f"; {count} of {len(values)} values are above the chart" if count else ""
 
@@ -144,9 +146,9 @@ def _limit(axes: Axes, values: "pd.Series[float]", direction: str) -> None:
         axes.set_ylim(low - 0.05 * (top - low), top)
 
 
-@figures._styled
+@figures.styled
 def _figure_of_history(trials: pd.DataFrame, metric: str, direction: str) -> Figure:
-    figure, axes = figures._empty(3.0)
+    figure, axes = figures.new_figure(3.0)
     for at, (state, mark) in enumerate(_MARKS.items()):
         own = trials[trials["state"] == state]
         axes.plot(own["trial"], own["value"], mark, color=figures.SERIES[at], markersize=4.5, label=state)
@@ -161,39 +163,39 @@ def _figure_of_history(trials: pd.DataFrame, metric: str, direction: str) -> Fig
     return figure
 
 
-@figures._styled
+@figures.styled
 def _figure_of_setting(trials: pd.DataFrame, key: str, settings: Mapping[str, Any]) -> Figure:
-    figure, axes = figures._empty(2.6)
+    figure, axes = figures.new_figure(2.6)
     parameter = settings["space"][key]
     named = parameter["choices"] is not None
     labels = sorted(trials[key].astype(str).unique()) if named else []
     for at, (state, mark) in enumerate(_MARKS.items()):
         own = trials[trials["state"] == state]
-        # Beside each other, where several trials have the same choice.
+        # Side by side, if several trials have the same choice.
         places = [labels.index(name) + (at - 0.5) * 0.2 for name in own[key].astype(str)] if named else own[key]
         axes.plot(places, own["value"], mark, color=figures.SERIES[at], markersize=4.5, label=state)
     if named:
-        axes.set_xticks(range(len(labels)), [figures._short(name, 14) for name in labels])
+        axes.set_xticks(range(len(labels)), [figures.shorten(name, 14) for name in labels])
         axes.set_xlim(-0.5, len(labels) - 0.5)
     elif parameter["log"]:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")  # the default one needs a typesetter
+        axes.xaxis.set_major_formatter("{x:g}")  # the default formatter needs mathtext
     axes.set(xlabel=key, ylabel=settings["metric"])
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.3)
     _limit(axes, trials["value"], settings["direction"])
     return figure
 
 
-@figures._styled
+@figures.styled
 def _figure_of_curves(curves: pd.DataFrame, trials: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
-    figure, axes = figures._empty(3.6)
+    figure, axes = figures.new_figure(3.6)
     metric = settings["metric"]
     states = trials.set_index("trial")["state"]
     for at, bracket in enumerate(sorted(curves["bracket"].unique(), reverse=True)):
         own = curves[curves["bracket"] == bracket]
         style: dict[str, Any] = {
             "color": figures.SERIES[at % 5],
-            "linestyle": figures._LINES[at % 5],
+            "linestyle": figures.LINE_STYLES[at % 5],
             "linewidth": 1.0,
             "alpha": 0.85,
         }

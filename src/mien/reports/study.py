@@ -8,16 +8,17 @@ import pandas as pd
 
 from mien.base.atomic import atomic_path
 from mien.base.table import write_table
+from mien.data.splits import METHODS
 from mien.experiments.progress import duration
 from mien.experiments.results import Combination, Results, collect, records
 from mien.experiments.study import Cell, Study, StudyFolder
 from mien.metrics.words import PRIMARY, named, number, unit_of, with_interval
 from mien.recipe.settings import Recipe
 from mien.reports import figures
-from mien.reports.page import Picture, Section, Table, write_report
+from mien.reports.page import Chart, Section, Table, write_report
 
 _SHOWN_CURVES = ("train_loss", "val_loss", *(f"val_{metric}" for metric in PRIMARY))
-_AT_ONCE = 8  # lines in one chart that can still be told apart
+_AT_ONCE = 8  # lines that can be distinguished in one chart
 
 
 def write_results(study: Study, folder: StudyFolder, cells: Sequence[Cell]) -> Results:
@@ -63,16 +64,9 @@ def shown_table(study: Study, results: Results) -> pd.DataFrame:
 
 
 def protocol(study: Study, recipes: Sequence[Recipe]) -> str:
-    """In words, how faces were split, over which folds and with how many seeds."""
-    words = {
-        "folds": "official folds of the data set",
-        "partition": "official partition of the data set",
-        "subjects": "parts by subject",
-        "random": "random images, which LEAK where a subject has several",
-        "subject_folds": "folds made by subject",
-        "random_folds": "folds made of random images, which LEAK where a subject has several",
-    }
-    methods = dict.fromkeys(words[recipe.split.method] for recipe in recipes)
+    """Returns how the faces were split, the folds and the seeds, in words."""
+    splits = (recipe.split for recipe in recipes)
+    methods = dict.fromkeys(METHODS[split.method].study.format(**split.model_dump()) for split in splits)
     data = dict.fromkeys(recipe.data.source for recipe in recipes)
     folds = f", folds {', '.join(map(str, study.folds))}" if study.folds else ""
     seeds = f"seed{'' if len(study.seeds) == 1 else 's'} {', '.join(map(str, study.seeds))}"
@@ -92,15 +86,14 @@ def _spread(metric: str, row: dict[str, Any], what: str) -> str:
 
 def _method(study: Study) -> str:
     seeds = (
-        "What training itself varies is beside it, as the spread over seeds."
+        "The variation of training is given by the spread over seeds."
         if len(study.seeds) > 1
-        else "With one seed, how much a second training would differ is not known."
+        else "With one seed, the variation of training is unknown."
     )
     return (
-        "A value is over the test predictions of all folds together, each face once; with several seeds it is the mean "
-        "of theirs. Intervals are 95%, from a bootstrap that resamples whole subjects, or faces whose subject is not "
-        f"known: they cover the choice of faces, not of training runs. {seeds} A spread is a standard deviation and no "
-        "interval."
+        "Values are computed over the test predictions of all folds together, each face once, and averaged over seeds. "
+        "Intervals are 95% bootstrap intervals over subjects (over faces where the subject is unknown): they cover the "
+        f"sampling of faces, not of training runs. {seeds} A spread is a standard deviation, not an interval."
     )
 
 
@@ -110,8 +103,8 @@ def _about(study: Study, results: Results) -> list[str]:
         networks = dict.fromkeys(found.cell.recipe.model.backbone for found in results.cells)
         about.insert(
             0,
-            "This study was run on faces that mien draws, to check machinery: its numbers say nothing about people, "
-            f"nor about networks other than the small ones that it used ({', '.join(networks)}).",
+            "This study used drawn demonstration faces to check that the software works: its numbers say nothing about "
+            f"people or about other networks than the small ones used here ({', '.join(networks)}).",
         )
     return about
 
@@ -124,7 +117,7 @@ def _markdown(study: Study, results: Results) -> str:
     alarms = [f"- {sentence}" for sentence in results.alarms]
     parts = [f"# {study.name}", "\n".join(lines), "\n\n".join(_about(study, results))]
     parts += ["## Comparisons", "\n".join(words)] if words else []
-    parts += ["## What looks wrong", "\n".join(alarms)] if alarms else []
+    parts += ["## Warnings", "\n".join(alarms)] if alarms else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -137,7 +130,7 @@ def _lead(study: Study, results: Results) -> str:
     if len(results.comparisons):
         count = f"{len(different)} of {len(results.comparisons)} comparisons found a difference."
         words = [count, *words]
-    machinery = "Drawn faces: this checks machinery and says nothing about people. " if study.demonstration else ""
+    machinery = "Drawn demonstration faces: the numbers say nothing about people. " if study.demonstration else ""
     return f"{machinery}{start}. {' '.join(words)}".strip()
 
 
@@ -167,9 +160,9 @@ def _other_parts(study: Study, results: Results) -> pd.DataFrame:
     return pd.DataFrame(lines).fillna("")
 
 
-def _forests(study: Study, results: Results) -> list[Picture]:
-    """A chart a metric: each combination's value with its interval."""
-    pictures = []
+def _forests(study: Study, results: Results) -> list[Chart]:
+    """One chart per metric with the value and interval of each combination."""
+    charts = []
     for metric in study.metrics:
         rows = results.table[(results.table["metric"] == metric) & (results.table["n"] > 0)]
         if rows.empty:
@@ -180,8 +173,8 @@ def _forests(study: Study, results: Results) -> list[Picture]:
         numbers = numbers.assign(label=labels, baseline=np.nan)
         name = named(metric, unit=False)
         caption = f"{name.capitalize()} on the test part, with 95% intervals over faces, n {rows['n'].max():,}"
-        pictures.append(Picture(figures.intervals(numbers, named(metric)), caption, numbers.drop(columns="baseline")))
-    return pictures
+        charts.append(Chart(figures.intervals(numbers, named(metric)), caption, numbers.drop(columns="baseline")))
+    return charts
 
 
 def _compared(study: Study, results: Results) -> list[Section]:
@@ -202,9 +195,9 @@ def _compared(study: Study, results: Results) -> list[Section]:
         for row in records(results.comparisons)
     ]
     text = [
-        f"Differences are paired on the faces that both were tested on. A difference is called one where its p value, "
-        f"after Holm's correction over all of these comparisons, is below {study.alpha:g}; the intervals are 95% each, "
-        "without that correction.",
+        "Differences are paired on the faces that both were tested on. A difference is significant if its p value, "
+        f"after Holm's correction over all of these comparisons, is below {study.alpha:g}; the 95% intervals are "
+        "uncorrected.",
         *(f"{sentence}." for sentence in results.comparisons["in words"]),
     ]
     return [Section("Comparisons", text=text, tables=[Table("Paired differences", pd.DataFrame(lines))])]
@@ -212,18 +205,18 @@ def _compared(study: Study, results: Results) -> list[Section]:
 
 def _alarms(results: Results) -> list[Section]:
     if not results.alarms:
-        return [Section("What looks wrong", text=["None of the checks raised an alarm."])]
-    return [Section("What looks wrong", warnings=results.alarms)]
+        return [Section("Warnings", text=["No check raised a warning."])]
+    return [Section("Warnings", warnings=results.alarms)]
 
 
 def _courses(results: Results) -> list[Section]:
-    """Learning curves: the mean over the runs of each combination."""
+    """Training curves: the mean over the runs of each combination."""
     logs = {
         combination.name: pd.concat([found.run.log for found in combination.finished]).groupby("epoch").mean()
         for combination in results.combinations
         if combination.finished
     }
-    pictures = []
+    charts = []
     for column in _SHOWN_CURVES:
         lines = {name: log[column] for name, log in logs.items() if column in log and log[column].notna().any()}
         names = list(lines)
@@ -231,9 +224,9 @@ def _courses(results: Results) -> list[Section]:
         for start in range(0, len(names), _AT_ONCE):
             some = {name: lines[name] for name in names[start : start + _AT_ONCE]}
             caption = f"{label.capitalize()} by epoch, mean over the runs of a combination"
-            pictures.append(Picture(figures.curves(some, label), caption, pd.DataFrame(some).reset_index()))
+            charts.append(Chart(figures.curves(some, label), caption, pd.DataFrame(some).reset_index()))
     text = "Losses of runs with different tasks, losses or augmentation are not comparable."
-    return [Section("Courses of training", text=[text], figures=pictures)] if pictures else []
+    return [Section("Training curves", text=[text], figures=charts)] if charts else []
 
 
 def _cost(study: Study, results: Results) -> Section:
@@ -249,7 +242,11 @@ def _cost(study: Study, results: Results) -> Section:
             line["on"] = ", ".join(dict.fromkeys(str(info.get("device")) for info in infos))
         lines.append(line)
     table = pd.DataFrame(lines)
-    return Section("Cost", text=["First stages come on top."], tables=[Table("Training of each combination", table)])
+    return Section(
+        "Cost",
+        text=["The cost of first stages is not included."],
+        tables=[Table("Training of each combination", table)],
+    )
 
 
 def _cells(results: Results) -> list[Section]:

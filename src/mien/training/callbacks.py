@@ -1,6 +1,6 @@
-"""What happens beside the training steps: the log, progress, random states and safe checkpoints."""
+"""Callbacks of training: the log and its display, random seeds, checkpoints, and the limit of unreadable images."""
 
-import sys
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +10,10 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from mien.base.atomic import atomic_path
-from mien.base.console import console
+from mien.base.console import note, progress_bar, progress_line
 from mien.base.errors import MienError
 from mien.base.table import write_table
 from mien.data.images import check_there
@@ -21,9 +21,9 @@ from mien.training.data import mixed_seed
 
 
 class StepSeeds(pl.Callback):
-    """Lets the random numbers of a step (dropout) follow from the seed, the step and the process alone.
+    """Seeds the random numbers of each step (dropout) from the seed, the step and the rank of the process.
 
-    So a run that is taken up goes on as it would have, also with another number of processes, whose dropout differs.
+    A resumed run therefore continues exactly as an uninterrupted one.
     """
 
     def __init__(self, seed: int) -> None:
@@ -47,21 +47,21 @@ class Resume(pl.Callback):
         self._every = every
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Saves in mid-epoch; not at the last step, after which the validation of this epoch would be lost."""
+        """Saves in the middle of an epoch, but not after its last step: the validation of the epoch would be lost."""
         if trainer.global_step % self._every == 0 and not trainer.is_last_batch:
             trainer.save_checkpoint(self._file)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves what validation chose too; not a decision to stop, which Lightning forgets: it is taken again."""
+        """Saves after validation; not if training stops early, because Lightning does not store that decision."""
         if not trainer.should_stop:
             trainer.save_checkpoint(self._file)
 
 
 class Log(pl.Callback):
-    """Writes one row an epoch to a CSV file, and shows progress.
+    """Writes one row per epoch to a CSV file, and shows progress.
 
-    The rows, and what is known of the current epoch, are part of the checkpoint: a resumed run's log has each epoch
-    once, with the same losses.
+    The rows and the running sums of the current epoch are part of the checkpoint: the log of a resumed run has each
+    epoch once, with the same losses.
     """
 
     def __init__(self, file: Path) -> None:
@@ -69,38 +69,37 @@ class Log(pl.Callback):
         self._rows: list[dict[str, float]] = []
         self._epoch = {"loss": 0.0, "images": 0.0, "seconds": 0.0, "waited": 0.0}
         self._bar: Progress | None = None
+        self._stack = contextlib.ExitStack()
         self._left = self._shown = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, and the sums of this epoch."""
+        """Returns the rows so far, and the sums of the current epoch."""
         return {"rows": self._rows, "epoch": dict(self._epoch)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes them up."""
+        """Restores the rows and the sums."""
         self._rows, self._epoch = state_dict["rows"], state_dict["epoch"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the bar."""
+        """Starts the progress bar."""
         self._left = time.monotonic()
-        if sys.stdout.isatty() and trainer.is_global_zero:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=console, transient=True)
+        self._bar = self._stack.enter_context(progress_bar()) if trainer.is_global_zero else None
+        if self._bar is not None:
             self._task = self._bar.add_task("training", total=int(trainer.estimated_stepping_batches))
-            self._bar.start()
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """Starts the sums; Lightning does not call this where a run goes on in mid-epoch."""
+        """Resets the sums; Lightning does not call this when a run resumes in the middle of an epoch."""
         self._epoch = dict.fromkeys(self._epoch, 0.0)
         self._left = time.monotonic()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """What passed since the last batch ended was spent waiting for this one."""
+        """Counts the time since the last batch ended as waiting for data."""
         self._epoch["waited"] += time.monotonic() - self._left
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts and shows."""
+        """Updates the sums and the display."""
         now = time.monotonic()
         count = outputs["images"] if outputs else 0
         self._epoch["images"] += count
@@ -111,7 +110,7 @@ class Log(pl.Callback):
             self._bar.update(self._task, completed=trainer.global_step, description=self._state(trainer))
         elif now - self._shown >= 15 and trainer.is_global_zero:
             self._shown = now
-            print(f"{self._state(trainer)}, step {trainer.global_step}", flush=True)
+            progress_line(f"{self._state(trainer)}, step {trainer.global_step}")
 
     def _means(self) -> dict[str, float]:
         images, seconds = max(self._epoch["images"], 1), max(self._epoch["seconds"], 1e-9)
@@ -129,7 +128,7 @@ class Log(pl.Callback):
         )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Adds the row of this epoch; validation is over by now."""
+        """Adds the row of the epoch; validation has already ended."""
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
@@ -147,28 +146,26 @@ class Log(pl.Callback):
         if trainer.is_global_zero:
             write_table(pd.DataFrame(self._rows), self._file)
             scores = ", ".join(f"{name} {row[name]:.4g}" for name in row if name.startswith(("train_", "val_")))
-            line = f"epoch {row['epoch']:g}/{trainer.max_epochs}: {scores}, {row['images_per_second']:.0f} images/s"
-            console.print(line, highlight=False, soft_wrap=True)
+            note(f"epoch {row['epoch']:g}/{trainer.max_epochs}: {scores}, {row['images_per_second']:.0f} images/s")
 
     @property
     def row(self) -> dict[str, float]:
-        """Of the epoch that ended last."""
+        """The row of the last finished epoch."""
         return self._rows[-1]
 
     def on_train_end(self, *_: Any) -> None:
-        """Ends the bar."""
-        if self._bar is not None:
-            self._bar.stop()
+        """Removes the progress bar."""
+        self._stack.close()
 
     def on_exception(self, *_: Any) -> None:
-        """Ends the bar, so that the message stands on a line of its own."""
+        """Removes the progress bar, so that the error message has its own line."""
         self.on_train_end()
 
 
 class EpochCallback(pl.Callback):
-    """Hands each epoch's row of the log to a function, which may stop the run by an exception.
+    """Calls a function with the row of the log after each epoch; an exception stops the run.
 
-    It comes after `Resume`: what is told has been saved.
+    It must come after `Resume`: the checkpoint of the epoch has been saved when the function is called.
     """
 
     def __init__(self, log: Log, on_epoch: Callable[[dict[str, float]], object]) -> None:
@@ -176,33 +173,33 @@ class EpochCallback(pl.Callback):
         self._on_epoch = on_epoch
 
     def on_train_epoch_end(self, *_: Any) -> None:
-        """Validation is over by now."""
+        """Calls the function; validation has already ended."""
         self._on_epoch(dict(self._log.row))
 
 
 class UnreadableLimit(pl.Callback):
-    """Stops training when too many images turn out to be unreadable, or their folder is gone.
+    """Stops training when too many images cannot be read, or their folder is gone.
 
-    It must come before `Resume`: what was learnt without them is not to be saved.
+    It must come before `Resume`, so that no checkpoint of the incomplete epoch is saved.
     """
 
-    def __init__(self, bound: int, root: Path) -> None:
-        self._bound = bound
+    def __init__(self, limit: int, root: Path) -> None:
+        self._limit = limit
         self._root = root
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Raises where the folder is gone."""
+        """Raises if the folder is gone."""
         self._check_there(batch)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Raises where the folder is gone, or once the bound is passed."""
+        """Raises if the folder is gone or the limit is exceeded."""
         self._check_there(batch)
         self._check(pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Raises here for what several processes found together."""
+        """Raises if all processes together exceed the limit."""
         self._check(pl_module)
 
     def _check_there(self, batch: Any) -> None:
@@ -210,19 +207,19 @@ class UnreadableLimit(pl.Callback):
             check_there([self._root])
 
     def _check(self, pl_module: Any) -> None:
-        if len(pl_module.unreadable) > self._bound:
+        if len(pl_module.unreadable) > self._limit:
             index, reason = next(iter(pl_module.unreadable.items()))
             raise MienError(
                 f"{len(pl_module.unreadable)} images could not be read, more than data.max_unreadable allows "
-                f"({self._bound}); for instance {reason} (row {index} of the run's faces table)"
+                f"({self._limit}); for example {reason} (row {index} of the run's faces table)"
             )
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all."""
+    """Writes checkpoints atomically."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes beside the name first."""
+        """Writes to a temporary file first."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:
             torch.save(checkpoint, part)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.base.atomic import atomic_path
-from mien.base.console import console, progress, show
+from mien.base.console import note, progress, show
 from mien.base.errors import MienError, choices
 from mien.base.lock import Lock
 from mien.demo.draw import draw_faces
@@ -104,11 +104,11 @@ def run_study(
 def _show(study: Study, folder: StudyFolder, results: Results) -> None:
     show(shown_table(study, results), title=f"{study.name}, test parts [95% interval over faces]")
     for sentence in [*results.comparisons["in words"], *(f"alarm: {alarm}" for alarm in results.alarms)]:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        note(sentence)
     for found in results.cells:
         if found.status == "failed":
-            console.print(f"failed: {found.cell.slug}: {found.reason}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"report: {folder.folder / 'report.html'}", highlight=False, soft_wrap=True)
+            note(f"failed: {found.cell.slug}: {found.reason}")
+    note(f"report: {folder.folder / 'report.html'}")
 
 
 @contextmanager
@@ -205,7 +205,7 @@ def work(job: TrainingJob, send: SendUpdate) -> str | None:
     """Trains one run in a worker; returns why it failed, or None. What it prints goes to the job's log file."""
     _print_to(job.log_file)
     begin = time.strftime("%Y-%m-%d %H:%M:%S")
-    print(f"--- {job.name}, {begin}", flush=True)
+    note(f"--- {job.name}, {begin}")
     reason_file = job.log_file.with_suffix(".failed")
     reason_file.unlink(missing_ok=True)
     try:
@@ -215,7 +215,7 @@ def work(job: TrainingJob, send: SendUpdate) -> str | None:
         if not Run(folder).finished:
             train(job.recipe, out=folder, stages=job.stages, on_epoch=send)
     except MienError as error:
-        print(f"failed: {error}", flush=True)
+        note(f"failed: {error}")
         return str(error)
     except (Exception, SystemExit) as error:  # one cell's trouble, of whatever kind, is not the others'
         traceback.print_exc()

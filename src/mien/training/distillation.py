@@ -1,4 +1,4 @@
-"""Earlier runs as teachers: what they say about the training faces, asked for once."""
+"""Knowledge distillation: the probabilities of teachers, finished runs, for the training faces."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,19 +15,19 @@ from mien.base.console import progress
 from mien.base.errors import MienError
 from mien.data.images import ImageError, check_there
 from mien.data.pixels import FilePixels
-from mien.recipe.settings import Init, Recipe
+from mien.recipe.settings import Recipe
 from mien.runs.run import Run, open_run
 from mien.training.memory import keep_freed_memory
-from mien.training.model import FaceNet
+from mien.training.network import load_network
 
 _BATCH = 64
 
 
 def open_teachers(recipe: Recipe) -> list[Run]:
-    """The recipe's teachers.
+    """Returns the teachers of a recipe.
 
     Raises:
-        MienError: One is no finished run, or does not predict the recipe's tasks as the recipe has them.
+        MienError: A teacher is not a finished run, or does not predict the tasks of the recipe.
     """
     if recipe.distillation is None:
         return []
@@ -44,15 +44,24 @@ def open_teachers(recipe: Recipe) -> list[Run]:
         if recipe.tasks.age and tasks.age and recipe.tasks.age.oldest != tasks.age.oldest:
             raise MienError(
                 f"distillation.teachers: {str(run.folder)!r} has tasks.age.oldest {tasks.age.oldest}; "
-                f"valid: {recipe.tasks.age.oldest}, as this recipe"
+                f"valid: {recipe.tasks.age.oldest}, the value of this recipe"
             )
     return runs
 
 
 def teacher_probabilities(run: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path) -> dict[str, Tensor]:
-    """The averaged probabilities (n, units) of each task for the training faces; NaN for others and unreadable ones.
+    """Returns the mean probabilities of the teachers for the training faces.
 
-    They are kept in the run's folder while it trains, so that a run that is taken up has the same.
+    They are stored in the run's folder while it trains, so that a resumed run uses the same ones.
+
+    Args:
+        run: The run that is trained.
+        recipe: Its recipe.
+        faces: Its n faces, with their split.
+        root: The folder of the images.
+
+    Returns:
+        Probabilities (n, units) of each task; NaN for other faces and unreadable images. Empty without teachers.
     """
     teachers = open_teachers(recipe)
     if not teachers:
@@ -60,7 +69,7 @@ def teacher_probabilities(run: Run, recipe: Recipe, faces: pd.DataFrame, root: s
     if not run.teachers_file.exists():
         keep_freed_memory()
         rows = np.flatnonzero(faces["split"] == "train")
-        each = [_ask(teacher, recipe, faces.iloc[rows], root) for teacher in teachers]
+        each = [_predict(teacher, recipe, faces.iloc[rows], root) for teacher in teachers]
         answers = {}
         for task in recipe.tasks.predicted():
             mean = torch.stack([answer[task] for answer in each]).mean(0)
@@ -72,13 +81,13 @@ def teacher_probabilities(run: Run, recipe: Recipe, faces: pd.DataFrame, root: s
 
 
 @torch.inference_mode()
-def _ask(teacher: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path) -> dict[str, Tensor]:
-    """One teacher's probabilities, averaged over each face and its mirror image."""
-    net = _network(teacher)
+def _predict(teacher: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path) -> dict[str, Tensor]:
+    """Returns the probabilities of one teacher, averaged over each face and its mirror image."""
+    net = load_network(teacher, "cuda" if torch.cuda.is_available() else "cpu")
     files = FilePixels(faces, root, teacher.recipe.model.image_size, teacher.recipe.model.margin)
     tasks = list(recipe.tasks.predicted())
     answers = {task: torch.full((len(faces), net.heads[task].units), torch.nan) for task in tasks}
-    with progress(f"asking {teacher.name}") as update:
+    with progress(f"predicting with teacher {teacher.name}") as update:
         for rows, images in _batches(files):
             images = images.to(net.mean.device)
             both = [net(side) for side in (images, images.flip(3))]
@@ -89,24 +98,8 @@ def _ask(teacher: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path) ->
     return answers
 
 
-def _network(run: Run) -> FaceNet:
-    """A run's network in inference mode, without the heads that never predict."""
-    recipe = run.recipe
-    settings = recipe.model_copy(
-        update={
-            "init": Init(weights="none"),
-            "model": recipe.model.model_copy(update={"freeze": "none"}),
-            "tasks": recipe.tasks.model_copy(update={"columns": {}}),
-        }
-    )
-    net = FaceNet(settings)
-    stored = load_file(run.weights_file)
-    net.load_state_dict({name: stored[name] for name in net.state_dict()})
-    return net.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-
-
 def _batches(files: FilePixels) -> Iterator[tuple[list[int], Tensor]]:
-    """Rows, and their uint8 images (n, 3, size, size), of the faces that can be read."""
+    """Yields row numbers and uint8 images (n, 3, size, size) of the faces that can be read."""
     for start in range(0, len(files), _BATCH):
         read = {}
         for row in range(start, min(start + _BATCH, len(files))):
@@ -114,6 +107,6 @@ def _batches(files: FilePixels) -> Iterator[tuple[list[int], Tensor]]:
                 read[row] = files[row]
             except ImageError:
                 check_there([files.root])
-                continue  # neither will training have it, which says so and counts it
+                continue  # training will count and report it
         if read:
             yield list(read), torch.from_numpy(np.stack(list(read.values()))).permute(0, 3, 1, 2)

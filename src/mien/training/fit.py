@@ -14,20 +14,20 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
-from safetensors.torch import load_file
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from mien.base.atomic import atomic_path
-from mien.base.console import console, progress
+from mien.base.console import note, progress
 from mien.base.errors import MienError
 from mien.base.table import read_faces_table, read_table, write_table
 from mien.data import leaks, splits
 from mien.data.duplicates import group_files
-from mien.data.images import check_there
+from mien.data.images import RESIZE, check_there
 from mien.data.pixels import FilePixels, PixelCache, Pixels, check_readable
 from mien.data.sources import data_root, read_faces
 from mien.evaluation.evaluate import evaluate
+from mien.prediction.session import FORMAT
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Init, Recipe, first_stage, without_paths
 from mien.reports.run import run_report
@@ -43,6 +43,7 @@ from mien.training.export import export
 from mien.training.heads import column_classes, label_column
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
+from mien.training.network import load_network
 from mien.training.processes import Processes
 
 
@@ -76,7 +77,7 @@ def train(
     # Searches and studies name a folder of stages; they have processes of their own, each with other runs.
     processes = Processes(settings.trainer, alone=stages is None)
     resumed = processes.once(lambda: run.begin(settings))
-    console.print(f"{'going on with' if resumed else 'run'} {run.folder}", highlight=False)
+    note(f"{'resuming run' if resumed else 'run'} {run.folder}")
     start = _first_stage(run, settings, stages, processes)
     processes.once(lambda: _prepare(run, settings, root, start))
     faces = run.faces
@@ -216,11 +217,11 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
     for task in recipe.tasks.predicted():
         splits.check_classes(faces, label_column(task))
     for leak in found:
-        console.print(f"leak allowed by the recipe: {leak}", style="yellow", highlight=False)
+        note(f"leak allowed by the recipe: {leak}", warning=True)
     counts = {name: int(count) for name, count in faces["split"].value_counts().items()}
     check_there([root])  # or they would seem to have no duplicates, or not to be there at all
     run.note(leaks=[str(leak) for leak in found], ledger=faces.attrs.get("ledger"), faces=counts)
-    console.print(f"faces: {', '.join(f'{name} {count}' for name, count in counts.items())}", highlight=False)
+    note(f"faces: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     write_table(faces, run.faces_file)
     return faces
 
@@ -234,7 +235,7 @@ def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
             raise MienError(f"task {column!r}: no face of the data set has this label")
     left_out = int((~known.any(axis=1)).sum())
     if left_out:
-        console.print(f"{left_out} faces without any label of {', '.join(columns)} are left out", highlight=False)
+        note(f"{left_out} faces without a label of {', '.join(columns)} are left out")
     faces = faces[known.any(axis=1)]
     if recipe.data.sample is not None:
         if recipe.data.sample > len(faces):
@@ -385,12 +386,11 @@ def _export(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels) -> No
     """Writes the ONNX file, calibrated on the validation faces and compared with torch on some of them."""
     if run.model_file.exists():
         return
-    net = make_net(without_start(recipe), faces)
-    net.load_state_dict(load_file(run.weights_file))
+    net = load_network(run)
     unreadable = set(read_table(run.unreadable_file)["face"].astype(str))
     usable = np.flatnonzero((faces["split"] == "val") & ~faces["face"].isin(unreadable))
     sample = np.stack([pixels[int(index)] for index in usable[:16]])
-    logits = _logits(net.eval(), pixels, usable)
+    logits = _logits(net, pixels, usable)
     run.note(calibration=calibrate(net, logits, faces.iloc[usable], recipe.tasks))
     export(net, run.model_file, model_metadata(run, recipe), sample)
 
@@ -406,18 +406,13 @@ def _logits(net: FaceNet, pixels: Pixels, rows: np.ndarray) -> dict[str, Tensor]
     return {task: torch.cat([part[task] for part in parts]) for task in parts[0]}
 
 
-def without_start(recipe: Recipe) -> Recipe:
-    """The same network with weights that are not looked for anywhere."""
-    model = recipe.model.model_copy(update={"freeze": "none"})
-    return recipe.model_copy(update={"init": Init(weights="none"), "model": model})
-
-
 def model_metadata(run: Run, recipe: Recipe) -> dict[str, Any]:
     """What the ONNX file says about itself."""
     calibration = run.info["calibration"]
     unsure_below = calibration.get("gender", {}).get("unsure_below")
     return ({} if unsure_below is None else {"unsure_below": unsure_below}) | {
-        "format": 1,
+        "format": FORMAT,
+        "resize": RESIZE,
         "image_size": recipe.model.image_size,
         "margin": recipe.model.margin,
         "tasks": list(recipe.tasks.predicted()),

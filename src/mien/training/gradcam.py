@@ -1,25 +1,24 @@
 """Grad-CAM (Selvaraju and others, 2017) of a run's network, through the library grad-cam.
 
-Beside occlusion, which asks the file that ships from outside, it looks at the network's last feature maps. Its maps are
-never negative: they show what raises an answer, and not what lowers it.
+Occlusion explains a model file from its predictions alone; Grad-CAM uses the last feature maps of the network. Its maps
+are never negative: they show what raises a prediction, not what lowers it.
 """
 
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mien.base.errors import MienError, MissingExtra
 from mien.evaluation.occlusion import pooled
 from mien.runs.run import Run
-from mien.training.fit import without_start
 from mien.training.model import FaceNet
+from mien.training.network import load_network
 
 
 class GradCam:
-    """Makes maps of faces.
+    """Computes Grad-CAM maps of faces.
 
     Args:
         run: A finished run, or a published model with its weights.
@@ -33,10 +32,10 @@ class GradCam:
             from pytorch_grad_cam import GradCAM
         except ImportError:
             raise MissingExtra("Grad-CAM", "train") from None
-        net = _load_net(run)
+        net = load_network(run)
         self._scores = _Scores(net)
         if not self._scores.tasks:
-            raise MienError(f"run {run.name!r} predicts neither gender nor age; these are explained")
+            raise MienError(f"run {run.name!r} predicts neither gender nor age; valid: a run with one of these tasks")
         size = run.recipe.model.image_size
         layer = _last_maps(net, torch.zeros(1, 3, size, size))
         if layer is None:
@@ -47,7 +46,14 @@ class GradCam:
         self._cam = GradCAM(model=self._scores, target_layers=[layer])
 
     def __call__(self, face: np.ndarray) -> dict[str, np.ndarray]:
-        """The maps (16, 16) from 0 to 1 of a face, uint8 (size, size, 3): `gender` for the likelier one, and `age`."""
+        """Returns the maps of a face.
+
+        Args:
+            face: uint8 (size, size, 3).
+
+        Returns:
+            Maps (16, 16) from 0 to 1 of `gender`, for the more probable gender, and of `age`.
+        """
         images = torch.from_numpy(face.copy()).permute(2, 0, 1)[None].float()
         with torch.no_grad():
             now = self._scores(images)[0]
@@ -57,16 +63,6 @@ class GradCam:
             grey = self._cam(input_tensor=images, targets=[_Target(place, sign)])[0]
             maps[task] = pooled(grey)
         return maps
-
-
-def _load_net(run: Run) -> FaceNet:
-    """The run's network in inference mode, without the heads of further columns."""
-    recipe = without_start(run.recipe)
-    further = tuple(f"head.{column}." for column in recipe.tasks.columns)
-    net = FaceNet(recipe.model_copy(update={"tasks": recipe.tasks.model_copy(update={"columns": {}})}))
-    weights = load_file(run.weights_file)
-    net.load_state_dict({name: value for name, value in weights.items() if not name.startswith(further)})
-    return net.eval()
 
 
 class _Scores(nn.Module):
@@ -100,7 +96,7 @@ class _Target:
 
 
 def _last_maps(net: FaceNet, images: Tensor) -> nn.Module | None:
-    """The module that gives the last feature maps larger than a single cell."""
+    """Returns the module of the last feature maps that are larger than one cell, or None."""
     seen: list[nn.Module] = []
 
     def note(module: nn.Module, _: Any, answer: Any) -> None:
@@ -115,7 +111,7 @@ def _last_maps(net: FaceNet, images: Tensor) -> nn.Module | None:
         for handle in handles:
             handle.remove()
     convolved = [module for module in seen if not isinstance(module, nn.Dropout | nn.Identity)]
-    # A transformer's patches are its only maps: of the first layer, not of the last.
+    # The patches of a transformer are its only maps, and belong to the first layer.
     if len([module for module in convolved if isinstance(module, nn.Conv2d)]) < 2:
         return None
     return convolved[-1]

@@ -15,17 +15,14 @@ from huggingface_hub import try_to_load_from_cache
 from torch.utils.flop_counter import FlopCounterMode
 
 from mien.base.errors import MienError
-from mien.data.sources import read_faces
+from mien.data.sources import published_faces, read_faces
+from mien.data.splits import METHODS
 from mien.experiments.progress import duration
 from mien.experiments.study import Study, StudyFolder, check_folder, load_study, make_cells, missing_roots
 from mien.recipe.settings import Init, Recipe
 from mien.training.cells import TrainingJob, make_jobs, threads_for
 from mien.training.model import FaceNet
 
-PUBLISHED = {"adience": 17_492, "celeba": 202_599, "utkface": 23_705, "fairface": 97_698}
-"""Faces of each data set as published (Adience: with a gender), where the data are not at hand."""
-
-_CELEBA_TRAIN = 162_770
 _SECONDS = 20.0
 """Spent on measuring, in all."""
 
@@ -148,7 +145,7 @@ class _Faces:
         if found is None or split.method == "partition":
             return None if found is None else found[1]
         folds = 5 if split.method == "folds" else split.folds
-        test = split.test if split.method in ("subjects", "random") else 1 / folds
+        test = 1 / folds if METHODS[split.method].has_folds else split.test
         return round(found[0] * (1 - test) * (1 - split.val))
 
     @staticmethod
@@ -161,8 +158,7 @@ class _Faces:
             except MienError:
                 return None
             return len(faces), int((faces["split"] == "train").sum())
-        count = PUBLISHED.get(data.source)
-        return None if count is None else (count, _CELEBA_TRAIN if data.source == "celeba" else count)
+        return published_faces(data.source)
 
 
 def _kind(recipe: Recipe) -> str:

@@ -1,7 +1,5 @@
 """A preview: what a network is really fed, before and after each augmentation, with labels and pixel ranges."""
 
-import base64
-import io
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -22,7 +19,8 @@ from mien.data.sources import data_root, read_faces
 from mien.demo.draw import draw_faces
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Recipe
-from mien.reports.page import Face, Section, Sheet, Table, write_report
+from mien.reports.page import ContactSheet, FaceImage, Section, Table, write_report
+from mien.reports.thumbnails import jpeg_uri
 from mien.runs.run import Run
 from mien.training.augment import augmentation_steps
 from mien.training.backbones import input_range, normalization
@@ -188,7 +186,7 @@ def _section(recipe: Recipe, part: str, fed: Fed, warnings: list[str]) -> Sectio
         (label, [[_face(images[at], f"{name}: {label}")] for name, images in fed.stages])
         for at, label in enumerate(fed.labels[:_SHOWN])
     ]
-    sheet = Sheet([name for name, _ in fed.stages], rows, _SIDE)
+    sheet = ContactSheet([name for name, _ in fed.stages], rows, _SIDE)
     tables = [Table(f"Pixels of the {len(fed.labels)} faces of the batch", ranges(recipe, fed))]
     return Section(title, warnings, text, tables, sheet=sheet)
 
@@ -223,7 +221,5 @@ def _mean(values: Tensor) -> float:
     return round(float(values.float().mean()), 2)
 
 
-def _face(image: Tensor, alt: str) -> Face:
-    file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=90)
-    return Face(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}", alt)
+def _face(image: Tensor, alt: str) -> FaceImage:
+    return FaceImage(jpeg_uri(image.permute(1, 2, 0).numpy(), quality=90), alt)

@@ -67,7 +67,7 @@ class Processes:
                 f"started or is there: {error}"
             ) from None
         self.count, self.rank, self._local_rank = strategy.world_size, strategy.global_rank, strategy.local_rank
-        console.quiet = self.rank > 0
+        console.quiet = console.quiet or self.rank > 0
         self._waiting: Any = dist.new_group(backend="gloo", timeout=_LONGEST)
         if settings.batch_size % self.count:
             raise MienError(

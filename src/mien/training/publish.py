@@ -23,10 +23,11 @@ from mien.base.errors import MienError
 from mien.base.lock import Lock
 from mien.base.table import SPLITS
 from mien.data.sources import SOURCES, data_root
+from mien.data.tabulate import label_counts
 from mien.demo.draw import MARKER
 from mien.metrics.words import HEADLINES, Score, metrics_table, named, scores, with_interval
 from mien.recipe.settings import Recipe, without_paths
-from mien.reports.run import label_counts, protocol, protocol_in_full
+from mien.reports.results import protocol, protocol_sentence
 from mien.runs.hub import FILES, PREFIX, Repository, repository, unreachable
 from mien.runs.run import Run, open_run
 from mien.training.onnxfile import describe, description
@@ -244,7 +245,7 @@ def model_card(run: Run, shown: str, license: str | None) -> str:
         ledger_words=_ledger_words(run.recipe, facts["ledger"]),
         entries=pd.DataFrame((facts["ledger"] or {}).get("entries", [])).reindex(columns=["kind", "rows", "reason"]),
         protocol=protocol(run),
-        protocol_in_full=protocol_in_full(run),
+        protocol_sentence=protocol_sentence(run),
         result=metrics_table([row for row in everyone if row.metric not in _CALIBRATION]),
         groups=_by_group(rows),
         calibration=metrics_table([row for row in everyone if row.metric in _CALIBRATION]).iloc[:, :4],

@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from mien.base.atomic import atomic_path
-from mien.base.console import console, progress, show
+from mien.base.console import note, progress, show
 from mien.base.errors import MienError
 from mien.data.images import ImageError
 from mien.data.pixels import FilePixels, Pixels, PixelSubset
@@ -94,9 +94,7 @@ def show_quantized(result: Quantized) -> None:
     show(cells, "8-bit against the run's own file, paired; unsure counts as wrong")
     same = "" if np.isnan(result.agreement) else f"the same gender for {result.agreement:.1%} of the faces; "
     before, after = result.megabytes
-    console.print(
-        f"{same}{before:.1f} to {after:.1f} MB; {result.speed:.2f} times as fast at one thread", highlight=False
-    )
+    note(f"{same}{before:.1f} to {after:.1f} MB; {result.speed:.2f} times as fast with one thread")
 
 
 def _sample(faces: pd.DataFrame, pixels: Pixels) -> np.ndarray:

@@ -51,7 +51,7 @@ def faces(
     """Reads a data set into the faces table.
 
     Args:
-        source: "adience", "celeba", "utkface", "fairface" or "csv".
+        source: The data set, a name in `mien.data.sources.SOURCES`, for instance "adience" or "csv".
         root: Folder of the data set; for "csv" a table, or a folder with one folder for each class.
         labels: Label policy of the source; None: its default.
         map: For "csv": columns of the table and the columns of the faces table that they stand for.

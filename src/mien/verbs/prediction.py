@@ -72,11 +72,12 @@ def _in_memory(predictor: "Predictor", paths: list[str], crops: bool, every: flo
     """The predictions of photographs, then those of clips."""
     import pandas as pd
 
+    from mien.data.images import SUFFIXES
     from mien.prediction import video
     from mien.prediction.clips import predict_clip
-    from mien.prediction.inputs import ENDINGS, image_files
+    from mien.prediction.inputs import image_files
 
-    files = image_files(paths, (*ENDINGS, *video.ENDINGS))
+    files = image_files(paths, (*SUFFIXES, *video.ENDINGS))
     clips = [file for file in files if video.is_clip(file)]
     photographs = predictor.predict([file for file in files if not video.is_clip(file)], crops=crops)
     tracks = [predict_clip(predictor, clip, every, crops).tracks for clip in clips]

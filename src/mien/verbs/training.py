@@ -117,7 +117,7 @@ def tune(
         MienError: Settings are not valid, `out` holds another search, or no trial finished.
     """
     with needs_training("a search"):
-        from mien.training.tune import tune as search
+        from mien.training.search import tune as search
     if out is None:
         out = Path("runs") / f"tune-{Path(recipe).stem if isinstance(recipe, str | Path) else 'recipe'}"
     options: dict[str, Any] = {"trials": trials, "storage": storage, "sampler": sampler}

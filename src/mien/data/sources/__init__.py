@@ -1,6 +1,6 @@
-"""The data sets: each source is a module here that reads it into the faces table, and a line in `SOURCES`.
+"""The data sets: each is a module here that reads it into the faces table, and a line in `SOURCES`.
 
-To add a source, write a module with `NOTICE`, `LABELS` and `read` (see `Adapter`) and add it to the dictionary.
+To add a data set, write a module with `NOTICE`, `LABELS` and `read` (see `Adapter`) and add it to the dictionary.
 """
 
 import inspect
@@ -18,11 +18,12 @@ from mien.data.sources import _files, aaf, adience, celeba, csv, fairface, lfw, 
 
 
 class Adapter(Protocol):
-    """What the module of a source holds.
+    """What the module of a data set defines.
 
-    `NOTICE` says in a sentence what the data may be used for. `LABELS` describes each label policy in a line, the
-    default first. `read(root, labels)` returns the faces and what became of every row; its further keyword arguments
-    are options that only this source takes.
+    `NOTICE` states the terms of use in a sentence. `LABELS` describes each label policy in a line, the default first.
+    `read(root, labels)` returns the faces and the ledger of all rows; further keyword arguments are options of this
+    data set alone. A module may also define `FACES`, the size of the complete data set, and `TRAIN_FACES`, that of the
+    training part of its official partition; estimates of cost use them while the data are not available.
     """
 
     NOTICE: str
@@ -39,7 +40,14 @@ SOURCES: dict[str, Adapter] = {
     "lfw": lfw,
     "csv": csv,
 }
-"""The sources by name."""
+"""The data sets by name."""
+
+
+def published_faces(source: str) -> tuple[int, int] | None:
+    """The number of faces of a complete data set, and of its training part; None if the module does not state it."""
+    adapter = SOURCES[source]
+    faces = getattr(adapter, "FACES", None)
+    return None if faces is None else (faces, getattr(adapter, "TRAIN_FACES", faces))
 
 
 def read_faces(

@@ -12,8 +12,7 @@ import pandas as pd
 
 from mien.base.errors import MienError
 from mien.base.ledger import Ledger
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+from mien.data.images import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def list_images(root: Path, ledger: Ledger) -> list[str]:
             if not _is_text(start + name):
                 strange.append(start + name)
             else:
-                (images if name.lower().endswith(IMAGE_ENDINGS) else others).append(start + name)
+                (images if name.lower().endswith(SUFFIXES) else others).append(start + name)
     if strange:
         ledger.warn(f"files whose names are no text in UTF-8, for instance {ascii(min(strange))}", len(strange))
     if others:

@@ -27,6 +27,9 @@ from mien.data.sources import _files
 NOTICE = "Adience: photographs from Flickr albums, made available for research; no commercial use."
 """The terms of the data in a sentence, which the card of a published model repeats."""
 
+FACES = 17_492
+"""Faces of the complete data set under the default policy, for estimates before it is at hand."""
+
 LABELS = {
     "gender": "gender f or m; the age may be missing, odd ages are mapped (17,492 faces, 40 without)",
     "all-ages": "gender f or m and any age; odd ages are mapped (17,452 faces)",

@@ -21,6 +21,12 @@ from mien.data.sources import _files
 NOTICE = "CelebA: made available for non-commercial research only; the pictures belong to their owners."
 """The terms of the data in a sentence, which the card of a published model repeats."""
 
+FACES = 202_599
+"""Faces of the complete data set, for estimates before it is at hand."""
+
+TRAIN_FACES = 162_770
+"""Faces in the training part of its official partition."""
+
 LABELS = {"all": "every row of the attribute list; the gender is the attribute Male"}
 
 PARTITION = {"0": "train", "1": "val", "2": "test"}

@@ -27,6 +27,9 @@ from mien.data.sources import _files
 NOTICE = "FairFace: CC BY 4.0, to be credited to its authors; the pictures belong to their owners."
 """The terms of the data in a sentence, which the card of a published model repeats."""
 
+FACES = 97_698
+"""Faces of the complete data set, for estimates before it is at hand."""
+
 LABELS = {
     "middle": "every face; an age range goes to the age group of its middle (of 97,698 faces all have a group)",
     "within": "every face; an age group only where all ages of the range are in it (0-2 and 60+: 6,051 faces)",

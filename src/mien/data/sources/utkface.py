@@ -19,6 +19,9 @@ from mien.data.sources import _files
 NOTICE = "UTKFace: made available for non-commercial research only; the pictures belong to their owners."
 """The terms of the data in a sentence, which the card of a published model repeats."""
 
+FACES = 23_705
+"""Faces of the complete data set, for estimates before it is at hand."""
+
 LABELS = {"all": "every image whose name gives an age and a gender; the race may be missing"}
 
 GENDERS = {"0": "male", "1": "female"}

@@ -16,9 +16,10 @@ TRIALS, EPOCHS = 14, 9
 WORKER = """
 import json, os, sys, time
 import pandas as pd
-from mien.run import Run
-from mien.table import write_table
-from mien.training import tune as module
+from mien.base.table import write_table
+from mien.runs.run import Run
+from mien.training import fit
+from mien.training.search import tune
 
 given = json.loads(sys.argv[1])
 
@@ -27,7 +28,7 @@ def tell(what, *facts):
         file.write(json.dumps([what, os.getpid(), time.monotonic(), *facts]) + chr(10))
 
 def train(recipe, out, stages, on_epoch=None, score=True):
-    # Stands in for training: the log is there before an epoch is told, as a checkpoint would be.
+    # Stands in for training: the log is there before an epoch is reported, as a checkpoint would be.
     run = Run(out)
     run.folder.mkdir(parents=True, exist_ok=True)
     tell("begin", run.name)
@@ -46,11 +47,11 @@ def train(recipe, out, stages, on_epoch=None, score=True):
         write_table(pd.DataFrame([row | more]), run.metrics_file)
     return run
 
-module.train = train
+fit.train = train
 tell("ready")
 while not os.path.exists(given["start"]):
     time.sleep(0.01)
-module.tune(given["recipe"], given["space"], given["out"], trials=given["trials"], storage=given["storage"])
+tune(given["recipe"], given["space"], given["out"], trials=given["trials"], storage=given["storage"])
 """
 
 

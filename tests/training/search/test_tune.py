@@ -20,8 +20,10 @@ from mien.base.table import write_table
 from mien.cli import main
 from mien.recipe.load import load_recipe
 from mien.runs.run import Run, open_run
-from mien.training import tune as module
-from mien.training.tune import bracket_of, make_pruner, tune
+from mien.training import fit
+from mien.training.search import trials as trials_module
+from mien.training.search import tune
+from mien.training.search.hyperband import bracket_of, make_pruner
 
 RECIPE = {
     "data": {"source": "adience", "labels": "masked"},
@@ -77,7 +79,7 @@ class Trainings:
 @pytest.fixture
 def trainings(monkeypatch):
     stand_in = Trainings()
-    monkeypatch.setattr(module, "train", stand_in)
+    monkeypatch.setattr(fit, "train", stand_in)
     return stand_in
 
 
@@ -148,7 +150,7 @@ def test_the_test_part_is_used_once_on_the_chosen_recipe_which_is_a_normal_recip
     assert chosen.optim.lr == best["optim.lr"] and chosen == judged[0][1]
     assert chosen.split.method == "folds" and chosen.data.root == str(drawn) and chosen.data.faces is None
     head = (folder / "best.yaml").read_text().split("\n")[:4]
-    assert f"trial {best['trial']} of 8" in head[0] and "which chose it" in head[0]
+    assert f"trial {best['trial']} of 8" in head[0] and "used for selection" in head[0]
     assert head[1].startswith("# command: mien train") and head[2].startswith("# time:    18 seconds")
     assert head[3] == "# score:   gender accuracy 80.0% [70.0, 90.0] (n 25): test part, one run"
     trial = next(recipe for name, recipe, score in trainings.calls if not score)
@@ -200,7 +202,7 @@ def test_a_trial_that_always_takes_its_process_with_it_is_given_up(search, train
             search(trials=3)
     trainings.before_epoch = lambda recipe, epoch: None
     trials = table(search(trials=3))
-    assert trials["state"].tolist()[0] == "failed" and "lost 3 times" in trials["error"][0]
+    assert trials["state"].tolist()[0] == "failed" and "died 3 times" in trials["error"][0]
 
 
 def test_interruptions_by_the_user_do_not_count_as_lost_processes(search, trainings):
@@ -248,7 +250,7 @@ def test_a_search_in_which_nothing_finished_says_why(search, trainings):
         raise RuntimeError("no luck")
 
     trainings.before_epoch = fail
-    with pytest.raises(MienError, match="none of 2 trials trained to the end; trial 0: RuntimeError: no luck"):
+    with pytest.raises(MienError, match="none of 2 trials finished training; trial 0: RuntimeError: no luck"):
         search(trials=2)
 
 
@@ -345,12 +347,12 @@ def test_wrong_settings_are_named(search, options, message):
 
 def test_a_folder_belongs_to_one_search(search, tmp_path, trainings):
     run = search(trials=3)
-    with pytest.raises(MienError, match="begun with another seed"):
+    with pytest.raises(MienError, match="started with another seed"):
         search(trials=3, seed=5)
     other = tmp_path / "other"
     other.mkdir()
     (other / "mine.txt").write_text("mine")
-    with pytest.raises(MienError, match="holds other files and no search"):
+    with pytest.raises(MienError, match="is not a search folder"):
         search(trials=3, out=other)
     assert run.finished
 
@@ -358,7 +360,7 @@ def test_a_folder_belongs_to_one_search(search, tmp_path, trainings):
 def test_a_database_belongs_to_one_folder(search, tmp_path):
     storage = f"sqlite:///{tmp_path / 'shared.db'}"
     assert search(trials=3, storage=storage).finished
-    with pytest.raises(MienError, match="search of another folder"):
+    with pytest.raises(MienError, match="this search for another folder"):
         search(trials=3, storage=storage, out=tmp_path / "second")
     assert search(trials=3, storage=storage, out=tmp_path / "second", seed=1).finished
 
@@ -373,7 +375,7 @@ def test_a_storage_that_is_lost_leaves_what_was_finished_and_comes_back(search, 
         return real(*arguments)
 
     monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_intermediate_value", fail)
-    with pytest.raises(MienError, match="cannot be reached.*server is gone.*same command goes on"):
+    with pytest.raises(MienError, match="cannot be reached.*server is gone.*rerun the same command to resume"):
         search(trials=8, storage=storage)
     assert len(pd.read_csv(tmp_path / "search" / "trials.csv"))
     trials = table(search(trials=8, storage=storage))
@@ -382,7 +384,7 @@ def test_a_storage_that_is_lost_leaves_what_was_finished_and_comes_back(search, 
 
 SCRIPT = """
 import sys
-from mien.training.tune import tune
+from mien.training.search import tune
 recipe, space, out, root, storage = eval(sys.argv[1])
 tune(recipe, space, out, changes=[f"data.root={root}", "trainer.epochs=3"], trials=4, storage=storage)
 """
@@ -433,7 +435,7 @@ def test_a_search_that_dies_after_any_note_in_its_journal_draws_and_judges_the_s
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(backend, "append_logs", append)
-            patch.setattr(module, "_LIVES", 1000)
+            patch.setattr(trials_module, "_MAX_ATTEMPTS", 1000)
             try:
                 run = search(**options)
             except Killed:

@@ -1,0 +1,50 @@
+"""Small images of faces, embedded in a page as data URIs."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from mien.data import images
+from mien.data.pixels import boxes
+from mien.reports.page import FaceImage
+
+_THUMBNAIL = 96  # pixels
+
+
+def jpeg_uri(image: Image.Image | np.ndarray, quality: int = 80) -> str:
+    """Returns an image as a JPEG data URI.
+
+    Args:
+        image: A Pillow image, or uint8 RGB pixels (h, w, 3).
+        quality: JPEG quality, 1 to 95.
+    """
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def thumbnails(faces: pd.DataFrame, root: Path) -> list[FaceImage]:
+    """Returns small images of faces, without the unreadable ones."""
+    shown = []
+    for (_, face), box in zip(faces.iterrows(), boxes(faces), strict=True):
+        try:
+            pixels = images.load_face(root / face["path"], _THUMBNAIL, box, 0.3)
+        except images.ImageError:
+            continue
+        shown.append(
+            FaceImage(
+                jpeg_uri(pixels), f"{face['face']}: {labels_text(face['gender'], face['age'], face['age_group'])}"
+            )
+        )
+    return shown
+
+
+def labels_text(gender: Any, age: Any, group: Any) -> str:
+    """Returns the labels of a face as text."""
+    years = f"{age:g}" if pd.notna(age) else str(group) if pd.notna(group) else "no age"
+    return f"{gender if pd.notna(gender) else 'no gender'}, {years}"

@@ -1,0 +1,3 @@
+"""Hyperparameter search by asynchronous Hyperband, with Optuna."""
+
+from mien.training.search.tune import tune as tune
