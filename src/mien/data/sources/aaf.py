@@ -25,6 +25,9 @@ LABELS = {
     "aligned": "the aligned and cropped faces",
 }
 
+FACES, TRAIN_FACES = 13_322, 6_637
+"""The size of the complete data set, and of `image sets/train.txt`."""
+
 LAST_WOMAN = 7380
 """The highest number of a woman."""
 

@@ -26,6 +26,9 @@ LABELS = {
     "all": "every image; without a listed gender it is missing",
 }
 
+FACES = 13_233
+"""The size of the complete data set."""
+
 GENDERS = {"male": "male", "m": "male", "man": "male", "female": "female", "f": "female", "woman": "female"}
 
 LISTS = ("gender.csv", "genders.csv", "lfw_gender.csv", "male_names.txt", "female_names.txt")
