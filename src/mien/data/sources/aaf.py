@@ -58,6 +58,8 @@ def read(root: Path, labels: str) -> tuple[pd.DataFrame, Ledger]:
     if folder is None:
         raise _files.not_found("aaf", root, f"the folder {FOLDERS[labels][0]!r}", _HOME)
     paths = pd.Series(_files.list_images(root / folder, ledger), dtype="str")
+    if paths.empty:
+        raise _files.not_found("aaf", root, f"images (NNNNNAyy.jpg) in {folder!r}", _HOME)
     ledger.read = len(paths)
     raw = pd.DataFrame({"face": paths.str.rpartition("/")[2], "path": folder + "/" + paths})
     raw = pd.concat([raw, raw["face"].str.extract(r"^(?P<number>\d{5})A(?P<age>\d{2,3})\.")], axis="columns")

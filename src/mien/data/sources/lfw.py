@@ -46,6 +46,8 @@ def read(root: Path, labels: str) -> tuple[pd.DataFrame, Ledger]:
     _files.need_folder(root)
     ledger = Ledger("lfw")
     paths = pd.Series(_files.list_images(root, ledger), dtype="str")
+    if paths.empty:
+        raise _files.not_found("lfw", root, "images (Name/Name_0001.jpg)", _HOME)
     raw = pd.DataFrame({"face": paths.str.rpartition("/")[2].str.rpartition(".")[0], "path": paths})
     raw["subject"] = raw["face"].str.extract(r"^(.+)_\d{4}$")[0]
     if raw["subject"].isna().all():
