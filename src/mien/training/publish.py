@@ -238,7 +238,7 @@ def model_card(run: Run, shown: str, license: str | None) -> str:
         facts=facts,
         tasks=recipe.tasks.predicted(),
         data=", then ".join(reversed(terms)),
-        judged=next(iter(terms)),
+        test_data=next(iter(terms)),
         warnings=_warnings(facts),
         terms=pd.DataFrame({"data set": list(terms), "terms": list(terms.values())}),
         lineage=_steps(facts["lineage"]),
