@@ -53,7 +53,7 @@ def test_the_check_tells_a_map_from_chance_and_from_its_contrary(noise):
 
 def test_the_shipped_model_on_the_astronaut():
     predictor = Predictor(threads=1)
-    face = predictor.cuts(data.astronaut())[0].pixels
+    face = predictor.crop_faces(data.astronaut())[0].pixels
     maps = occlusion(predictor, face)
     assert all(np.isfinite(grid).all() and grid.max() > 0 for grid in maps.values())
     assert check(predictor, face, {"gender": maps["gender"]})["gender"].gain > 0

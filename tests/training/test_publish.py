@@ -302,7 +302,7 @@ def test_wrong_runs_names_and_licences(published, run, tmp_path, hub):
     with pytest.raises(MienError, match="not finished"):
         publish(begun.folder, str(tmp_path / "x"))
     for name in ("hub:faces", "hub:me/../faces", "hub:"):
-        with pytest.raises(MienError, match="is no name on the Hub"):
+        with pytest.raises(MienError, match="is not a valid name on the Hub"):
             publish(run, name)
     with pytest.raises(MienError, match=r"a revision is for reading; publish to hub:me/faces"):
         publish(run, "hub:me/faces@v2")

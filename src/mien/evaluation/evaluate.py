@@ -17,9 +17,9 @@ from mien.data.sources import data_root
 from mien.prediction.predict import Predictor
 from mien.runs.run import Run
 
-EVALUATED_SPLITS = ("train", "val", "test")
-"""The parts that are predicted: test to judge, val for what is chosen after training (calibration), of the training
-part a sample, without augmentation, to see what was learnt by heart."""
+EVALUATED_SPLITS = ("test", "val", "train")
+"""The parts that are predicted: test for the scores, val for calibration, and a sample of train, without augmentation,
+to detect overfitting."""
 
 TRAINING_SAMPLE = 2000
 """At most so many faces of the training part are predicted."""
@@ -88,11 +88,11 @@ def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allo
 
 def _predict(run: Run, faces: pd.DataFrame, pixels: Pixels | None) -> pd.DataFrame:
     rows = np.flatnonzero(faces["split"].isin(EVALUATED_SPLITS) & ~_left_out(faces))
-    judged = faces.iloc[rows].reset_index(drop=True)
+    evaluated = faces.iloc[rows].reset_index(drop=True)
     root = data_root(run.recipe.data.root or ".")
     with progress("predicting") as update:
         found = Predictor(run.model_file).predict_faces(
-            judged, root, update, None if pixels is None else PixelSubset(pixels, rows)
+            evaluated, root, update, None if pixels is None else PixelSubset(pixels, rows)
         )
     if (found["status"] == "missing").any():
         check_there([root])
@@ -106,7 +106,8 @@ def _leaks(run: Run, faces: pd.DataFrame, root: Path, allow: bool) -> list[str]:
             return [f"not checked: the published model {run.name!r} does not hold its training faces"]
         raise MienError(
             f"the leak check needs the images that {run.name!r} was trained on, and a published model does not hold "
-            f"them; if you know that none of these {len(faces)} faces was among them, --allow-leaks goes on without"
+            f"them; if you know that none of these {len(faces)} faces was among them, use "
+            "--allow-leaks to skip the check"
         )
     found = leaks.leaks_between(*_compared(run, faces, root))
     if found and not allow:

@@ -16,12 +16,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mien.base.errors import MienError, choices, listed, validation_message
-from mien.base.labels import AGE_GROUPS
 from mien.base.yaml import read_yaml, read_yaml_file
 from mien.data.splits import METHODS
 from mien.metrics.definitions import METRICS
 from mien.recipe.load import load_recipe
-from mien.recipe.settings import STAGE, Recipe, first_stage, flat_settings
+from mien.recipe.settings import PREDICTED, STAGE, Recipe, first_stage, flat_settings
 from mien.runs.run import Run
 
 # Settings that say where and how a run is computed, and not what.
@@ -331,16 +330,9 @@ def describe(cell: Cell) -> str:
     return f"{', '.join(cell.combination)}{fold}, seed {cell.seed}"
 
 
-_ANSWERS: dict[str, set[str]] = {
-    "gender": {"gender", "p_female"},
-    "age_group": {"age_group", *(f"p_{group}" for group in AGE_GROUPS)},
-    "age": {"age", "age_low", "age_high", "age_group"},
-}
-
-
 def metrics_of(recipe: Recipe) -> list[str]:
     """The metrics that the tasks of a recipe allow; an age gives the age group too."""
-    columns = {"status"}.union(*(_ANSWERS[task] for task in recipe.tasks.predicted()))
+    columns = {"status"}.union(*(PREDICTED[task] for task in recipe.tasks.predicted()))
     return [name for name, metric in METRICS.items() if set(metric.predictions) <= columns]
 
 

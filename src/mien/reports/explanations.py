@@ -18,7 +18,7 @@ from mien.evaluation.occlusion import check, occlusion, overlay
 from mien.prediction.annotate import label
 from mien.prediction.inputs import image_files
 from mien.prediction.outputs import as_utf8
-from mien.prediction.predict import Cut, Predictor
+from mien.prediction.predict import FaceCrop, Predictor
 from mien.reports.page import ContactSheet, FaceImage, Section, Table, write_report
 from mien.reports.thumbnails import jpeg_uri
 
@@ -170,8 +170,8 @@ def explain_groups(
 
 
 def _faces(predictor: Predictor, file: str, crops: bool) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
-    cuts = predictor.cuts(file, crops=crops) or [Cut({"file": file, "status": "no face"}, None)]
-    yield from zip(predictor.answers(cuts), (cut.pixels for cut in cuts), strict=True)
+    face_crops = predictor.crop_faces(file, crops=crops) or [FaceCrop({"file": file, "status": "no face"}, None)]
+    yield from zip(predictor.predict_crops(face_crops), (crop.pixels for crop in face_crops), strict=True)
 
 
 def _tasks(table: pd.DataFrame) -> list[str]:
