@@ -17,7 +17,7 @@ from mien.data.sources import data_root
 from mien.prediction.predict import Predictor
 from mien.runs.run import Run
 
-EVALUATED_SPLITS = ("train", "val", "test")
+EVALUATED_SPLITS = ("test", "val", "train")
 """The parts that are predicted: test for the scores, val for calibration, and a sample of train, without augmentation,
 to detect overfitting."""
 
