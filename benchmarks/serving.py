@@ -102,11 +102,11 @@ async def _batched(address: str, faces: list[bytes]) -> float:
 async def _load(
     address: str, faces: list[bytes], expected: list[dict[str, object]], seconds: float, clients: int, pid: int
 ) -> None:
-    counts = dict.fromkeys(("right", "refused rightly", "asked to come again", "wrong", "lost"), 0)
+    counts = dict.fromkeys(("right", "refused rightly", "told to retry later", "wrong", "lost"), 0)
     end = time.monotonic() + seconds
     memory = []
     farthest = 0.0
-    limits = httpx.Limits(max_connections=clients)
+    limits = httpx.ServiceLimits(max_connections=clients)
     headers = {"content-type": "application/octet-stream"}
     async with httpx.AsyncClient(timeout=90, limits=limits) as client:
 
@@ -123,7 +123,7 @@ async def _load(
                     counts["lost"] += 1
                     continue
                 if answer.status_code == 503:
-                    counts["asked to come again"] += 1
+                    counts["told to retry later"] += 1
                 elif bad:
                     counts["refused rightly" if answer.status_code == 422 else "wrong"] += 1
                 else:

@@ -358,7 +358,7 @@ def yamls() -> list[Damaged]:
         "digits": ("a: " + "9" * 10_000, "not valid YAML"),
         "date": ("a: 2001-99-99", "not valid YAML"),
         "key-of-a-list": ("? [a]\n: b\n", "not valid YAML"),
-        "key-of-a-date": ("? 2001-01-01\n: b\n", "is no key"),
+        "key-of-a-date": ("? 2001-01-01\n: b\n", "is not a valid key"),
         "binary": ("a: !!binary 'abc'\n", "not valid YAML"),
         "nul": ("a: \0", "not valid YAML"),
         "list": ("[1, 2]", "must be a mapping"),

@@ -357,11 +357,11 @@ def check_request(words):
     """The service has the path, the parameters and the field."""
     from mien.prediction.predict import Predictor
     from mien.service.app import make_app
-    from mien.service.limits import Limits
+    from mien.service.limits import ServiceLimits
 
     url = next(word for word in words if word.startswith("http"))
     path, _, query = re.sub(r"https?://[^/]+", "", url).partition("?")
-    api = make_app(Predictor(), Limits()).openapi()
+    api = make_app(Predictor(), ServiceLimits()).openapi()
     assert path in api["paths"], f"{path}: there are {', '.join(api['paths'])}"
     operation = next(iter(api["paths"][path].values()))
     known = {parameter["name"] for parameter in operation.get("parameters", ())}

@@ -137,7 +137,7 @@ class Task:
     result: Callable[[Path], dict[str, Any]]
     prepare: Callable[[Path], object] = lambda folder: None
     processes: int = 1
-    again: tuple[str, ...] = ("is finished; give another", "exists; --overwrite replaces it")
+    again: tuple[str, ...] = ("is finished; give another", "exists; use --overwrite to replace it")
     """What a command says that was killed after its work was done."""
     left: str = "still running in other processes"
     """What one of several processes says that ends before the last one, which finishes the work."""

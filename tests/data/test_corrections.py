@@ -72,15 +72,15 @@ def test_ids_and_ages_that_a_table_program_made_fractions_of(write):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("e,gender,male,female,", "face 'e', gender: there is no such face among the 4"),
+        ("e,gender,male,female,", "face 'e', gender: no such face among the 4 faces"),
         ("a,race,x,y,", "face 'a': unknown column 'race'; valid: gender, age, age_group"),
         ("a,gender,male,female,", "face 'a', gender: old is 'male', but the table has 'female'"),
         ("a,gender,,male,", "old is None, but the table has 'female'"),
         ("a,gender,female,woman,", "unknown value 'woman'.*valid: female, male, or empty"),
-        ("a,age,3,old,", "face 'a', age: 'old' is no age; valid: 0 to 130"),
-        ("a,age,3,-1,", "'-1' is no age"),
-        ("a,age,3,nan,", "'nan' is no age"),
-        ("a,age,3,3.0,", "nothing is corrected"),
+        ("a,age,3,old,", "face 'a', age: 'old' is not an age; valid: 0 to 130"),
+        ("a,age,3,-1,", "'-1' is not an age"),
+        ("a,age,3,nan,", "'nan' is not an age"),
+        ("a,age,3,3.0,", "give another new value"),
         ("a,age_group,0-2,8-13,", "follows from the age, 3 years; correct 'age'"),
     ],
 )

@@ -87,6 +87,20 @@ def source_and_root(request, tmp_path, make_adience):
             ),
             *("train/1.jpg", "train/2.jpg", "val/1.jpg"),
         ),
+        "aaf": lambda: touch(
+            tmp_path / "aaf",
+            *(
+                f"{place}/{name}.jpg"
+                for place in ("original images", "aglined faces")
+                for name in ("00001A20", "07381A30")
+            ),
+        ),
+        "lfw": lambda: (
+            write_csv(
+                touch(tmp_path / "lfw", "A_B/A_B_0001.jpg", "C/C_0001.jpg") / "gender.csv",
+                "path,gender\nA_B_0001.jpg,female\nC_0001.jpg,male\n",
+            ).parent
+        ),
         "csv": lambda: touch(tmp_path / "own", "female/a.jpg", "male/b.jpg"),
     }
     if request.param not in builders:

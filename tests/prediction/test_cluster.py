@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mien.base.errors import MienError
-from mien.prediction.cluster import HEAD, _images, _name, _parts, _Worker, predict_cluster
+from mien.prediction.cluster import STATE_FILE, _images, _name, _parts, _Worker, predict_cluster
 from mien.prediction.photographs import predict_files
 from mien.prediction.predict import Predictor
 
@@ -94,21 +94,24 @@ def test_each_row_is_there_once_though_a_worker_is_killed(ray, photographs, tmp_
     expected = local([str(photographs)], tmp_path / "local.parquet")
     same(out, expected)
     assert statuses == {"ok": 24, "no face": 1, "not an image": 1, "empty": 1}
-    assert {file.name for file in out.iterdir()} == {HEAD, *(f"part-{number:06d}.parquet" for number in range(14))}
+    assert {file.name for file in out.iterdir()} == {
+        STATE_FILE,
+        *(f"part-{number:06d}.parquet" for number in range(14)),
+    }
 
 
 def test_an_interrupted_command_goes_on_with_the_parts_that_are_not_there(ray, crops, tmp_path, capsys):
     out = tmp_path / "faces"
     predict_cluster([str(crops)], str(out), crops=True, part=20)
-    head = json.loads((out / HEAD).read_text())
+    head = json.loads((out / STATE_FILE).read_text())
     assert head.pop("statuses") == {"ok": 60} and head["parts"] == 3
     with pytest.raises(MienError, match="is a finished table"):
         predict_cluster([str(crops)], str(out), crops=True, part=20)
-    (out / HEAD).write_text(json.dumps(head))
+    (out / STATE_FILE).write_text(json.dumps(head))
     (out / "part-000001.parquet").unlink()
     (out / ".part-000001.k2j.parquet").write_bytes(b"half")
     kept = (out / "part-000000.parquet").stat()
-    with pytest.raises(MienError, match="begun with another --crops"):
+    with pytest.raises(MienError, match="started with another --crops"):
         predict_cluster([str(crops)], str(out), part=20)
     predict_cluster([str(crops)], str(out), crops=True, part=20)
     assert "2 of 3 parts are done" in capsys.readouterr().out
@@ -173,5 +176,5 @@ def test_mistakes_are_named(crops, tmp_path):
     (tmp_path / "mine" / "letter.txt").touch()
     with pytest.raises(MienError, match="holds other files"):
         predict_cluster([str(crops)], str(tmp_path / "mine"), crops=True)
-    with pytest.raises(MienError, match="'letter.txt', which is no part of a table"):
+    with pytest.raises(MienError, match="'letter.txt', which is not part of a table"):
         predict_cluster([str(crops)], str(tmp_path / "mine"), crops=True, overwrite=True)

@@ -60,10 +60,10 @@ def test_names_that_are_no_text_can_be_written(tmp_path, ending):
 def test_an_output_that_exists_is_refused_unless_told(tmp_path):
     path = tmp_path / "out.csv"
     path.write_text("x")
-    with pytest.raises(MienError, match="exists; --overwrite replaces it"):
+    with pytest.raises(MienError, match="exists; use --overwrite to replace it"):
         check_output(path, overwrite=False)
     check_output(path, overwrite=True)
-    with pytest.raises(MienError, match="unknown ending '.xlsx'; valid: .csv, .parquet, .jsonl"):
+    with pytest.raises(MienError, match="unknown extension '.xlsx'; valid: .csv, .parquet, .jsonl"):
         check_output(tmp_path / "out.xlsx", overwrite=False)
     with pytest.raises(MienError, match="is a folder"):
         (tmp_path / "dir.csv").mkdir()
@@ -109,21 +109,18 @@ def test_a_journal_of_another_command_is_refused_or_begun_anew(tmp_path, capsys)
     with journal(out) as kept:
         for number in range(8):
             kept.add(answers(number))
-        with pytest.raises(MienError, match="out.csv.part' is in use: another process"), journal(out):
+        with pytest.raises(MienError, match="out.csv.part' is in use by another process"), journal(out):
             pass
     other = {"list of images": "abc", "model": "another"}
-    with pytest.raises(MienError, match="with another model; valid: the same command.*--overwrite"):
+    with pytest.raises(MienError, match="with another model; valid: rerun the same command.*--overwrite"):
         journal(out, asked=other).__enter__()
     with journal(out, overwrite=True) as kept:
         assert kept.done == 8, "--overwrite may have been part of the command that was interrupted"
     with journal(out, asked=other, overwrite=True) as kept:
-        assert (
-            kept.done == 0
-            and "begun anew, what was there is of a command with another model" in capsys.readouterr().out
-        )
+        assert kept.done == 0 and "starting over, the interrupted command had another model" in capsys.readouterr().out
     for strange in ("mine\n", "[1]\n", '{"a": 1}\n'):
         (tmp_path / "out.csv.part").write_text(strange)
-        with pytest.raises(MienError, match="is no unfinished table of mien"):
+        with pytest.raises(MienError, match="is not an unfinished table of mien"):
             journal(out, overwrite=True).__enter__()
         assert (tmp_path / "out.csv.part").read_text() == strange
 

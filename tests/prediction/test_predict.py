@@ -115,7 +115,7 @@ def test_order_and_answers_do_not_depend_on_batches_or_threads(predictor, face):
 
 
 def test_unsure_is_a_threshold_of_certainty(predictor):
-    words = predictor._with_words({"p_female": np.array([0.5, 0.999, 0.001], np.float32)})
+    words = predictor._add_labels({"p_female": np.array([0.5, 0.999, 0.001], np.float32)})
     assert list(words["gender"]) == ["unsure", "female", "male"]
 
 

@@ -19,13 +19,13 @@ def box(x, y=0.0, side=SIDE):
 
 def follow(looks, every=0.5, **settings):
     """The numbers for each look: a list of boxes, or None for a cut before the next look."""
-    follower, cut, numbers = Follower(**settings), False, []
+    follower, new_shot, numbers = Follower(**settings), False, []
     for step, boxes in enumerate(looks):
         if boxes is None:
-            cut = True
+            new_shot = True
             continue
-        numbers.append(follower(step * every, boxes, cut))
-        cut = False
+        numbers.append(follower(step * every, boxes, new_shot))
+        new_shot = False
     return numbers
 
 

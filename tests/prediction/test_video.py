@@ -150,8 +150,8 @@ def test_a_cut_is_seen_and_motion_is_none(tmp_path):
     first = [scene(10 + 12 * n) for n in range(8)]
     second = [scene(10 + 12 * n, background=(160, 150, 190)) for n in range(8)]
     path = write(tmp_path / "cut.mp4", first + second)
-    assert [round(frame.time, 1) for frame in frames(path) if frame.cut] == [0.8]
-    assert [(round(frame.time, 1), frame.cut) for frame in frames(path, 0.5)] == [
+    assert [round(frame.time, 1) for frame in frames(path) if frame.new_shot] == [0.8]
+    assert [(round(frame.time, 1), frame.new_shot) for frame in frames(path, 0.5)] == [
         (0, False),
         (0.5, False),
         (1.0, True),
@@ -309,9 +309,9 @@ def test_frames_with_a_note_count_only_where_there_are_no_others():
 
 def test_an_unsure_track_says_so(predictor):
     means = dict.fromkeys(predictor.outputs, 0.1) | {"p_female": 0.52, "age": 30.0}
-    answer = predictor.pooled(means)
+    answer = predictor.predict_mean(means)
     assert answer["gender"] == "unsure" and answer["age_group"] == "25-32"
-    assert predictor.pooled(means | {"p_female": 0.9})["gender"] == "female"
+    assert predictor.predict_mean(means | {"p_female": 0.9})["gender"] == "female"
 
 
 def test_no_track_goes_over_a_cut(predictor, tmp_path):

@@ -47,7 +47,9 @@ def test_names_of_the_hub_have_a_prefix_and_all_else_is_a_path():
 
 @pytest.mark.parametrize("name", ["hub:", "hub:faces", "hub:a/b/c", "hub:../b", "hub:a/b@", "hub:a/-b", "hub:a /b"])
 def test_what_is_no_name_of_the_hub_is_refused(name):
-    with pytest.raises(MienError, match=r"is no name on the Hub .*valid: hub:OWNER/NAME or hub:OWNER/NAME@REVISION"):
+    with pytest.raises(
+        MienError, match=r"is not a valid name on the Hub .*valid: hub:OWNER/NAME or hub:OWNER/NAME@REVISION"
+    ):
         repository(name)
 
 
@@ -114,12 +116,12 @@ def test_folders_and_files_that_hold_no_model(tmp_path):
     for source, words in (
         (tmp_path, "holds no model.onnx; it holds: notes.txt"),
         (tmp_path / "absent.onnx", r"does not exist; valid: the folder .* or hub:OWNER/NAME"),
-        (tmp_path / "notes.txt", "is there and has another ending; valid: .* a .onnx file"),
+        (tmp_path / "notes.txt", "has another suffix; valid: .* a .onnx file"),
         ("me/faces", "'me/faces' does not exist; valid: .*hub:OWNER/NAME"),
     ):
         with pytest.raises(MienError, match=words):
             Predictor(source)
-    with pytest.raises(MienError, match=r"'me/faces' is no run: .*hub:OWNER/NAME"):
+    with pytest.raises(MienError, match=r"'me/faces' is not a mien run: .*hub:OWNER/NAME"):
         open_run("me/faces")
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 from mien import MienError, Predictor
-from mien.service.limits import Limits
+from mien.service.limits import ServiceLimits
 
 from .conftest import Served
 
@@ -180,7 +180,7 @@ def test_slow_and_vanishing_clients_and_a_full_house(astronaut):
         slow = socket.create_connection((host, int(port)))
         slow.sendall(head.encode())
         time.sleep(0.3)
-        # The slow one's bytes are reserved, so a second large body must come again; a small one is served.
+        # The slow one's bytes are reserved, so a second large body must be retried later; a small one is served.
         kind = {"content-type": "image/png"}
         full = httpx.post(f"{service.address}/v1/predict", content=bytes(900_000), headers=kind)
         assert full.status_code == 503 and full.headers["retry-after"] == "1"
@@ -251,16 +251,16 @@ def test_faces_beyond_the_limit_are_counted(astronaut):
     from mien.service.app import make_app
 
     two = encoded(np.concatenate([data.astronaut(), data.astronaut()[:, ::-1]], axis=1))
-    with TestClient(make_app(Predictor(threads=1), Limits(faces=1))) as client:
+    with TestClient(make_app(Predictor(threads=1), ServiceLimits(faces=1))) as client:
         answer = client.post("/v1/predict", files={"images": ("a.png", two)}).json()
     assert len(answer["rows"]) == 1 and answer["faces_left_out"] == 1
 
 
 def test_limits_that_make_no_sense():
     with pytest.raises(MienError, match="images=0"):
-        Limits(images=0)
-    with pytest.raises(MienError, match="no full request"):
-        Limits(waiting_bytes=10)
+        ServiceLimits(images=0)
+    with pytest.raises(MienError, match="could never be accepted"):
+        ServiceLimits(waiting_bytes=10)
 
 
 def test_the_columns_stand_in_the_download(served, astronaut):

@@ -1,5 +1,8 @@
 """Mixed images, and steps that a recipe asks for."""
 
+import typing
+
+import pytest
 import torch
 from torchvision.transforms import v2
 
@@ -95,6 +98,32 @@ def test_steps_are_those_that_are_asked_for_in_their_order():
     assert names == ["flip", "affine", "colour", "gray", "blur", "JPEG", "RandAugment", "erase"]
     out = make_augmentation(everything, 32)(torch.zeros(3, 32, 32, dtype=torch.uint8))
     assert out.shape == (3, 32, 32) and out.dtype == torch.uint8
+
+
+NOT_STEPS = {"mixup", "cutmix", "evaluation"}  # of a whole batch; whether evaluation is augmented too
+
+
+def strong(name):
+    """Augmentation by one setting alone, as strong as its bounds allow within reason."""
+    field = Augment.model_fields[name]
+    kinds = [kind for kind in (field.annotation, *typing.get_args(field.annotation)) if hasattr(kind, "model_fields")]
+    if kinds:
+        return Augment.model_validate({"flip": 0.0, name: kinds[0]()})
+    if isinstance(field.default, tuple):
+        return Augment.model_validate({"flip": 0.0, name: (0.5, 0.6)})
+    most = next(bound.le for bound in field.metadata if hasattr(bound, "le"))
+    return Augment.model_validate({"flip": 0.0, name: float(most) if most <= 1 else most / 2})
+
+
+@pytest.mark.parametrize("name", sorted(set(Augment.model_fields) - NOT_STEPS))
+def test_every_setting_changes_images_and_keeps_their_form(name):
+    torch.manual_seed(0)
+    transform = make_augmentation(strong(name), 32)
+    plain = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    found = [transform(plain) for _ in range(20)]
+    assert all(image.shape == plain.shape and image.dtype == torch.uint8 for image in found)
+    assert any(not torch.equal(image, plain) for image in found), f"augment.{name} has no step in training/augment.py"
+    assert not augmentation_steps(Augment(flip=0.0), 32)
 
 
 def test_augmented_pixels_are_the_same_each_time_and_differ_from_the_plain_ones():

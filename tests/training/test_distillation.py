@@ -115,7 +115,7 @@ def test_teachers_that_do_not_fit_are_refused(teachers, drawn, tmp_path):
         train(distilled(teachers[:1], drawn, "tasks=[gender, age_group]"), out=tmp_path / "a")
     with pytest.raises(MienError, match=r"tasks\.age\.oldest 100; valid: 90"):
         train(distilled(teachers[:1], drawn, "tasks.age={oldest: 90}"), out=tmp_path / "b")
-    with pytest.raises(MienError, match="'nowhere' is no run"):
+    with pytest.raises(MienError, match="'nowhere' is not a mien run"):
         train(load_recipe(SMALL, [f"data.root={drawn}", "distillation.teachers=[nowhere]"]), out=tmp_path / "c")
     with pytest.raises(RecipeError, match=r"distillation cannot be combined with augment\.mixup"):
         distilled(teachers, drawn, "augment.mixup=0.2")

@@ -236,7 +236,7 @@ def test_a_class_missing_from_training_and_a_label_nobody_has(drawn, tmp_path):
 
 
 def test_open_run_refuses_what_is_no_finished_run(tmp_path, recipe):
-    with pytest.raises(MienError, match="is no run"):
+    with pytest.raises(MienError, match="is not a mien run"):
         open_run(tmp_path)
     Run(tmp_path / "begun").begin(recipe)
     with pytest.raises(MienError, match="not finished"):

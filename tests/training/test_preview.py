@@ -10,9 +10,10 @@ from mien.data import splits
 from mien.data.pixels import FilePixels
 from mien.data.sources import read_faces
 from mien.recipe.load import load_recipe
+from mien.reports.preview import BatchTrace
 from mien.training.data import FaceData
 from mien.training.model import FaceNet
-from mien.training.preview import Fed, feed, preview, ranges, suspicions
+from mien.training.preview import find_warnings, preview, trace_batch
 
 SMALL = {
     "data": {"source": "adience", "labels": "masked"},
@@ -30,88 +31,92 @@ def faces(drawn):
     return splits.assign(read_faces("adience", drawn, "masked"), "folds", val=0.15)
 
 
+def channels_last(images):
+    return images.permute(0, 2, 3, 1).numpy()
+
+
 def made(faces, drawn, *changes, part="train"):
     recipe = load_recipe(SMALL, changes)
     pixels = FilePixels(faces, drawn, recipe.model.image_size)
-    return recipe, pixels, feed(recipe, faces, pixels, part)
+    return recipe, pixels, trace_batch(recipe, faces, pixels, part)
 
 
 @pytest.mark.parametrize("mixing", [(), ("augment.mixup=0.4",), ("augment.cutmix=1.0",)])
 def test_the_last_stage_is_the_first_batch_of_training(faces, drawn, mixing):
-    recipe, pixels, fed = made(faces, drawn, "trainer.workers=1", *mixing)
+    recipe, pixels, trace = made(faces, drawn, "trainer.workers=1", *mixing)
     loader = FaceData(faces, pixels, {}, recipe).train_dataloader()
     batch = next(iter(loader))
-    assert torch.equal(fed.images, batch["images"])
-    names = [name for name, _ in fed.stages]
+    assert np.array_equal(trace.images, channels_last(batch["images"]))
+    names = [name for name, _ in trace.stages]
     assert names == ["original", "flip", "affine", "colour", "RandAugment", "erase", *(["mixed"] if mixing else [])]
     for at, index in enumerate(batch["index"].tolist()):
-        assert np.array_equal(fed.stages[0][1][at].permute(1, 2, 0), pixels[index])
+        assert np.array_equal(trace.stages[0][1][at], pixels[index])
 
 
 def test_stages_differ_by_one_step(faces, drawn):
-    _, _, fed = made(faces, drawn, "augment.flip=1.0", "augment.randaugment=null", "augment.rotate=0")
-    stages = dict(fed.stages)
+    _, _, trace = made(faces, drawn, "augment.flip=1.0", "augment.randaugment=null", "augment.rotate=0")
+    stages = dict(trace.stages)
     assert list(stages) == ["original", "flip", "colour", "erase"]
-    assert torch.equal(stages["flip"], stages["original"].flip(-1))
-    changed = (stages["erase"] != stages["colour"]).any(1)
-    assert (stages["erase"].permute(0, 2, 3, 1)[changed] == 0).all() and 0 < changed.float().mean() < 0.5
+    assert np.array_equal(stages["flip"], stages["original"][:, :, ::-1])
+    changed = (stages["erase"] != stages["colour"]).any(-1)
+    assert (stages["erase"][changed] == 0).all() and 0 < changed.mean() < 0.5
 
 
 def test_mixed_labels_name_both_faces_and_their_shares(faces, drawn):
-    recipe, pixels, fed = made(faces, drawn, "augment.mixup=0.4")
+    recipe, pixels, trace = made(faces, drawn, "augment.mixup=0.4")
     batch = next(iter(FaceData(faces, pixels, {}, recipe).train_dataloader()))
-    share, partner = float(batch["share"]), batch["partner"]
-    before = fed.stages[-2][1].float()
+    share, partner = float(batch["share"]), batch["partner"].numpy()
+    before = trace.stages[-2][1].astype(float)
     expected = share * before + (1 - share) * before[partner]
-    assert (fed.images.float() - expected).abs().max() <= 0.5 + 1e-3
+    assert np.abs(trace.images.astype(float) - expected).max() <= 0.5 + 1e-3
     own = faces.iloc[int(batch["index"][0])]
     other = faces.iloc[int(batch["index"][partner[0]])]
-    first, second = fed.labels[0].split(" + ")
+    first, second = trace.labels[0].split(" + ")
     assert first.startswith(f"{share:.2f} ") and second.startswith(f"{1 - share:.2f} ")
     for words, face in ((first, own), (second, other)):
         assert (face["gender"] if isinstance(face["gender"], str) else "no gender") in words
 
 
-def test_validation_faces_are_as_they_are_unless_the_recipe_judges_augmented_ones(faces, drawn):
+def test_validation_faces_are_as_they_are_unless_the_recipe_augments_evaluation(faces, drawn):
     recipe, pixels, plain = made(faces, drawn, part="val")
     assert [name for name, _ in plain.stages] == ["original"]
-    assert suspicions(recipe, {"val": plain})["val"] == []
-    recipe, pixels, judged = made(faces, drawn, "augment.evaluation=true", part="val")
+    assert find_warnings(recipe, {"val": plain})["val"] == []
+    recipe, pixels, augmented = made(faces, drawn, "augment.evaluation=true", part="val")
     batch = next(iter(FaceData(faces, pixels, {}, recipe).val_dataloader()))
-    assert torch.equal(judged.images, batch["images"]) and len(judged.stages) == 6
-    assert "augmented too" in suspicions(recipe, {"val": judged})["val"][0]
+    assert np.array_equal(augmented.images, channels_last(batch["images"])) and len(augmented.stages) == 6
+    assert "augmented too" in find_warnings(recipe, {"val": augmented})["val"][0]
 
 
 @pytest.mark.parametrize("normalize", ["backbone", "imagenet", "unit"])
 def test_ranges_are_those_that_the_backbone_gets(faces, drawn, normalize):
-    recipe, _, fed = made(faces, drawn, f"model.normalize={normalize}")
+    recipe, _, trace = made(faces, drawn, f"model.normalize={normalize}")
     net, got = FaceNet(recipe).eval(), []
     net.backbone.register_forward_pre_hook(lambda module, given: got.append(given[0]))
     with torch.inference_mode():
-        net(fed.images)
-    table = ranges(recipe, fed).set_index("stage")
+        net(torch.from_numpy(trace.images).permute(0, 3, 1, 2))
+    table = trace.ranges.set_index("stage")
     for channel, name in enumerate(("red", "green", "blue")):
-        row, values = table.loc[f"normalised, {name}"], got[0][:, channel]
+        row, values = table.loc[f"normalized, {name}"], got[0][:, channel]
         assert row["lowest"] == pytest.approx(values.min().item(), abs=0.006)
         assert row["highest"] == pytest.approx(values.max().item(), abs=0.006)
         assert row["mean"] == pytest.approx(values.mean().item(), abs=0.006)
-    original = fed.stages[0][1]
+    original = trace.stages[0][1]
     assert table.loc["original, 0 to 255", "highest"] == original.max()
-    warned = suspicions(recipe, {"train": fed})["train"]
+    warned = find_warnings(recipe, {"train": trace})["train"]
     assert bool(warned) == (normalize != "backbone")
     assert not warned or f"model.normalize is '{normalize}'" in warned[0]
 
 
 def test_images_of_one_colour_are_noticed(faces, drawn):
-    recipe, _, fed = made(faces, drawn)
-    black = Fed([("original", torch.zeros_like(fed.images))], fed.labels)
-    assert suspicions(recipe, {"train": black})["train"] == ["16 of 16 images of the batch are of one colour."]
+    recipe, _, trace = made(faces, drawn)
+    black = BatchTrace([("original", np.zeros_like(trace.images))], trace.labels, trace.ranges)
+    assert find_warnings(recipe, {"train": black})["train"] == ["16 of 16 images of the batch are of one colour."]
 
 
 def test_missing_labels_are_said_to_be_missing(faces, drawn):
     bare = faces.assign(gender=None, age=np.nan, age_group=None)
-    _, _, fed = made(bare, drawn)
-    assert set(fed.labels) == {"no gender, no age"}
+    _, _, trace = made(bare, drawn)
+    assert set(trace.labels) == {"no gender, no age"}
 
 
 def test_a_batch_that_cannot_be_read(faces, drawn, tmp_path):
@@ -125,7 +130,7 @@ def test_without_a_root_the_faces_are_drawn_and_the_page_says_so(tmp_path, capsy
         main(["preview", "demo-gender", "--set", "model.normalize=unit", "--out", "pages/p.html"])
     assert not stop.value.code and "preview: pages/p.html" in capsys.readouterr().out
     text = (tmp_path / "pages" / "p.html").read_text()
-    assert "The faces are drawn, of nobody: data.root is not set." in text and "<script" not in text
+    assert "The faces are drawn and show nobody: data.root is not set." in text and "<script" not in text
     assert [path.name for path in tmp_path.iterdir()] == ["pages"]
 
 

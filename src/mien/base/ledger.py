@@ -1,4 +1,4 @@
-"""The ledger: what became of every row that a source held. Nothing is dropped silently."""
+"""The ledger of a source: which rows were kept, changed and dropped, and why. Nothing is dropped silently."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +11,7 @@ Kind = Literal["dropped", "changed", "warning"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One kind of event: how many rows it met, why, and the first of them as an example."""
+    """One kind of event: the number of rows, the reason, and the first row as an example."""
 
     kind: Kind
     reason: str
@@ -23,8 +23,8 @@ class Entry:
 class Ledger:
     """Counts the rows of a source as they are read, changed and dropped.
 
-    `read` rows came in; each `dropped` entry took its rows away; `changed` rows stayed with another value;
-    a `warning` concerns the source as a whole.
+    `read` is the number of rows read; `dropped` entries count removed rows, `changed` entries rows with a new value; a
+    `warning` concerns the source as a whole.
     """
 
     source: str
@@ -33,21 +33,21 @@ class Ledger:
 
     @property
     def kept(self) -> int:
-        """The rows that are left."""
+        """Number of rows that are kept."""
         return self.read - sum(entry.rows for entry in self.entries if entry.kind == "dropped")
 
     def drop(self, frame: pd.DataFrame, rows: "pd.Series[bool] | np.ndarray", reason: str) -> pd.DataFrame:
-        """Returns `frame` without the rows where the mask `rows` holds, and writes them down (none: no entry)."""
+        """Returns `frame` without the rows of the mask `rows`, and records them (no entry if there are none)."""
         mask = np.asarray(rows, dtype=bool)
         self._write("dropped", reason, frame, mask)
         return frame.loc[~mask]
 
     def change(self, frame: pd.DataFrame, rows: "pd.Series[bool] | np.ndarray", reason: str) -> None:
-        """Writes down that the rows where the mask holds have another value than the source gave them."""
+        """Records that the rows of the mask have another value than in the source."""
         self._write("changed", reason, frame, np.asarray(rows, dtype=bool))
 
     def warn(self, reason: str, rows: int = 0) -> None:
-        """Writes down something about the source that the user should know."""
+        """Records a warning about the source."""
         self.entries.append(Entry("warning", reason, rows))
 
     def _write(self, kind: Kind, reason: str, frame: pd.DataFrame, mask: np.ndarray) -> None:
@@ -56,7 +56,7 @@ class Ledger:
             self.entries.append(Entry(kind, reason, int(mask.sum()), str(frame.loc[mask, label].iloc[0])))
 
     def to_dict(self) -> dict[str, Any]:
-        """The ledger as plain values, for JSON."""
+        """Returns the ledger as plain values, for JSON."""
         return {
             "source": self.source,
             "read": self.read,

@@ -21,7 +21,7 @@ _DEEPEST = 20  # levels of a YAML text
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key occurs once and 1e-3 is a number, and which is no larger in memory than it is written."""
+    """Loads YAML with unique keys and 1e-3 as a number, and without aliases, so that a short text stays small."""
 
     _depth = 0
 
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()
         mark: Any = event.start_mark
         if isinstance(event, yaml.AliasEvent):
-            # A few lines of aliases of aliases stand for billions of values.
+            # A few lines of nested aliases can expand to billions of values.
             raise yaml.composer.ComposerError(
                 None, None, f"alias *{event.anchor}: aliases are not read; write the value again", mark
             )
@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         for name, _ in node.value:
             key = self.construct_object(name, deep=True)
             if not isinstance(key, str | int | float | None):
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", name.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is not a valid key", name.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", node.start_mark)
             seen.add(key)
@@ -59,10 +59,10 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str, what: str) -> dict[str, Any]:
-    """A mapping from YAML in which a key occurs once and 1e-3 is a number.
+    """Returns a mapping from YAML with unique keys, in which 1e-3 is a number.
 
     Raises:
-        RecipeError: It is no YAML, or no mapping; too long or too deep, or with aliases; the message names `what`.
+        RecipeError: It is not YAML or not a mapping, is too long or too deep, or has aliases; the message names `what`.
     """
     tree = _parse(text, f"{what} is")
     if not isinstance(tree, dict):
@@ -74,24 +74,24 @@ def read_yaml_file(path: Path, what: str) -> dict[str, Any]:
     """As `read_yaml`, from a file.
 
     Raises:
-        RecipeError: Also where the file cannot be read, or is no text.
+        RecipeError: As `read_yaml`, or the file cannot be read or is not text.
     """
     try:
         if path.stat().st_size > 4 * MAX_YAML:  # bytes of one character, at most
             raise RecipeError(f"{what} is not valid YAML: more than {MAX_YAML:,} characters")
         return read_yaml(path.read_text("utf-8"), what)
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{what} is not valid YAML: it is no text in UTF-8: {error}") from None
+        raise RecipeError(f"{what} is not valid YAML: it is not UTF-8 text: {error}") from None
     except OSError as error:
         raise RecipeError(f"{what} cannot be read: {error.strerror}") from None
 
 
 def _parse(text: str, subject: str) -> Any:
-    """The value of a YAML text."""
+    """Returns the value of a YAML text."""
     if len(text) > MAX_YAML:
         raise RecipeError(f"{subject} not valid YAML: more than {MAX_YAML:,} characters")
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
-        # The last ones are how the loader says that a date, a number or a tagged value is none.
+        # The loader raises the last ones for malformed dates, numbers and tagged values.
         raise RecipeError(f"{subject} not valid YAML: {error}") from None

@@ -1,4 +1,4 @@
-"""Corrections of labels: a file that says which label of which face was wrong, and what it is.
+"""Corrections of labels: a file that lists wrong labels with their corrected values.
 
 One row a label: `face`, `column` (one of `COLUMNS`), `old`, `new` and `why`. An empty `old` or `new` is a label that is
 not known. `mien audit data` writes a page that makes such a file; any table program does too.
@@ -50,7 +50,7 @@ def read_corrections(path: str | Path) -> pd.DataFrame:
             raise CorrectionError(f"{where}: {choices('column', column, COLUMNS)}")
         old, new = (_value(column, value, f"{where}, {column}") for value in values)
         if old == new:
-            raise CorrectionError(f"{where}, {column}: old and new are both {old!r}: nothing is corrected")
+            raise CorrectionError(f"{where}, {column}: old and new are both {old!r}; give another new value")
         rows.append((face, column, old, new, why))
     out = pd.DataFrame(rows, columns=list(NEEDED), dtype="object")
     again = out[out.duplicated(["face", "column"])]
@@ -81,8 +81,8 @@ def apply_corrections(faces: pd.DataFrame, path: str | Path, ledger: Ledger) -> 
         if column == "age":
             out.loc[out.index[rows], "age_group"] = age_to_group(values)
         for (old, new), some in asked.fillna("unknown").groupby(_kinds(asked), sort=True):
-            said = f"{column} corrected" + (f" from {old} to {new}" if column != "age" else "")
-            ledger.change(out, out["face"].isin(some["face"]), f"{said}, by {Path(path).name}")
+            reason = f"{column} corrected" + (f" from {old} to {new}" if column != "age" else "")
+            ledger.change(out, out["face"].isin(some["face"]), f"{reason}, by {Path(path).name}")
     return out
 
 
@@ -95,7 +95,7 @@ def _kinds(asked: pd.DataFrame) -> list[pd.Series]:
 
 def _check(faces: pd.DataFrame, row_of: pd.Series, column: str, face: str, old: str | None, where: str) -> None:
     if face not in row_of.index:
-        raise CorrectionError(f"{where}: there is no such face among the {len(faces)} of this source and policy")
+        raise CorrectionError(f"{where}: no such face among the {len(faces)} faces of this source and policy")
     found = faces.iloc[row_of[face]]
     value = _value(column, None if pd.isna(found[column]) else found[column], where)
     if value != old:
@@ -118,7 +118,7 @@ def _value(column: str, value: object, where: str) -> str | None:
     except ValueError:
         years = float("nan")
     if not 0 <= years <= OLDEST:
-        raise CorrectionError(f"{where}: {text!r} is no age; valid: 0 to {OLDEST:g} years, or empty")
+        raise CorrectionError(f"{where}: {text!r} is not an age; valid: 0 to {OLDEST:g} years, or empty")
     return f"{years:g}"
 
 

@@ -75,7 +75,7 @@ def fingerprints(
     """
     _need_imagehash()
     if jobs is not None and jobs < 1:
-        raise MienError(f"jobs={jobs!r} is no valid number of processes; valid: 1 or more")
+        raise MienError(f"jobs={jobs!r} is not a valid number of processes; valid: 1 or more")
     files = [Path(path) for path in paths]
     keys = [_key(path) for path in files]
     known = _read_cache(cache)
@@ -202,9 +202,9 @@ def near_duplicates(
         MienError: `distance` or `difference` is out of its range.
     """
     if not 0 <= distance <= 16:
-        raise MienError(f"distance={distance!r} is no valid number of differing bits; valid: 0 to 16")
+        raise MienError(f"distance={distance!r} is not a valid number of differing bits; valid: 0 to 16")
     if not 0 <= difference <= 1:
-        raise MienError(f"difference={difference!r} is no valid difference of thumbnails; valid: 0 to 1")
+        raise MienError(f"difference={difference!r} is not a valid difference of thumbnails; valid: 0 to 1")
     rows = np.flatnonzero(fingerprints["status"] == "ok")
     prints = fingerprints.iloc[rows][["hash", "thumbnail"]].reset_index(drop=True)
     same = prints.groupby(["hash", "thumbnail"], sort=False).ngroup().to_numpy()

@@ -44,7 +44,8 @@ def check_there(folders: Iterable[Path]) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise MienError(
-                f"folder {str(folder)!r} is gone, and its images with it; once it is back, the same command goes on"
+                f"folder {str(folder)!r} is gone, and its images with it; make it available and rerun the same "
+                "command to resume"
             )
 
 

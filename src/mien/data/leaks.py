@@ -1,4 +1,4 @@
-"""Leaks: subjects, photographs or near-duplicates that two parts of a data set share."""
+"""Leaks: subjects, photographs or near-duplicates shared by two parts of a data set."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pandas as pd
 from mien.base.errors import MienError
 from mien.data.units import Kind, checked_groups, unit_keys
 
-_SAYS: dict[Kind, str] = {
+_DESCRIPTIONS: dict[Kind, str] = {
     "subject": "show a subject of",
     "photo": "come from a photograph of",
     "near-duplicate": "are near-duplicates of images of",
@@ -18,10 +18,10 @@ _SAYS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Leak:
-    """Images of one part (`later`) that give away something of another (`earlier`).
+    """Images of one part (`later`) that share something with another part (`earlier`).
 
-    `images` of them are concerned, which is the `share` of the part; `example` holds the ids of one of these
-    faces and of a face of the earlier part that has the same subject, photograph or near-duplicate group.
+    `images` is their number and `share` their share of the part; `example` has the ids of one of these faces and of a
+    face of the earlier part with the same subject, photograph or near-duplicate group.
     """
 
     kind: Kind
@@ -32,19 +32,19 @@ class Leak:
     example: tuple[str, str]
 
     def __str__(self) -> str:
-        """Says what leaks, how much, and where to look."""
+        """Describes what leaks, how much, and an example."""
         later, earlier = self.example
         return (
-            f"{self.images} {self.later} images ({self.share:.1%}) {_SAYS[self.kind]} the {self.earlier} "
+            f"{self.images} {self.later} images ({self.share:.1%}) {_DESCRIPTIONS[self.kind]} the {self.earlier} "
             f"part, for instance {later!r} and {earlier!r}"
         )
 
 
 class LeakError(MienError):
-    """Parts that must know nothing of each other share something: `leaks` holds what."""
+    """Parts that must be independent share something; see the attribute `leaks`."""
 
     def __init__(self, leaks: Sequence[Leak]) -> None:
-        """Makes the message of all the leaks."""
+        """Builds the message from all leaks."""
         self.leaks = list(leaks)
         super().__init__("leak: " + "; ".join(map(str, leaks)))
 
@@ -86,11 +86,11 @@ def check_leaks(
 def leaks_between(
     train: pd.DataFrame, other: pd.DataFrame, groups: Sequence[int] | np.ndarray | None = None
 ) -> list[Leak]:
-    """Compares other faces, on which a run is to be evaluated, with those that it was trained on.
+    """Compares faces for evaluation with the faces that a run was trained on.
 
     Args:
         train: The run's training faces.
-        other: The other faces; their column `split` is not looked at.
+        other: The other faces; their column `split` is ignored.
         groups: (len(train) + len(other),) labels of near-duplicate groups over both tables, `train` first.
 
     Returns:
@@ -102,9 +102,9 @@ def leaks_between(
 
 
 def related_to(faces: pd.DataFrame, some: np.ndarray, groups: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-    """Which faces (n, bool) share a subject, a photograph or a near-duplicate group with one of `some` (n, bool).
+    """Returns which faces (n, bool) share a subject, photograph or near-duplicate group with one of `some` (n, bool).
 
-    Those of `some` are among them. `groups` are as in `find_leaks`.
+    The faces of `some` are included. `groups` are as in `find_leaks`.
     """
     found = some.copy()
     for codes in _compared_keys(faces, groups).values():
@@ -115,9 +115,12 @@ def related_to(faces: pd.DataFrame, some: np.ndarray, groups: Sequence[int] | np
 def spanning_parts(
     faces: pd.DataFrame, column: str, groups: Sequence[int] | np.ndarray | None = None
 ) -> dict[Kind, np.ndarray]:
-    """Which faces (n, bool), by kind, have a subject, photograph or near-duplicate group in several values of a column.
+    """Finds faces whose subject, photograph or near-duplicate group has several values of a column.
 
-    `column` is `fold` or `split`; faces without it are passed over. `groups` are as in `find_leaks`.
+    `column` is `fold` or `split`; faces without a value are ignored. `groups` are as in `find_leaks`.
+
+    Returns:
+        Kind -> mask (n,) of the faces.
     """
     known = faces[column].notna().to_numpy()
     values = pd.Series(pd.factorize(faces[column])[0][known])
@@ -130,7 +133,7 @@ def spanning_parts(
 
 
 def _compared_keys(faces: pd.DataFrame, groups: Sequence[int] | np.ndarray | None) -> dict[Kind, np.ndarray]:
-    """Codes (n,) of what two faces can share, by kind; -1 shares nothing."""
+    """Returns codes (n,) of what two faces can share, by kind; -1 shares nothing."""
     keys = unit_keys(faces)
     if groups is not None:
         keys["near-duplicate"] = pd.factorize(checked_groups(groups, len(faces)))[0]

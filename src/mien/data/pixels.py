@@ -1,4 +1,4 @@
-"""The pixels of a faces table: decoded when they are asked for, or once into a memory-mapped cache on disk."""
+"""The pixels of a faces table: decoded on access, or once into a memory-mapped cache on disk."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ from mien.base.lock import Lock
 from mien.base.progress import ProgressCallback
 from mien.data import images
 
-_VERSION = 1  # of what images.load_face makes; another one makes old caches void
+_VERSION = 1  # of the output of images.load_face; a new one invalidates old caches
 _CHUNK = 64
 _TODO, _GOOD, _BAD = 0, 1, 2
 
 
 class Pixels(Protocol):
-    """What training and prediction take faces from."""
+    """A sequence of face images, the input of training and prediction."""
 
     size: int
 
@@ -37,14 +37,14 @@ class Pixels(Protocol):
 
 
 def cache_folder() -> Path:
-    """Where caches live: MIEN_CACHE, or `mien` in the user's cache folder."""
+    """Returns the folder of caches: MIEN_CACHE, or `mien` in the user's cache folder."""
     if "MIEN_CACHE" in os.environ:
         return Path(os.environ["MIEN_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mien"
 
 
 def boxes(faces: pd.DataFrame) -> list[images.Box | None]:
-    """The box of each face; None where it is not known."""
+    """Returns the box of each face; None if it is unknown."""
     return [
         None if np.isnan(box).any() else (box[0], box[1], box[2], box[3])
         for box in faces[["x", "y", "w", "h"]].to_numpy(dtype=float)
@@ -52,7 +52,7 @@ def boxes(faces: pd.DataFrame) -> list[images.Box | None]:
 
 
 class FilePixels:
-    """Faces that are decoded each time they are asked for."""
+    """Faces that are decoded from their files on each access."""
 
     def __init__(self, faces: pd.DataFrame, root: str | Path, size: int, margin: float = 0.0) -> None:
         self.size = size
@@ -68,11 +68,11 @@ class FilePixels:
         return images.load_face(self._paths[index], self.size, self._boxes[index], self._margin)
 
     def stamps(self) -> np.ndarray:
-        """int64 (n, 2): each file's size in bytes and time of change in nanoseconds; -1 where there is no file."""
+        """Returns int64 (n, 2): size in bytes and modification time (ns) of each file; -1 if it is missing."""
         return np.array([_stamp(path) for path in self._paths], dtype=np.int64).reshape(-1, 2)
 
     def key(self) -> str:
-        """A name for these faces at this size: equal for equal paths, boxes and margin."""
+        """Returns a key of these faces at this size: equal for equal paths, boxes and margins."""
         parts = [
             _VERSION,
             self.size,
@@ -84,7 +84,7 @@ class FilePixels:
 
 
 class PixelSubset:
-    """Some of the faces of other pixels."""
+    """A subset of the faces of other pixels."""
 
     def __init__(self, pixels: Pixels, indices: np.ndarray) -> None:
         self.size = pixels.size
@@ -99,10 +99,10 @@ class PixelSubset:
 
 
 class PixelCache:
-    """Decoded faces in a memory-mapped file; faces whose source has changed since are decoded anew.
+    """Decoded faces in a memory-mapped file; faces whose file has changed are decoded again.
 
-    An interrupted `fill` goes on where it was: a face counts as done only after its pixels are written. Of several
-    processes that want to fill it, one does, and the others wait.
+    An interrupted `fill` can be resumed: a face is marked as done after its pixels are written. If several processes
+    fill the same cache, one of them does it and the others wait.
     """
 
     def __init__(self, files: FilePixels, folder: Path | None = None) -> None:
@@ -141,10 +141,10 @@ class PixelCache:
         return self._pixels[index]
 
     def fill(self, progress: ProgressCallback | None = None) -> None:
-        """Decodes what is not there yet, or has changed.
+        """Decodes the faces that are missing or have changed.
 
         Raises:
-            MienError: The folder of the images is gone; what is decoded stays.
+            MienError: The folder of the images is gone; decoded faces are kept.
         """
         with Lock(self._folder / "lock"):
             self._open(len(self._files), self.size)  # another process may have filled it meanwhile
@@ -181,12 +181,12 @@ class PixelCache:
         self._state[chunk] = [_GOOD if reason is None else _BAD for reason in reasons]
 
     def unreadable(self) -> dict[int, str]:
-        """Index -> reason of the faces that could not be read."""
+        """Returns index -> reason of the faces that cannot be read."""
         return {int(index): self._reasons[str(index)] for index in np.flatnonzero(self._state == _BAD)}
 
 
 def check_readable(faces: pd.DataFrame, unreadable: dict[int, str], bound: float) -> None:
-    """Stops when a larger share of faces than `bound` cannot be read.
+    """Raises if a larger share of the faces than `bound` cannot be read.
 
     Raises:
         MienError: With the counts of each reason and an example.
@@ -197,7 +197,7 @@ def check_readable(faces: pd.DataFrame, unreadable: dict[int, str], bound: float
         first = next(iter(unreadable))
         raise MienError(
             f"{len(unreadable)} of {len(faces)} images cannot be read ({kinds}), more than data.max_unreadable = "
-            f"{bound:g}; for instance {faces['path'].iloc[first]!r}: {unreadable[first]}"
+            f"{bound:g}; for example {faces['path'].iloc[first]!r}: {unreadable[first]}"
         )
 
 
@@ -210,12 +210,12 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """A memory-mapped array of zeros, or what the file holds already."""
+    """Returns a memory-mapped array of zeros, or with the existing content of the file."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     with path.open("ab") as file:
         if file.tell() != size and size:
             file.truncate(0)
-            # A full disk must be an error here, not a fatal signal at some later write to the map.
+            # A full disk must raise an error here, not a fatal signal at a later write to the map.
             with naming_full_disk(path):
                 os.posix_fallocate(file.fileno(), 0, size)
     return np.memmap(path, dtype, "r+", shape=shape) if size else np.zeros(shape, dtype)

@@ -1,4 +1,4 @@
-"""Which faces teach (train), choose (val) and judge (test), and the check that no part leaks into another."""
+"""Splits of a data set into training, validation and test parts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ TRAIN, VAL, TEST = range(len(SPLITS))
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _SplitOptions:
     test_fold: int
     val: float
     test: float
@@ -43,14 +43,14 @@ def assign(
         faces: A checked faces table of n rows.
         method: One of `METHODS`:
 
-            - `folds`: the official fold `test_fold` judges; the validation part is taken from the other folds
+            - `folds`: the official fold `test_fold` is the test part; the validation part is taken from the other folds
               by whole subjects, as in `subjects`.
             - `partition`: the official partition, which is in `split` already.
             - `subjects`: by whole subjects, stratified by gender and age group. Faces that share a subject,
               a photograph or a group of near-duplicates stay together, and so does what these chain together.
             - `random`: single images at random. Subjects that have several images then leak.
-            - `subject_folds`, `random_folds`: as `subjects` and `random`, but the faces are dealt into `folds`
-              equal folds, of which `test_fold` judges; every face is in the test part of one of them.
+            - `subject_folds`, `random_folds`: as `subjects` and `random`, but the faces are assigned to
+              `folds` equal folds, of which `test_fold` is the test part; every face is in the test part of one of them.
         test_fold: For the three kinds of folds.
         val: Share of the faces outside of the test part, above 0 and below 1 (not for `partition`).
         test: Share of all faces, above 0 and below 1 (for `subjects` and `random`).
@@ -70,13 +70,13 @@ def assign(
         raise SplitError(choices("split method", method, METHODS))
     for name, share in (("val", val), ("test", test)):
         if not 0 < share < 1:
-            raise SplitError(f"{name}={share!r} is no valid share; valid: above 0 and below 1")
+            raise SplitError(f"{name}={share!r} is not a valid share; valid: above 0 and below 1")
     if faces.empty:
         raise SplitError("a faces table without rows cannot be split")
     order = np.argsort(faces["face"].to_numpy(dtype=object), kind="stable")
     labels = None if groups is None else checked_groups(groups, len(faces))[order]
     parts = np.empty(len(faces), dtype=np.int64)
-    parts[order] = METHODS[method].parts(faces.iloc[order], _Asked(test_fold, val, test, seed, folds, labels))
+    parts[order] = METHODS[method].parts(faces.iloc[order], _SplitOptions(test_fold, val, test, seed, folds, labels))
     counts = np.bincount(parts, minlength=len(SPLITS))
     if (counts == 0).any():
         listed = ", ".join(f"{name} {count}" for name, count in zip(SPLITS, counts, strict=True))
@@ -87,7 +87,7 @@ def assign(
 
 
 def check_classes(faces: pd.DataFrame, column: str) -> None:
-    """Checks that the training part can teach a column: it has labels, and of every class that the table has.
+    """Checks that the training part has labels of a column, and of every class in the table.
 
     Raises:
         SplitError: Names the column and the classes that the training part lacks.
@@ -104,71 +104,71 @@ def check_classes(faces: pd.DataFrame, column: str) -> None:
         raise SplitError(f"column {column!r}: the training part lacks the class {listed}")
 
 
-def _folds(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
+def _folds(faces: pd.DataFrame, options: _SplitOptions) -> np.ndarray:
     fold = faces["fold"]
     known = sorted(int(value) for value in fold.dropna().unique())
     if not known:
         raise SplitError("split method 'folds': the faces table has no folds; split by 'subjects' instead")
     if fold.isna().any():
         raise SplitError(f"split method 'folds': {int(fold.isna().sum())} of {len(faces)} faces have no fold")
-    if asked.test_fold not in known:
-        raise SplitError(f"split method 'folds': {choices('fold', asked.test_fold, known)}")
-    return _leaving_out(faces, (fold == asked.test_fold).to_numpy(dtype=bool), asked)
+    if options.test_fold not in known:
+        raise SplitError(f"split method 'folds': {choices('fold', options.test_fold, known)}")
+    return _leaving_out(faces, (fold == options.test_fold).to_numpy(dtype=bool), options)
 
 
-def _leaving_out(faces: pd.DataFrame, judges: np.ndarray, asked: _Asked) -> np.ndarray:
-    """Parts where `judges` (n,) are the test part, and whole subjects of the others the validation part."""
+def _leaving_out(faces: pd.DataFrame, is_test: np.ndarray, options: _SplitOptions) -> np.ndarray:
+    """Returns parts: the rows of the mask `is_test` (n,) are the test part, whole subjects of the others validation."""
     parts = np.full(len(faces), TEST)
-    rest = faces.loc[~judges]
-    groups = None if asked.groups is None else asked.groups[~judges]
+    rest = faces.loc[~is_test]
+    groups = None if options.groups is None else options.groups[~is_test]
     if len(rest):
-        parts[~judges] = _by_units(rest, groups, {TRAIN: 1 - asked.val, VAL: asked.val}, asked.seed)
+        parts[~is_test] = _by_units(rest, groups, {TRAIN: 1 - options.val, VAL: options.val}, options.seed)
     return parts
 
 
-def _subject_folds(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
-    _check_folds(asked, "subject_folds")
-    fold = _by_units(faces, asked.groups, dict.fromkeys(range(asked.folds), 1 / asked.folds), asked.seed)
-    return _leaving_out(faces, fold == asked.test_fold, asked)
+def _subject_folds(faces: pd.DataFrame, options: _SplitOptions) -> np.ndarray:
+    _check_folds(options, "subject_folds")
+    fold = _by_units(faces, options.groups, dict.fromkeys(range(options.folds), 1 / options.folds), options.seed)
+    return _leaving_out(faces, fold == options.test_fold, options)
 
 
-def _random_folds(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
-    _check_folds(asked, "random_folds")
-    order = np.random.default_rng(asked.seed).permutation(len(faces))
+def _random_folds(faces: pd.DataFrame, options: _SplitOptions) -> np.ndarray:
+    _check_folds(options, "random_folds")
+    order = np.random.default_rng(options.seed).permutation(len(faces))
     fold = np.empty(len(faces), dtype=np.int64)
-    fold[order] = np.arange(len(faces)) % asked.folds
-    rest = order[fold[order] != asked.test_fold]
+    fold[order] = np.arange(len(faces)) % options.folds
+    rest = order[fold[order] != options.test_fold]
     parts = np.full(len(faces), TEST)
     parts[rest] = TRAIN
-    parts[rest[: round(len(rest) * asked.val)]] = VAL
+    parts[rest[: round(len(rest) * options.val)]] = VAL
     return parts
 
 
-def _check_folds(asked: _Asked, method: str) -> None:
-    if asked.folds < 2:
-        raise SplitError(f"split method {method!r}: {asked.folds} folds; valid: at least 2")
-    if not 0 <= asked.test_fold < asked.folds:
-        raise SplitError(f"split method {method!r}: {choices('fold', asked.test_fold, range(asked.folds))}")
+def _check_folds(options: _SplitOptions, method: str) -> None:
+    if options.folds < 2:
+        raise SplitError(f"split method {method!r}: {options.folds} folds; valid: at least 2")
+    if not 0 <= options.test_fold < options.folds:
+        raise SplitError(f"split method {method!r}: {choices('fold', options.test_fold, range(options.folds))}")
 
 
-def _partition(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
+def _partition(faces: pd.DataFrame, options: _SplitOptions) -> np.ndarray:
     missing = int(faces["split"].isna().sum())
     if missing:
         raise SplitError(f"split method 'partition': {missing} of {len(faces)} faces are in no part of a partition")
     return faces["split"].cat.codes.to_numpy(dtype=np.int64)
 
 
-def _subjects(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
-    val = (1 - asked.test) * asked.val
-    shares = {TRAIN: 1 - asked.test - val, VAL: val, TEST: asked.test}
-    return _by_units(faces, asked.groups, shares, asked.seed)
+def _subjects(faces: pd.DataFrame, options: _SplitOptions) -> np.ndarray:
+    val = (1 - options.test) * options.val
+    shares = {TRAIN: 1 - options.test - val, VAL: val, TEST: options.test}
+    return _by_units(faces, options.groups, shares, options.seed)
 
 
-def _random(faces: pd.DataFrame, asked: _Asked) -> np.ndarray:
-    test = round(len(faces) * asked.test)
-    val = round((len(faces) - test) * asked.val)
+def _random(faces: pd.DataFrame, options: _SplitOptions) -> np.ndarray:
+    test = round(len(faces) * options.test)
+    val = round((len(faces) - test) * options.val)
     parts = np.repeat([TEST, VAL, TRAIN], [test, val, len(faces) - test - val])
-    return np.random.default_rng(asked.seed).permutation(parts)
+    return np.random.default_rng(options.seed).permutation(parts)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class SplitMethod:
         has_folds: Whether the faces form folds, one of which is the test part.
     """
 
-    parts: Callable[[pd.DataFrame, _Asked], np.ndarray]
+    parts: Callable[[pd.DataFrame, _SplitOptions], np.ndarray]
     protocol: str
     sentence: str
     study: str
@@ -240,7 +240,7 @@ METHODS = {
 
 
 def _by_units(faces: pd.DataFrame, groups: np.ndarray | None, shares: dict[int, float], seed: int) -> np.ndarray:
-    """Deals whole units (faces that must stay together) to parts, each stratum in about the given shares."""
+    """Assigns whole units (faces that must stay together) to parts, with about the given shares of each stratum."""
     keys = unit_keys(faces)
     linked = [keys["subject"], keys["photo"]] + ([] if groups is None else [pd.factorize(groups)[0]])
     unit = connected(linked)
@@ -248,24 +248,24 @@ def _by_units(faces: pd.DataFrame, groups: np.ndarray | None, shares: dict[int, 
     strata = pd.factorize(gender * len(AGE_GROUPS) * 2 + age_group)[0]
     counts = np.zeros((unit.max() + 1, strata.max() + 1), dtype=np.int64)
     np.add.at(counts, (unit, strata), 1)
-    dealt = _deal(counts, np.array(list(shares.values())), np.random.default_rng(seed))
-    return np.array(list(shares))[dealt][unit]
+    assigned = _assign_units(counts, np.array(list(shares.values())), np.random.default_rng(seed))
+    return np.array(list(shares))[assigned][unit]
 
 
-def _deal(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Deals units to parts so that every part gets its share of every stratum; greedy, large units first.
+def _assign_units(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Assigns units to parts so that each part gets its share of each stratum: greedy, large units first.
 
-    Each step takes the part that brings the images dealt, of each stratum and of all together, nearest in the
-    chi-square distance to those that the parts should have in the end. Units with equal counts are dealt in
+    Each step chooses the part for which the counts of images, per stratum and in total, come closest in chi-square
+    distance to the target counts of the parts. Units with equal counts are assigned in
     batches, so that a million single images take about as many steps as a few hundred.
 
     Args:
         counts: (units, strata), images.
         shares: (parts,), which sum to 1.
-        rng: Says which of two alike units goes where, and which unit of about the same size goes first.
+        rng: Breaks ties between equal units, and between units of about the same size.
 
     Returns:
-        (units,), the index of the part.
+        (units,) index of the part of each unit.
     """
     counts = np.column_stack([counts, counts.sum(axis=1)])
     profile = np.zeros(len(counts), dtype=np.int64)
@@ -274,7 +274,7 @@ def _deal(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> n
     profiles = counts[np.unique(profile, return_index=True)[1]]
     shuffled = rng.permutation(len(counts))
     members = np.split(shuffled[np.argsort(profile[shuffled], kind="stable")], np.cumsum(np.bincount(profile))[:-1])
-    # Among units of about the same size (within a factor of two) chance decides: other seeds, other splits.
+    # The order of units of about the same size (within a factor of two) is random, so splits depend on the seed.
     magnitude = np.floor(np.log2(profiles[:, -1]))
     target = shares[:, None] * counts.sum(axis=0)
     have = np.zeros_like(target)
@@ -293,10 +293,10 @@ def _deal(counts: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> n
 
 
 def _fill(part: np.ndarray, sizes: np.ndarray, target: np.ndarray) -> None:
-    """Moves units into parts that got none, in place: of few faces, no stratum alone may ask for one in a small part.
+    """Moves units into empty parts, in place: with few faces, a small part can get none of any stratum.
 
-    The unit comes from the part that is most above its target and can spare one, and is the one nearest in size to what
-    the empty part should have.
+    The unit comes from the part that exceeds its target most and has more than one unit; its size is the closest to
+    the target of the empty part.
     """
     for empty in range(len(target)):
         if (part == empty).any():

@@ -6,10 +6,15 @@ import pandas as pd
 from mien.base.errors import MienError, choices
 from mien.base.labels import GENDERS
 from mien.base.table import FACES_COLUMNS, age_to_group, check_faces
-from mien.metrics.definitions import GROUP_PROBABILITIES, UNSURE
+from mien.metrics.definitions import GROUP_PROBABILITIES, METRICS, UNSURE
 
-PREDICTION_COLUMNS = ("p_female", "gender", "age", "age_low", "age_high", "age_group", *GROUP_PROBABILITIES)
-"""The columns of predictions that are answers."""
+PREDICTION_COLUMNS = tuple(
+    dict.fromkeys(
+        ["p_female", "gender", "age", "age_low", "age_high", "age_group", *GROUP_PROBABILITIES]
+        + [column for metric in METRICS.values() for column in metric.predictions if column != "status"]
+    )
+)
+"""The columns of the predictions table that metrics may use."""
 
 
 TRUTH_COLUMNS = {"gender": "true_gender", "age": "true_age", "age_group": "true_age_group"}

@@ -1,11 +1,11 @@
-"""A clip to rows: one for each face in each frame that is looked at, and one for each face that was followed.
+"""Predictions for clips: one row per face and sampled frame, and one row per tracked face.
 
 Pooling: every output of the model (`p_female`, the three ages, the age groups) is averaged over the frames of a track
-whose quality has no note, or over all where none is without, each frame alike; the words follow from the means as they
-do for a single face (benchmarks/pooling.py compares ways). The mean of the medians and of the
+without quality notes, or over all frames if each has one, with equal weights; the labels follow from the means as for
+a single face (benchmarks/pooling.py compares methods). The mean of the medians and of the
 ends of the intervals is the median and the interval of the distribution whose quantiles are the means of the frames'
-quantiles (Vincent 1912; Lichtendahl, Grushka-Cockayne and Winkler 2013). Its interval is as wide as a typical frame's:
-many frames of one face repeat one perception, and so do not make its age surer.
+quantiles (Vincent 1912; Lichtendahl, Grushka-Cockayne and Winkler 2013). Its interval is as wide as that of a typical
+frame: the frames of one face are not independent, so that more frames do not make the age more certain.
 """
 
 from bisect import bisect_right
@@ -22,7 +22,7 @@ import numpy as np
 from mien.base.errors import MienError
 from mien.data.images import Box, ImageError
 from mien.prediction import annotate
-from mien.prediction.predict import Cut, Predictor, Row
+from mien.prediction.predict import FaceCrop, Predictor, Row
 from mien.prediction.tracks import GAP, Follower
 from mien.prediction.video import ClipWriter, Frame, frames
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mien.base.progress import ProgressCallback
 
 EVERY = 0.5
-"""Seconds between two looks at a clip, unless others are asked for."""
+"""Default sampling interval of clips in seconds."""
 
 TRACK_COLUMNS = ("start", "end", "frames", "pooled")
 """Columns that clips add to the predictions table."""
@@ -41,27 +41,27 @@ _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class Sighting(NamedTuple):
-    """Where the face of a track was seen."""
+    """A detection of a tracked face."""
 
     time: float
     box: Box | tuple[()]
-    """Empty where the whole picture is the face."""
+    """Empty if the whole frame is the face."""
 
 
 @dataclass
 class Track:
-    """A face that is being followed: what its pooled row needs, whatever its length."""
+    """A tracked face: the sums for its pooled row, in constant memory."""
 
     start: float
     end: float
     frames: int = 0
     pooled: int = 0
-    """How many of its frames the sums are of: those without a note, as soon as there is one."""
+    """Number of frames in the sums: those without quality notes, if there are any."""
     sums: dict[str, float] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
 
     def add(self, time: float, outputs: dict[str, float], quality: str) -> None:
-        """One more frame of the face."""
+        """Adds a frame of the face."""
         self.end = time
         self.frames += 1
         spotless = self.pooled > 0 and not self.notes
@@ -77,36 +77,36 @@ class Track:
 
 
 class ClipReader:
-    """Predicts for the frames of one clip and follows the faces, in memory that does not grow with the frames.
+    """Predicts for the frames of one clip and tracks the faces, in constant memory.
 
     Args:
-        predictor: With the model and the detector to use.
+        predictor: The model and the detector.
         path: A video file.
-        every: Seconds between two looks.
-        crops: Each frame already is a face.
+        every: Sampling interval in seconds.
+        crops: Whether each frame is a face crop.
     """
 
     def __init__(self, predictor: Predictor, path: str | Path, every: float = EVERY, crops: bool = False) -> None:
         check_every(every)
         self.sightings: dict[int, list[Sighting]] | None = None
-        """Where each track was seen, if a dictionary is put here before the frames are read."""
+        """The detections of each track; recorded only if a dictionary is assigned before reading."""
         self._predictor = predictor
         self.path = str(path)
         self.every = every
         self._crops = crops
         self._tracks: dict[int, Track] = {}
         self._time = 0.0
-        self._trouble = ""
+        self._error = ""
 
     def frame_rows(self, progress: "ProgressCallback | None" = None) -> Iterator[Row]:
-        """The rows of faces in frames as they come, of frames without one, and last what ended the clip early."""
+        """Yields the rows of the frames: faces, frames without a face, and at the end why the clip ended."""
         follow = Follower(max(GAP, 2 * self.every))
         try:
-            for done, (frame, cuts) in enumerate(self._looks(), 1):
+            for done, (frame, face_crops) in enumerate(self._sampled_frames(), 1):
                 self._time = frame.time
-                rows = list(self._predictor.answers(cuts))
+                rows = list(self._predictor.predict_crops(face_crops))
                 seen = [row for row in rows if row["status"] == "ok"]
-                numbers = follow(frame.time, [_box(row) or _WHOLE for row in seen], frame.cut)
+                numbers = follow(frame.time, [_box(row) or _WHOLE for row in seen], frame.new_shot)
                 for number, row in zip(numbers, seen, strict=True):
                     row["face_index"] = number
                     self._add(number, row)
@@ -114,20 +114,20 @@ class ClipReader:
                 if progress:
                     progress(done, _expected(done, frame.share))
         except ImageError as error:
-            self._trouble = error.reason
-            yield {"file": self.path, "time": round(self._time, 3), "status": self._trouble}
+            self._error = error.reason
+            yield {"file": self.path, "time": round(self._time, 3), "status": self._error}
 
     def track_rows(self) -> Iterator[Row]:
-        """After `frame_rows`: a row for each face that was followed, or why there is none, and what ended the clip."""
+        """Yields, after `frame_rows`, one row per tracked face, or the reason for none, and why the clip ended."""
         for number, track in self._tracks.items():
             times = {"start": round(track.start, 3), "end": round(track.end, 3)}
             counts = {"frames": track.frames, "pooled": track.pooled}
             means = {name: total / track.pooled for name, total in track.sums.items()}
             notes = "; ".join(note for note, count in track.notes.items() if 2 * count > track.pooled)
             row = {"file": self.path, "face_index": number, **times, **counts, "status": "ok"}
-            yield row | self._predictor.pooled(means) | {"quality": notes}
-        if self._trouble:
-            yield {"file": self.path, "end": round(self._time, 3), "status": self._trouble}
+            yield row | self._predictor.predict_mean(means) | {"quality": notes}
+        if self._error:
+            yield {"file": self.path, "end": round(self._time, 3), "status": self._error}
         elif not self._tracks:
             yield {"file": self.path, "status": "no face"}
 
@@ -137,39 +137,41 @@ class ClipReader:
         if self.sightings is not None:
             self.sightings.setdefault(number, []).append(Sighting(self._time, _box(row)))
 
-    def _looks(self) -> Iterator[tuple[Frame, list[Cut]]]:
-        """Frames with their faces; the next frames, but no more than there are threads, are decoded meanwhile."""
-        waiting: deque[tuple[Frame, Future[list[Cut]]]] = deque()
-        trouble: ImageError | None = None
+    def _sampled_frames(self) -> Iterator[tuple[Frame, list[FaceCrop]]]:
+        """Yields frames with their faces, while as many next frames as there are threads are being processed."""
+        waiting: deque[tuple[Frame, Future[list[FaceCrop]]]] = deque()
+        failure: ImageError | None = None
         with ThreadPoolExecutor(self._predictor.threads) as pool:
             try:
                 for frame in frames(self.path, self.every):
-                    waiting.append((frame, pool.submit(self._predictor.cuts, frame.image, self.path, self._crops)))
+                    waiting.append(
+                        (frame, pool.submit(self._predictor.crop_faces, frame.image, self.path, self._crops))
+                    )
                     if len(waiting) > self._predictor.threads:
-                        looked, cuts = waiting.popleft()
-                        yield looked, cuts.result()
+                        looked, face_crops = waiting.popleft()
+                        yield looked, face_crops.result()
             except ImageError as error:
-                trouble = error
-            yield from ((frame, cuts.result()) for frame, cuts in waiting)
-        if trouble is not None:
-            raise trouble
+                failure = error
+            yield from ((frame, face_crops.result()) for frame, face_crops in waiting)
+        if failure is not None:
+            raise failure
 
 
 def check_every(every: float) -> None:
-    """Raises MienError where the seconds between two looks are none."""
+    """Raises MienError if the sampling interval is not positive and finite."""
     if not 0 < every < float("inf"):
         raise MienError(
-            f"every is {every!r}; valid: seconds between two looks at a clip, more than 0, for instance 0.5"
+            f"every is {every!r}; valid: the sampling interval of clips in seconds, more than 0, for instance 0.5"
         )
 
 
 class ClipTables(NamedTuple):
-    """What a clip shows."""
+    """The predictions for a clip."""
 
     tracks: "pd.DataFrame"
-    """The predictions table, one row a face that was followed, `face_index` its number; with `TRACK_COLUMNS`."""
+    """The predictions table with one row per tracked face, `face_index` its number, and `TRACK_COLUMNS`."""
     frames: "pd.DataFrame"
-    """The predictions table, one row a face in a frame that was looked at, with `time` and the same `face_index`."""
+    """The predictions table with one row per face and sampled frame, with `time` and the same `face_index`."""
 
 
 def predict_clip(
@@ -179,7 +181,7 @@ def predict_clip(
     crops: bool = False,
     progress: "ProgressCallback | None" = None,
 ) -> ClipTables:
-    """Both tables of a clip; see `ClipReader`."""
+    """Predicts for a clip; see `ClipReader`."""
     import pandas as pd
 
     reader = ClipReader(predictor, path, every, crops)
@@ -189,29 +191,29 @@ def predict_clip(
 
 
 def track_columns(predictor: Predictor) -> list[str]:
-    """The columns of the predictions table where there are clips."""
+    """Returns the columns of the predictions table with clips."""
     file, face, *rest = predictor.columns
     return [file, face, *TRACK_COLUMNS, *rest]
 
 
 def frame_columns(predictor: Predictor) -> list[str]:
-    """The columns of the table of a clip's frames."""
+    """Returns the columns of the table of frames."""
     file, *rest = predictor.columns
     return [file, "time", *rest]
 
 
 def draw_clip(clip: ClipReader, rows: Sequence[Row], out: Path, progress: "ProgressCallback | None" = None) -> None:
-    """Writes a clip again, without sound, with the box and the pooled answer of each track on every frame.
+    """Writes a copy of a clip, without sound, with the box and the pooled prediction of each track.
 
     Args:
-        clip: That has been read, with its sightings.
-        rows: Of its tracks.
+        clip: A clip that has been read, with its sightings.
+        rows: The rows of its tracks.
         out: A `.mp4` file.
-        progress: Told how many frames are done.
+        progress: Called with the number of frames done and the expected total.
     """
     assert clip.sightings is not None
     tracks = [(row, clip.sightings[row["face_index"]]) for row in rows if row["status"] == "ok"]
-    with ClipWriter(out) as writer, suppress(ImageError):  # of a clip that ends early, what there is
+    with ClipWriter(out) as writer, suppress(ImageError):  # a clip that ends early is drawn as far as possible
         for done, frame in enumerate(frames(clip.path), 1):
             placed = [(row, place(seen, frame.time, clip.every)) for row, seen in tracks]
             shown = [row | dict(zip("xywh", box, strict=False)) for row, box in placed if box is not None]
@@ -221,10 +223,10 @@ def draw_clip(clip: ClipReader, rows: Sequence[Row], out: Path, progress: "Progr
 
 
 def place(seen: Sequence[Sighting], time: float, every: float) -> Sequence[float] | None:
-    """Where a track's box is drawn at a time: x, y, w and h, nothing for the whole picture, None for nowhere.
+    """Returns the box of a track at a time: x, y, w and h; empty for the whole frame; None if it is not shown.
 
-    Between two looks in a row that saw the face the box goes straight from one place to the other. At the ends, and
-    where the face was away, it stays for half the time between two looks.
+    Between consecutive detections the box is interpolated linearly. Before, after and in gaps it is kept for half of
+    the sampling interval.
     """
     after = bisect_right(seen, time, key=lambda sighting: sighting.time)
     near = seen[max(0, after - 1) : after + 1]
@@ -240,7 +242,7 @@ def _words(row: Row) -> str:
 
 
 def _expected(done: int, share: float) -> int:
-    """How many there will be, from the share of the file that has been read."""
+    """The expected number of frames, from the share of the file that has been read."""
     return max(done, round(done / share)) if share else done
 
 

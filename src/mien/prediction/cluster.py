@@ -1,9 +1,9 @@
-"""Predictions for very many images on one machine or a cluster, with Ray Data; what `mien predict --engine ray` does.
+"""Predictions for very many images on one machine or a cluster, with Ray Data; implements `mien predict --engine ray`.
 
-The images are dealt into parts. A worker process takes a part, reads its images wherever they are, and writes its rows
-as one Parquet file that appears whole or not at all. A part that was lost with its worker is done again by another one,
-and becomes the same file: each row is there once, whoever is killed, and the same command goes on with the parts that
-are not there. Ray Data keeps the workers, deals the parts, and restarts what dies.
+The images are divided into parts. A worker process reads the images of a part, wherever they are, and writes its rows
+atomically as one Parquet file. A part lost with its worker is repeated by another one and gives the same file: each row
+is written once, and rerunning the same command resumes with the missing parts. Ray Data manages the workers, assigns
+the parts and restarts failed workers.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from mien.data import images
 from mien.data.images import SUFFIXES
 from mien.prediction.inputs import image_files
 from mien.prediction.outputs import RowsFile
-from mien.prediction.predict import BATCH, Cut, Predictor, Row
+from mien.prediction.predict import BATCH, FaceCrop, Predictor, Row
 
-PART = 1024
-"""Images of one part; of a table, one row group is one part."""
+PART_SIZE = 1024
+"""Images per part; for tables, each row group is a part."""
 
-HEAD = "_mien.json"
-"""In the folder of the answers: what was asked for, and at the end how many images have each status."""
+STATE_FILE = "_mien.json"
+"""File in the output folder with the options of the command and, at the end, the number of images by status."""
 
 _BYTES = ("bytes", "image")
 _NAMES = ("file", "path")
@@ -50,9 +50,9 @@ def predict_cluster(
     crops: bool = False,
     column: str | None = None,
     overwrite: bool = False,
-    part: int = PART,
+    part: int = PART_SIZE,
 ) -> Counter[str]:
-    """Predicts for images with Ray Data, and writes a folder of Parquet files; an interrupted call is gone on with.
+    """Predicts for images with Ray Data, and writes a folder of Parquet files; rerun an interrupted call to resume.
 
     Ray runs on this machine, or on the cluster that the environment variable RAY_ADDRESS names; all machines need mien,
     the model file, the images and `out` under the same names.
@@ -60,28 +60,28 @@ def predict_cluster(
     Args:
         paths: Files, folders, patterns and tables of paths as `inputs.image_files` takes them; Parquet files with the
             bytes of images, or folders of them; each also as an address of fsspec, such as s3://bucket/folder.
-        out: A folder, or its address.
-        model: As for `Predictor`, and so are
-        detector: what finds faces,
-        runtime: and what runs the network.
-        threads: Of each worker process; there are as many workers as fit the cluster's processors.
-        crops: Each image already is a face.
-        column: Of tables, the one with the bytes of images; None: `bytes` or `image`.
-        overwrite: Replace what `out` holds.
-        part: Images of one part.
+        out: A folder, or its fsspec URL.
+        model: As for `Predictor`.
+        detector: As for `Predictor`.
+        runtime: As for `Predictor`.
+        threads: Threads per worker process; there are as many workers as the processors of the cluster allow.
+        crops: Whether each image is a face crop.
+        column: Column of tables with the bytes of images; None: `bytes` or `image`.
+        overwrite: Whether to replace an existing output.
+        part: Images per part.
 
     Returns:
-        How many images have each status.
+        The number of images by status.
 
     Raises:
-        MienError: Ray is not installed, there is nothing to read, or `out` holds something else.
+        MienError: Ray is not installed, there are no images, or `out` has other content.
     """
     ray = _ray()
     options: dict[str, Any] = {"model": model, "threads": threads, "detector": detector, "runtime": runtime}
     predictor = Predictor(**options)
     parts = list(_parts(paths, column, part))
     folder = _Folder(out)
-    asked = {
+    settings = {
         "images": hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogateescape")).hexdigest(),
         "parts": len(parts),
         "model": predictor.digest(),
@@ -89,26 +89,26 @@ def predict_cluster(
         "runtime": predictor.runtime,
         "--crops": crops,
     }
-    done = folder.begin(asked, overwrite)
-    todo = [dict(part, number=number) for number, part in enumerate(parts) if _name(number) not in done]
+    done = folder.begin(settings, overwrite)
+    remaining_parts = [dict(part, number=number) for number, part in enumerate(parts) if _name(number) not in done]
     if done:
-        print(f"going on with {out}: {len(done):,} of {len(parts):,} parts are done")
+        print(f"resuming {out}: {len(done):,} of {len(parts):,} parts are done")
     worker = {"options": options, "crops": crops, "out": out}
-    with _running(ray), _telling(len(todo)) as update:
+    with _running(ray), _progress(len(remaining_parts)) as update:
         try:
-            for count, _ in enumerate(_work(ray, todo, worker, threads), 1):
-                update(count, len(todo))
+            for count, _ in enumerate(_work(ray, remaining_parts, worker, threads), 1):
+                update(count, len(remaining_parts))
         except ray.exceptions.RayError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise MienError(
-                f"a worker failed: {lines[-1].strip()}; once it is mended, the same command goes on"
+                f"a worker failed: {lines[-1].strip()}; after fixing the cause, rerun the same command to resume"
             ) from error
-    return folder.finish(asked)
+    return folder.finish(settings)
 
 
 def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong comes as an exception too
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends usage statistics by default
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are also raised as exceptions
     try:
         import ray.data
     except ImportError:
@@ -123,7 +123,7 @@ def _running(ray: Any) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # Of its own only where there is no cluster; what workers hand back is a few numbers.
+    # Only without a cluster; workers return only a few numbers, so that a small object store is enough.
     own = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False, "object_store_memory": 100_000_000}
     ray.init(logging_level="error", log_to_driver=False, **own)
     try:
@@ -132,27 +132,28 @@ def _running(ray: Any) -> Iterator[None]:
         ray.shutdown()
 
 
-def _work(ray: Any, todo: list[dict[str, Any]], worker: dict[str, Any], threads: int) -> Iterator[Any]:
-    """Has all parts written."""
-    if not todo:
+def _work(ray: Any, remaining_parts: list[dict[str, Any]], worker: dict[str, Any], threads: int) -> Iterator[Any]:
+    """Writes all remaining parts."""
+    if not remaining_parts:
         return
     ray.data.DataContext.get_current().enable_progress_bars = False
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
-    parts = ray.data.from_items([{"part": json.dumps(part)} for part in todo], override_num_blocks=len(todo))
+    parts = ray.data.from_items(
+        [{"part": json.dumps(part)} for part in remaining_parts], override_num_blocks=len(remaining_parts)
+    )
     written = parts.map_batches(
         _Worker,
         fn_constructor_kwargs=worker,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(todo))),
-        # Half of what they use: Ray's own tasks need some as well, and would wait for ever for processors that the
-        # workers hold.
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(remaining_parts))),
+        # Half of what they use: Ray's own tasks also need processors, and would wait forever for those of the workers.
         num_cpus=threads / 2,
     )
     yield from written.iter_rows()
 
 
 class _Worker:
-    """A process that holds the model and writes parts."""
+    """A worker process with the model that writes parts."""
 
     def __init__(self, options: dict[str, Any], crops: bool, out: str) -> None:
         self._predictor = Predictor(**options)
@@ -171,18 +172,18 @@ class _Worker:
 
 
 def _rows(predictor: Predictor, named: Iterable[tuple[str, Load]], crops: bool) -> Iterator[Row]:
-    """As `Predictor.stream`, of images that have names and are fetched in its threads."""
+    """Like `Predictor.stream`, for named images that are fetched in its threads."""
 
-    def cuts(name: str, load: Load) -> list[Cut]:
+    def face_crops(name: str, load: Load) -> list[FaceCrop]:
         try:
-            return predictor.cuts(load(), name, crops)
+            return predictor.crop_faces(load(), name, crops)
         except images.ImageError as error:
-            return [Cut({"file": name, "status": error.reason}, None)]
+            return [FaceCrop({"file": name, "status": error.reason}, None)]
 
     remaining = iter(named)
     with ThreadPoolExecutor(predictor.threads) as pool:
-        while futures := [pool.submit(cuts, *one) for one in islice(remaining, BATCH)]:
-            yield from predictor.answers([cut for future in futures for cut in future.result()])
+        while futures := [pool.submit(face_crops, *one) for one in islice(remaining, BATCH)]:
+            yield from predictor.predict_crops([crop for future in futures for crop in future.result()])
 
 
 def _name(number: int) -> str:
@@ -203,11 +204,11 @@ def _file_system(path: str) -> tuple[Any, str]:
         raise MienError(f"address {path!r} cannot be used: {error}") from None
 
 
-# What there is to read
+# Inputs
 
 
 def _parts(paths: Iterable[str], column: str | None, size: int) -> Iterator[dict[str, Any]]:
-    """The parts of what a user named: lists of files, and row groups of tables with bytes."""
+    """Yields the parts of the inputs: lists of files, and row groups of tables with bytes."""
     found = list(dict.fromkeys(file for path in paths for file in _files(path, column)))
     for is_table, files in groupby(found, key=lambda file: file[1]):
         if is_table:
@@ -220,7 +221,7 @@ def _parts(paths: Iterable[str], column: str | None, size: int) -> Iterator[dict
 
 
 def _files(path: str, column: str | None) -> Iterator[tuple[str, bool]]:
-    """Files, and whether each is a table with bytes of images."""
+    """Yields files, and whether each is a table with bytes of images."""
     if _is_address(path):
         yield from _files_at(path)
     elif Path(path).is_dir() and not any(_listed(path, SUFFIXES)) and any(_listed(path, (".parquet",))):
@@ -247,7 +248,7 @@ def _files_at(address: str) -> Iterator[tuple[str, bool]]:
     kinds = (*SUFFIXES, ".parquet")
     taken = [name for name in found if name.lower().endswith(kinds) and not Path(name).name.startswith((".", "_"))]
     if not taken:
-        raise MienError(f"address {address!r} holds no images; taken are files that end in {', '.join(kinds)}")
+        raise MienError(f"address {address!r} has no images; supported extensions: {', '.join(kinds)}")
     yield from ((system.unstrip_protocol(name), name.lower().endswith(".parquet")) for name in taken)
 
 
@@ -276,29 +277,29 @@ def _opened(table: str) -> Iterator[Any]:
         raise MienError(f"table {table!r} cannot be read: {error}") from None
 
 
-def _bytes_column(table: str, asked: str | None) -> str | None:
-    """The column with bytes of images: that which was asked for, or one that is named so and holds them."""
+def _bytes_column(table: str, column: str | None) -> str | None:
+    """The column with bytes of images: the given one, or one with a default name that holds bytes."""
     import pyarrow as pa
 
     with _opened(table) as file:
         schema = file.schema_arrow
-    if asked is not None and asked not in schema.names:
-        raise MienError(f"--image-column: {choices(f'column of {table!r}', asked, schema.names)}")
-    for name in (asked,) if asked else _BYTES:
+    if column is not None and column not in schema.names:
+        raise MienError(f"--image-column: {choices(f'column of {table!r}', column, schema.names)}")
+    for name in (column,) if column else _BYTES:
         if name not in schema.names:
             continue
         kind = schema.field(name).type
-        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # as Hugging Face's data sets have it
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # as in Hugging Face data sets
             kind = kind.field("bytes").type
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             return name
-        if asked:
+        if column:
             raise MienError(f"--image-column: column {name!r} of {table!r} is {kind}; valid: bytes of image files")
     return None
 
 
 def _images(part: dict[str, Any]) -> Iterator[tuple[str, Load]]:
-    """The images of a part: the name of each, and how it is fetched."""
+    """Yields the images of a part: their names, and functions that fetch them."""
     if "files" in part:
         for name in part["files"]:
             yield name, partial(_fetch, name)
@@ -325,11 +326,11 @@ def _fetch(name: str) -> images.Source:
         raise images.ImageError("missing", name) from error
 
 
-# Where the answers go
+# Outputs
 
 
 class _Folder:
-    """The folder of the answers, here or elsewhere."""
+    """The output folder, local or remote."""
 
     def __init__(self, address: str) -> None:
         from fsspec.implementations.local import LocalFileSystem
@@ -338,84 +339,84 @@ class _Folder:
         self._system, self._root = _file_system(address)
         self._is_local = isinstance(self._system, LocalFileSystem)
 
-    def begin(self, asked: dict[str, Any], overwrite: bool) -> set[str]:
-        """Makes the folder; returns the names of the parts that are there from an interrupted command.
+    def begin(self, settings: dict[str, Any], overwrite: bool) -> set[str]:
+        """Creates the folder; returns the names of the parts completed by an interrupted command.
 
         Raises:
-            MienError: It holds something else, and is not to be overwritten.
+            MienError: The folder has other content, and must not be overwritten.
         """
         found = (
             {Path(name).name for name in self._system.find(self._root)} if self._system.exists(self._root) else set()
         )
-        before = json.loads(self._system.cat_file(f"{self._root}/{HEAD}")) if HEAD in found else None
+        before = json.loads(self._system.cat_file(f"{self._root}/{STATE_FILE}")) if STATE_FILE in found else None
         if found and not overwrite:
             if before is None:
                 raise MienError(f"--out {self._address!r} holds other files; valid: a new folder, or --overwrite")
             if "statuses" in before:
-                raise MienError(f"--out {self._address!r} is a finished table; --overwrite replaces it")
-            other = [name for name, value in asked.items() if before.get(name) != value]
+                raise MienError(f"--out {self._address!r} is a finished table; use --overwrite to replace it")
+            other = [name for name, value in settings.items() if before.get(name) != value]
             if other:
                 raise MienError(
-                    f"--out {self._address!r} was begun with another {' and '.join(other)}; valid: the same command, "
-                    "--overwrite, another --out"
+                    f"--out {self._address!r} was started with another {' and '.join(other)}; valid: rerun the same "
+                    "command to resume, --overwrite, or another --out"
                 )
         if (
             found
             and overwrite
-            and (before is None or "statuses" in before or any(before.get(k) != asked[k] for k in asked))
+            and (before is None or "statuses" in before or any(before.get(k) != settings[k] for k in settings))
         ):
             self._clear(found)
             found = set()
         self._system.makedirs(self._root, exist_ok=True)
-        self._put_text(asked)
+        self._put_text(settings)
         return {name for name in found if name.startswith("part-")}
 
     def _sweep(self) -> None:
-        """Removes what killed workers had begun to write."""
+        """Removes the incomplete files of killed workers."""
         for name in self._system.find(self._root):
             if Path(name).name.startswith(".part-"):
                 self._system.rm_file(name)
 
     def _clear(self, found: set[str]) -> None:
-        """Removes the parts and the head; other files are nobody's to remove."""
-        other = sorted(name for name in found if not name.startswith(("part-", ".part-")) and name != HEAD)
+        """Removes the parts and the state file, but no other files."""
+        other = sorted(name for name in found if not name.startswith(("part-", ".part-")) and name != STATE_FILE)
         if other:
             raise MienError(
-                f"--out {self._address!r} holds {other[0]!r}, which is no part of a table; give another --out"
+                f"--out {self._address!r} holds {other[0]!r}, which is not part of a table; give another --out"
             )
         for name in sorted(found):
             self._system.rm_file(f"{self._root}/{name}")
 
     def _put_text(self, facts: dict[str, Any]) -> None:
-        self._system.pipe_file(f"{self._root}/{HEAD}", json.dumps(facts, indent=2).encode())
+        self._system.pipe_file(f"{self._root}/{STATE_FILE}", json.dumps(facts, indent=2).encode())
 
     def write(self, name: str, rows: Iterator[Row], columns: Sequence[str]) -> None:
-        """Writes one part, whole or not at all."""
+        """Writes one part atomically."""
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(self._root if self._is_local else scratch) / name
             with RowsFile(path, columns) as write:
                 for row in rows:
                     write(row)
             if not self._is_local:
-                self._system.put_file(str(path), f"{self._root}/{name}")  # stores of objects show it when it is whole
+                self._system.put_file(str(path), f"{self._root}/{name}")  # object stores show only complete files
 
-    def finish(self, asked: dict[str, Any]) -> Counter[str]:
-        """Counts the images by status, and says that all is there."""
+    def finish(self, settings: dict[str, Any]) -> Counter[str]:
+        """Counts the images by status, and marks the table as complete."""
         from pyarrow import parquet
 
         statuses: Counter[str] = Counter()
-        for number in range(asked["parts"]):
+        for number in range(settings["parts"]):
             with self._system.open(f"{self._root}/{_name(number)}", "rb") as file:
                 table = parquet.read_table(file, columns=["face_index", "status"])
             for face, status in zip(*(column.to_pylist() for column in table.columns), strict=True):
-                statuses[status] += face is None or face == 0  # one row of each image
+                statuses[status] += face is None or face == 0  # the first row of each image
         self._sweep()
-        self._put_text(asked | {"statuses": dict(statuses)})
+        self._put_text(settings | {"statuses": dict(statuses)})
         return statuses
 
 
 @contextmanager
-def _telling(count: int) -> Iterator[Callable[[int, int], None]]:
+def _progress(count: int) -> Iterator[Callable[[int, int], None]]:
     from mien.base.console import progress
 
     with progress("predicting", "parts") as update:

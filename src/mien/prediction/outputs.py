@@ -1,4 +1,4 @@
-"""Predictions as they come, row by row, to a file that appears whole or not at all, and survives an interruption."""
+"""Writes predictions to a table atomically, with a journal from which an interrupted command resumes."""
 
 import csv
 import json
@@ -13,23 +13,28 @@ from typing import Any
 from mien.base.errors import MienError, MissingExtra
 from mien.base.lock import lock_open_file
 
-ENDINGS = (".csv", ".parquet", ".jsonl")
+EXTENSIONS = (".csv", ".parquet", ".jsonl")
 
 _TEXT = ("file", "status", "gender", "age_group", "quality")
-_WHOLE = ("face_index", "frames", "pooled")
+_INTEGERS = ("face_index", "frames", "pooled")
 _CHUNK = 1024
 
 
 def check_output(path: Path, overwrite: bool) -> None:
-    """Raises before any work is done: an ending that is not known, a file that exists, Parquet without pyarrow."""
-    if path.suffix not in ENDINGS:
-        raise MienError(f"--out {str(path)!r}: unknown ending {path.suffix!r}; valid: {', '.join(ENDINGS)}")
+    """Checks the output file before any work is done.
+
+    Raises:
+        MienError: The extension is unknown, or the file exists and must not be overwritten.
+        MissingExtra: Parquet needs pyarrow.
+    """
+    if path.suffix not in EXTENSIONS:
+        raise MienError(f"--out {str(path)!r}: unknown extension {path.suffix!r}; valid: {', '.join(EXTENSIONS)}")
     if path.is_dir():
-        raise MienError(f"--out {str(path)!r} is a folder; valid: a file that ends in {', '.join(ENDINGS)}")
+        raise MienError(f"--out {str(path)!r} is a folder; valid: a file with the extension {', '.join(EXTENSIONS)}")
     if path.exists():
-        _remove_leftover(path)
+        _remove_stale_journal(path)
     if path.exists() and not overwrite:
-        raise MienError(f"--out {str(path)!r} exists; --overwrite replaces it")
+        raise MienError(f"--out {str(path)!r} exists; use --overwrite to replace it")
     if path.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
@@ -37,28 +42,28 @@ def check_output(path: Path, overwrite: bool) -> None:
             raise MissingExtra(f"Parquet (--out {str(path)!r}; .csv and .jsonl need no extra)", "parquet") from None
 
 
-def _remove_leftover(out: Path) -> None:
-    """Removes a journal that is all in the table, which a process was killed before it could."""
-    part = part_of(out)
+def _remove_stale_journal(out: Path) -> None:
+    """Removes a journal whose rows are all in the table, left by a process that was killed before removing it."""
+    part = journal_path(out)
     if part.is_file() and part.stat().st_mtime_ns < out.stat().st_mtime_ns:
         with part.open("rb") as file:
-            head = _asked(file.readline())
+            head = _options(file.readline())
             if head and sum(1 for _ in file) == head["images"]:
                 part.unlink()
 
 
 def frames_path(out: Path) -> Path:
-    """Where the rows of clips' frames go: `faces.csv` has them in `faces-frames.csv`."""
+    """Returns the path of the table of clips' frames: `faces-frames.csv` for `faces.csv`."""
     return out.with_name(f"{out.stem}-frames{out.suffix}")
 
 
-def part_of(out: Path) -> Path:
-    """Where the answers are kept until the table is there."""
+def journal_path(out: Path) -> Path:
+    """Returns the path of the journal, which holds the predictions until the table is complete."""
     return out.with_name(f"{out.name}.part")
 
 
-def _asked(line: bytes) -> dict[str, Any]:
-    """What the first line of a journal says that was asked for; empty where it is none."""
+def _options(line: bytes) -> dict[str, Any]:
+    """The options of a command in the first line of its journal; empty if it is not a journal."""
     try:
         head = json.loads(line)
     except ValueError:
@@ -70,8 +75,8 @@ class RowsFile:
     """Context manager that writes rows to a `.csv`, `.jsonl` or `.parquet` file.
 
     Args:
-        path: Replaced when the block ends without an error; after one, what was there before stays.
-        columns: In their order; what a row lacks is missing.
+        path: The file; replaced when the block ends without an error, otherwise unchanged.
+        columns: The columns in order; absent values are missing.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -107,38 +112,38 @@ class RowsFile:
 
 
 class Journal:
-    """Context manager that keeps the answers of images in `<out>.part` until all are there, and then writes `out`.
+    """Context manager that keeps predictions in `<out>.part` until all are complete, then writes `out`.
 
-    A process that is killed loses the last batch at most: the same command goes on after it. The first line says what
-    was asked for; each further line holds the rows of one image, as JSON, which gives back equal values.
+    A process that is killed loses at most the last batch: rerun the same command to resume. The first line holds the
+    options of the command; each further line holds the rows of one image as JSON.
 
     Args:
-        out: The table that is to be; see `check_output`.
-        asked: All that the answers depend on, by name; what was begun with other values is not gone on with.
-        images: How many there will be.
-        batch: Images are kept, and gone on with, by so many, so that the batches that the network sees are those of an
-            uninterrupted run.
-        overwrite: Begin anew where something else was asked for before.
-        clips: How many of them, the last ones, are clips, each of which is kept by itself.
+        out: The final table; see `check_output`.
+        options: All options that the predictions depend on; a journal with other options is not resumed.
+        images: The number of images.
+        batch: Images are saved and resumed in batches of this size, so that the network sees the same batches as in
+            an uninterrupted run.
+        overwrite: Whether to restart if the journal has other options.
+        clips: How many of the images, the last ones, are clips, each saved by itself.
 
     Raises:
-        MienError: `<out>.part` is of another command, no file of this kind, or in use by another process.
+        MienError: `<out>.part` belongs to another command, is not a journal, or is in use by another process.
     """
 
     def __init__(
         self,
         out: Path,
-        asked: Mapping[str, Any],
+        options: Mapping[str, Any],
         images: int,
         batch: int,
         overwrite: bool = False,
         clips: int = 0,
     ) -> None:
-        self.path = part_of(out)
+        self.path = journal_path(out)
         self.done = 0
         self._out, self._images, self._batch, self._overwrite = out, images, batch, overwrite
         self._clips = clips
-        self._asked = {**asked, "images": images}
+        self._options = {**options, "images": images}
         self._lines: list[bytes] = []
 
     def __enter__(self) -> "Journal":
@@ -149,7 +154,7 @@ class Journal:
             self._file = self.path.open("a+b", buffering=0)
         try:
             self._lock()
-            self._take_up()
+            self._resume()
         except BaseException:
             self._file.close()
             raise
@@ -164,42 +169,42 @@ class Journal:
         handle = self._file.fileno()
         # Another process may have just finished the table and removed the journal.
         if not lock_open_file(handle) or os.fstat(handle).st_nlink == 0:
-            raise MienError(f"{str(self.path)!r} is in use: another process writes this table")
+            raise MienError(f"{str(self.path)!r} is in use by another process")
 
-    def _take_up(self) -> None:
-        """Finds what is done, and cuts off what is not whole."""
-        head = json.dumps(self._asked).encode() + b"\n"
+    def _resume(self) -> None:
+        """Finds the completed images, and truncates incomplete lines."""
+        head = json.dumps(self._options).encode() + b"\n"
         with self.path.open("rb") as file:
             first = file.readline()
         if first != head:
             if not head.startswith(first):
-                self._check_other(first)
+                self._check_conflict(first)
             self._file.truncate(0)
             self._write(head)
             return
         done, end = 0, len(head)
         good = end
-        for done, line in enumerate(self._whole_lines(), 1):
+        for done, line in enumerate(self._complete_lines(), 1):
             end += len(line)
-            if self._is_whole(done):
+            if self._batch_complete(done):
                 self.done, good = done, end
         self._file.truncate(good)
 
-    def _check_other(self, first: bytes) -> None:
-        """Raises unless it may be begun anew."""
-        before = _asked(first)
+    def _check_conflict(self, first: bytes) -> None:
+        """Raises an error unless the journal may be overwritten."""
+        before = _options(first)
         if not before:
-            raise MienError(f"{str(self.path)!r} is no unfinished table of mien; give another --out, or remove it")
-        different = " and ".join(name for name, value in self._asked.items() if before.get(name) != value)
+            raise MienError(f"{str(self.path)!r} is not an unfinished table of mien; give another --out, or remove it")
+        different = " and ".join(name for name, value in self._options.items() if before.get(name) != value)
         if not self._overwrite:
             raise MienError(
-                f"{str(self.path)!r} holds the answers of an interrupted command with another {different}; valid: the "
-                "same command, which goes on with it; --overwrite, which begins anew; another --out"
+                f"{str(self.path)!r} holds the predictions of an interrupted command with another {different}; valid: "
+                "rerun the same command to resume, --overwrite to start over, or another --out"
             )
-        print(f"{self.path}: begun anew, what was there is of a command with another {different}")
+        print(f"{self.path}: starting over, the interrupted command had another {different}")
 
-    def _whole_lines(self) -> Iterator[bytes]:
-        """The lines of images, up to the first that is not whole."""
+    def _complete_lines(self) -> Iterator[bytes]:
+        """Yields the lines of images, up to the first incomplete one."""
         with self.path.open("rb") as file:
             for line in islice(file, 1, None):
                 if not line.endswith(b"]\n"):
@@ -207,21 +212,21 @@ class Journal:
                 yield line
 
     def images(self) -> Iterator[list[dict[str, Any]]]:
-        """The rows of each image that is done, in constant memory."""
-        return (json.loads(line) for line in islice(self._whole_lines(), self.done))
+        """Yields the rows of each completed image, in constant memory."""
+        return (json.loads(line) for line in islice(self._complete_lines(), self.done))
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Adds the rows of the next image."""
         self._lines.append(json.dumps(rows).encode() + b"\n")
         self.done += 1
-        if self._is_whole(self.done):
-            self._keep()
+        if self._batch_complete(self.done):
+            self._flush_lines()
 
-    def _is_whole(self, done: int) -> bool:
-        """Whether a batch, or a clip, ends here."""
+    def _batch_complete(self, done: int) -> bool:
+        """Whether a batch or a clip is complete."""
         return done % self._batch == 0 or done >= self._images - self._clips
 
-    def _keep(self) -> None:
+    def _flush_lines(self) -> None:
         self._write(b"".join(self._lines))
         self._lines = []
 
@@ -229,14 +234,14 @@ class Journal:
         from mien.base.atomic import naming_full_disk
 
         with naming_full_disk(self.path):
-            while content:  # a disk that is almost full takes a part, and tells at the next call
+            while content:  # a full disk accepts a part, and the next call raises the error
                 content = content[self._file.write(content) :]
 
     def finish(self, columns: Sequence[str], frame_columns: Sequence[str] = ()) -> None:
-        """Writes the table, and if it has columns that of frames, which are rows with a `time`; removes the journal."""
-        self._keep()
+        """Writes the table, and with `frame_columns` the table of frames (rows with a `time`); removes the journal."""
+        self._flush_lines()
         with ExitStack() as stack:
-            # The table is closed last, so that it is younger than the journal and all else is there.
+            # The table is closed last, so that it is newer than the journal and the other files are complete.
             write = write_frame = stack.enter_context(RowsFile(self._out, columns))
             if frame_columns:
                 write_frame = stack.enter_context(RowsFile(frames_path(self._out), frame_columns))
@@ -253,7 +258,7 @@ def _open_csv(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
     file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    # The writer forgets that a carriage return ends a line too.
+    # The csv writer does not quote a carriage return, which also ends a line.
     quoted = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
 
     def flush(rows: list[dict[str, Any]]) -> None:
@@ -277,7 +282,7 @@ def _open_parquet(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
     from pyarrow import parquet
 
     kinds = {name: pa.string() if name in _TEXT else pa.float64() for name in columns}
-    kinds |= dict.fromkeys(_WHOLE, pa.int64())
+    kinds |= dict.fromkeys(_INTEGERS, pa.int64())
     schema = pa.schema([(name, kinds[name]) for name in columns])
     writer = parquet.ParquetWriter(path, schema)
 
@@ -289,7 +294,7 @@ def _open_parquet(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
 
 
 def as_utf8(text: str) -> str:
-    """A file's name as a table holds it: bytes that are no text are escaped, as `\\udce9`."""
+    """Returns a file name as stored in tables: bytes that are not valid UTF-8 are escaped, as `\\udce9`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

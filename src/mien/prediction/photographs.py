@@ -14,7 +14,7 @@ from mien.data.images import SUFFIXES
 from mien.prediction import annotate, video
 from mien.prediction.clips import EVERY, ClipReader, check_every, draw_clip, frame_columns, track_columns
 from mien.prediction.inputs import homes, image_files
-from mien.prediction.outputs import Journal, check_output, frames_path, part_of
+from mien.prediction.outputs import Journal, check_output, frames_path, journal_path
 from mien.prediction.predict import BATCH, Predictor, Row
 
 READ = ("ok", "no face")
@@ -104,7 +104,7 @@ def _check_places(out: Path | None, draw: Path | None, overwrite: bool, clips: S
         video.load_av()
     if out is not None:
         check_output(out, overwrite)
-        if clips and not part_of(out).exists():  # which was begun after this had been checked
+        if clips and not journal_path(out).exists():  # which was begun after this had been checked
             check_output(frames_path(out), overwrite)
     if draw is not None and draw.exists() and not draw.is_dir():
         raise MienError(f"--draw {str(draw)!r} is a file; valid: a folder")

@@ -1,6 +1,6 @@
-"""Prediction with an ONNX file that mien wrote: it knows its own size, crop, outputs and labels. No torch.
+"""Prediction with ONNX files written by mien, whose metadata state size, crop, outputs and labels. No torch.
 
-pandas is imported where a table is asked for, and the detector where a photograph is: one crop needs neither.
+pandas and the detector are imported only when they are needed: predicting one crop needs neither.
 """
 
 import hashlib
@@ -29,40 +29,59 @@ if TYPE_CHECKING:
 SHIPPED = "mien-1.onnx"
 """The model that ships with the package, in `weights/`; see `mien.model_card`."""
 
-SHIPPED_NOTICE = "Its weights are for non-commercial research only, as the faces of UTKFace, which they learnt from."
+SHIPPED_NOTICE = (
+    "Its weights are for non-commercial research only, like the faces of UTKFace that they were trained on."
+)
 
 
 RUNTIMES = ("onnxruntime", "openvino")
 
 Row = dict[str, Any]
-"""One face (or one image without a prediction) of the predictions table."""
+"""A row of the predictions table: one face, or one image without a prediction."""
 
 BATCH = 64
-"""So many images go through the network together."""
+"""Number of images per network call."""
 
 _HEAD = ("file", "face_index", "x", "y", "w", "h", "detector_score", "status")
-_ANSWERS = ("p_female", "gender", "age", "age_low", "age_high", "age_group")
+_PREDICTIONS = ("p_female", "gender", "age", "age_low", "age_high", "age_group")
 
 
-class Cut(NamedTuple):
-    """A face on its way: the row as far as it is known, and its pixels (none where there is no face)."""
+class FaceCrop(NamedTuple):
+    """A cropped face: its row without the predictions, and its pixels (None if there is no face)."""
 
     row: Row
     pixels: np.ndarray | None
 
 
 class Predictor:
-    """Predicts with one model file; safe to use from several threads.
+    """Predicts perceived gender and age with one model file; safe to use from several threads.
 
     Args:
         model: An `.onnx` file written by mien, the folder of a run or of a published model, or `hub:OWNER/NAME`;
             None: the model that ships with mien.
-        threads: Threads of the runtime and of decoding; None: one a core.
-        detector: What finds faces in photographs; see `detect.make_detector`.
-        runtime: onnxruntime, or openvino (an extra).
+        threads: Threads of the runtime and of decoding; None: one per core.
+        detector: The face detector for photographs; see `detect.make_detector`.
+        runtime: "onnxruntime", or "openvino" (an extra).
+
+    Attributes:
+        name: The name of the model.
+        size: Side of the network's input in pixels.
+        margin: Context around a face box, as a share of its side.
+        metadata: The metadata of the model file: tasks, labels, calibration, lineage.
 
     Raises:
-        MienError: There is no such file, it is no ONNX file, or not mien's.
+        MienError: The file does not exist, is not an ONNX file, or was not written by mien.
+
+    Example:
+        >>> from skimage.data import astronaut
+        >>> from mien import Predictor
+        >>> predictor = Predictor(threads=1)
+        >>> predictor
+        Predictor('mien-1', size=128, tasks=['gender', 'age'], detector='dlib', runtime='onnxruntime')
+        >>> table = predictor.predict(astronaut())
+        >>> table[["face_index", "status", "gender", "age_group"]]
+           face_index status  gender age_group
+        0           0     ok  female     25-32
     """
 
     def __init__(
@@ -85,7 +104,7 @@ class Predictor:
         self._outputs = [output.name for output in self._session.get_outputs()]
         if runtime == "openvino":
             if "quantized" in self.metadata:
-                # It runs 8-bit layers with other roundings: 0.1 in p_female and 18 years apart in a trial.
+                # OpenVINO rounds 8-bit layers differently: up to 0.1 in p_female and 18 years in a trial.
                 raise MienError(
                     f"model {self.name!r} is 8-bit, and the runtime 'openvino' gives other results on such files; "
                     "valid: the runtime 'onnxruntime', or the run's own file, in full precision"
@@ -94,26 +113,34 @@ class Predictor:
         self.detector, self.runtime, self._path = detector, runtime, path
         self._detector: Any = None
 
+    def __repr__(self) -> str:
+        tasks = list(self.metadata["tasks"])
+        return (
+            f"Predictor({self.name!r}, size={self.size}, tasks={tasks}, detector={self.detector!r}, "
+            f"runtime={self.runtime!r})"
+        )
+
     def digest(self) -> str:
-        """SHA-256 of the model file."""
+        """Returns the SHA-256 of the model file."""
         with self._path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def columns(self) -> list[str]:
-        """The columns of its predictions table."""
-        rest = [name for name in self._outputs if name not in _ANSWERS]
-        return [*_HEAD, *(name for name in _ANSWERS if name in self._answered()), *rest, "quality"]
+        """The columns of the predictions table."""
+        rest = [name for name in self._outputs if name not in _PREDICTIONS]
+        return [*_HEAD, *(name for name in _PREDICTIONS if name in self._all_outputs()), *rest, "quality"]
 
     def predict(self, images: "images.Source | Iterable[images.Source]", crops: bool = False) -> "pd.DataFrame":
-        """The predictions table of one image or many.
+        """Predicts for one or more images.
 
         Args:
             images: Paths, bytes of image files, Pillow images, or uint8 arrays (h, w, 3), one or several.
-            crops: Each image already is a face; otherwise faces are looked for.
+            crops: Whether each image is a face crop; otherwise faces are detected.
 
         Returns:
-            One row a face; an image that cannot be read, or shows no face, is one row whose `status` says so.
+            The predictions table with one row per face. An image without a face, or one that cannot be read, has one
+            row with the reason in `status`.
         """
         import pandas as pd
 
@@ -121,25 +148,25 @@ class Predictor:
         return pd.DataFrame(rows, columns=self.columns)
 
     def stream(self, sources: "Iterable[images.Source]", crops: bool = False) -> Iterator[Row]:
-        """The rows of `predict` one after the other, in the order of the images, in constant memory.
+        """Yields the rows of `predict` in the order of the images, in constant memory.
 
-        The next images are decoded while the network looks at the faces of the last ones.
+        The next images are decoded while the network processes the current ones.
         """
         with ThreadPoolExecutor(self.threads) as pool:
             numbered = enumerate(sources)
 
-            def begin() -> list[Future[list[Cut]]]:
-                return [pool.submit(self.cuts, source, n, crops) for n, source in islice(numbered, BATCH)]
+            def begin() -> list[Future[list[FaceCrop]]]:
+                return [pool.submit(self.crop_faces, source, n, crops) for n, source in islice(numbered, BATCH)]
 
             ahead = begin()
             while ahead:
                 current, ahead = ahead, begin()
-                yield from self.answers([cut for future in current for cut in future.result()])
+                yield from self.predict_crops([crop for future in current for crop in future.result()])
 
     def predict_pixels(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Columns (n,) of the predictions table for faces that are cut already, uint8 (n, size, size, 3)."""
+        """Predicts for face crops, uint8 (n, size, size, 3); returns columns (n,) of the predictions table."""
         values = self._session.run(self._outputs, {"images": images})
-        return self._with_words(dict(zip(self._outputs, values, strict=True)))
+        return self._add_labels(dict(zip(self._outputs, values, strict=True)))
 
     def predict_faces(
         self,
@@ -148,16 +175,16 @@ class Predictor:
         progress: "ProgressCallback | None" = None,
         pixels: "Pixels | None" = None,
     ) -> "pd.DataFrame":
-        """The predictions table of a faces table: one row a face, in its order.
+        """Predicts for the faces of a faces table, one row per face in the same order.
 
         Args:
             faces: A checked faces table.
             root: The folder that its paths are relative to.
-            progress: Told how many faces are done.
-            pixels: Where to take the faces' pixels from, in place of the files.
+            progress: Called with the number of faces done and the total.
+            pixels: The pixels of the faces; None reads the files.
 
         Returns:
-            `status` is "ok", or the reason why the face could not be read.
+            The predictions table; `status` is "ok" or the reason why the face could not be read.
         """
         import pandas as pd
 
@@ -167,16 +194,16 @@ class Predictor:
         parts = []
         done = 0
         for statuses, batch in _decoded(source, self.threads):
-            answers = pd.DataFrame(self.predict_pixels(batch) if len(batch) else {})
-            answers.index = np.flatnonzero([status == "ok" for status in statuses])
-            parts.append(answers.reindex(range(len(statuses))).assign(status=statuses))
+            predictions = pd.DataFrame(self.predict_pixels(batch) if len(batch) else {})
+            predictions.index = np.flatnonzero([status == "ok" for status in statuses])
+            parts.append(predictions.reindex(range(len(statuses))).assign(status=statuses))
             done += len(statuses)
             if progress:
                 progress(done, len(source))
         rows = pd.concat(parts, ignore_index=True)
         head = pd.DataFrame({"file": faces["path"].to_numpy(), "face_index": 0, "face": faces["face"].to_numpy()})
         boxes = faces[["x", "y", "w", "h"]].reset_index(drop=True)
-        first = ["status", *(column for column in _ANSWERS if column in rows)]
+        first = ["status", *(column for column in _PREDICTIONS if column in rows)]
         rest = [column for column in rows.columns if column not in first]
         return pd.concat([head, boxes, rows[first + rest]], axis=1)
 
@@ -186,57 +213,59 @@ class Predictor:
 
             self._detector = make_detector(self.detector)
 
-    def cuts(self, source: images.Source, name: object = "", crops: bool = False) -> list[Cut]:
-        """The faces of one image, the first half of `stream`; `name` stands for an image that is no path."""
+    def crop_faces(self, source: images.Source, name: object = "", crops: bool = False) -> list[FaceCrop]:
+        """Detects and crops the faces of one image; `name` is the file name of an image that is not a path."""
         row: Row = {"file": str(source) if isinstance(source, (str, Path)) else str(name)}
         try:
             if crops:
                 from mien.prediction.quality import notes
 
                 face, side = images.load_face_and_side(source, self.size)
-                return [Cut(row | {"face_index": 0, "quality": notes(face, None, side, side, False)}, face)]
+                return [FaceCrop(row | {"face_index": 0, "quality": notes(face, None, side, side, False)}, face)]
             self._load_detector()
-            return self._found(row, images.load(source)) or [Cut(row | {"status": "no face"}, None)]
+            return self._crop_detected(row, images.load(source)) or [FaceCrop(row | {"status": "no face"}, None)]
         except images.ImageError as error:
-            return [Cut(row | {"status": error.reason}, None)]
+            return [FaceCrop(row | {"status": error.reason}, None)]
 
-    def _found(self, row: Row, image: np.ndarray) -> list[Cut]:
+    def _crop_detected(self, row: Row, image: np.ndarray) -> list[FaceCrop]:
         from mien.prediction.quality import notes
 
         height, width = image.shape[:2]
-        cuts = []
+        face_crops = []
         for index, found in enumerate(self._detector(image)):
             face = images.cut(image, images.square(width, height, found.box, self.margin), self.size)
             place = dict(zip("xywh", (round(float(edge), 1) for edge in found.box), strict=True))
             about = {"face_index": index, **place, "detector_score": round(float(found.score), 3)}
-            cuts.append(Cut(row | about | {"quality": notes(face, found.box, width, height, found.turned)}, face))
-        return cuts
+            face_crops.append(
+                FaceCrop(row | about | {"quality": notes(face, found.box, width, height, found.turned)}, face)
+            )
+        return face_crops
 
-    def answers(self, cuts: list[Cut]) -> Iterator[Row]:
-        """The rows of faces, the second half of `stream`: one a cut, in their order."""
-        faces = [cut.pixels for cut in cuts if cut.pixels is not None]
-        answers: Iterator[Row] = iter(())
+    def predict_crops(self, face_crops: list[FaceCrop]) -> Iterator[Row]:
+        """Predicts for cropped faces; yields one row per crop, in order."""
+        faces = [crop.pixels for crop in face_crops if crop.pixels is not None]
+        predictions: Iterator[Row] = iter(())
         if faces:
             batches = (np.stack(faces[start : start + BATCH]) for start in range(0, len(faces), BATCH))
-            answers = (row for batch in batches for row in _rows(self.predict_pixels(batch)))
-        for cut in cuts:
-            yield cut.row if cut.pixels is None else cut.row | {"status": "ok"} | next(answers)
+            predictions = (row for batch in batches for row in _rows(self.predict_pixels(batch)))
+        for crop in face_crops:
+            yield crop.row if crop.pixels is None else crop.row | {"status": "ok"} | next(predictions)
 
     @property
     def outputs(self) -> list[str]:
-        """The columns that the model itself gives: numbers, from which the words follow."""
+        """The numeric outputs of the model, from which the labels follow."""
         return list(self._outputs)
 
-    def pooled(self, means: dict[str, float]) -> Row:
-        """The answer for several pictures of one face, from the mean of each output over them."""
-        return next(_rows(self._with_words({name: np.array([means[name]]) for name in self._outputs})))
+    def predict_mean(self, means: dict[str, float]) -> Row:
+        """Returns the prediction for several images of one face, from the mean of each output."""
+        return next(_rows(self._add_labels({name: np.array([means[name]]) for name in self._outputs})))
 
-    def _answered(self) -> list[str]:
+    def _all_outputs(self) -> list[str]:
         words = [word for word, needed in (("gender", "p_female"), ("age_group", "p_0-2")) if needed in self._outputs]
         return [*self._outputs, *words]
 
-    def _with_words(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Adds what follows from the numbers: `gender` and `age_group`."""
+    def _add_labels(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds the labels that follow from the numbers: `gender` and `age_group`."""
         if "p_female" in columns:
             female = columns["p_female"]
             gender = np.where(female >= 0.5, "female", "male").astype(object)
@@ -251,18 +280,18 @@ class Predictor:
 
 
 def shipped_model() -> Path:
-    """The file of the model that ships with mien."""
+    """Returns the file of the model that ships with mien."""
     return Path(str(resources.files("mien") / "weights" / SHIPPED))
 
 
 def _several(given: Any) -> Iterable[images.Source]:
-    """The images, where one may be given alone."""
+    """Returns an iterable of images, also for a single one."""
     alone = isinstance(given, (str, Path, bytes)) or not hasattr(given, "__iter__")  # Pillow's images have none
     return [given] if alone or (isinstance(given, np.ndarray) and given.ndim <= 3) else given
 
 
 def _rows(columns: dict[str, np.ndarray]) -> Iterator[Row]:
-    """Rows of Python's own numbers, rounded to what they mean: ages to 0.01 years, probabilities to 0.0001."""
+    """Yields rows of Python numbers; ages are rounded to 0.01 years, probabilities to 0.0001."""
     lists = [
         column.tolist() if column.dtype == object else column.astype(float).round(2 if "age" in name else 4).tolist()
         for name, column in columns.items()
@@ -271,7 +300,7 @@ def _rows(columns: dict[str, np.ndarray]) -> Iterator[Row]:
 
 
 def _decoded(pixels: "Pixels", threads: int) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Batches of statuses (n,) and of the images (those that are ok) while the next batch is being decoded."""
+    """Yields batches of statuses (n,) and readable images, while the next batch is being decoded."""
     with ThreadPoolExecutor(threads) as pool:
 
         def read(index: int) -> tuple[str, np.ndarray | None]:

@@ -1,4 +1,4 @@
-"""ONNX sessions: a model file opened in a runtime, and its metadata checked."""
+"""ONNX sessions: opening model files in a runtime, and checking their metadata."""
 
 import json
 from pathlib import Path
@@ -13,15 +13,15 @@ from mien.data.images import RESIZE
 FORMAT = 2
 """Version of the metadata of model files; other versions are refused."""
 
-LARGEST = 1024
+MAX_SIZE = 1024
 """Pixels of a side of the square that a network sees, at most."""
 
 
 def open_session(path: Path, name: str, threads: int) -> Any:
-    """An ONNX Runtime session of a model file.
+    """Opens a model file in ONNX Runtime.
 
     Raises:
-        MienError: It is not a usable ONNX file; the message names the model.
+        MienError: The file is not a usable ONNX file.
     """
     import onnxruntime
 
@@ -65,8 +65,8 @@ def read_metadata(session: Any, name: str) -> dict[str, Any]:
 def _check_metadata(metadata: dict[str, Any], session: Any, name: str) -> None:
     """Refuses values that mien never writes: a file from elsewhere must not decide memory use or columns."""
     size, margin, tasks = (metadata[key] for key in ("image_size", "margin", "tasks"))
-    if type(size) is not int or not 8 <= size <= LARGEST:
-        raise MienError(f"model {name!r}: its image_size is {shortened(repr(size))}; valid: 8 to {LARGEST}")
+    if type(size) is not int or not 8 <= size <= MAX_SIZE:
+        raise MienError(f"model {name!r}: its image_size is {shortened(repr(size))}; valid: 8 to {MAX_SIZE}")
     if metadata["resize"] != RESIZE:
         resize = shortened(repr(metadata["resize"]))
         raise MienError(f"model {name!r}: its resize filter is {resize}; valid: {RESIZE!r}")
@@ -88,7 +88,7 @@ def _check_metadata(metadata: dict[str, Any], session: Any, name: str) -> None:
 
 
 class OpenVinoSession:
-    """The same file in OpenVINO, in full precision (its default would be bfloat16 where the processor has it)."""
+    """A model file in OpenVINO, in full precision (the default is bfloat16 on some processors)."""
 
     def __init__(self, path: Path, threads: int) -> None:
         try:
@@ -99,7 +99,7 @@ class OpenVinoSession:
         self._model = openvino.Core().compile_model(path, "CPU", options)
 
     def run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """The named outputs for a batch of inputs, as in an ONNX Runtime session."""
-        # A request of its own for each call: several threads may ask at once.
-        answers = self._model.create_infer_request().infer(inputs)
-        return [np.array(answers[name]) for name in outputs]
+        """Returns the named outputs for a batch of inputs, like an ONNX Runtime session."""
+        # One inference request per call, so that several threads can run at once.
+        predictions = self._model.create_infer_request().infer(inputs)
+        return [np.array(predictions[name]) for name in outputs]

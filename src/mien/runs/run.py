@@ -1,4 +1,4 @@
-"""A run: a folder that explains itself, and from which every report can be rebuilt without training."""
+"""A run: a self-contained folder, from which every report can be rebuilt without training."""
 
 import json
 import platform
@@ -17,7 +17,7 @@ from mien.recipe.settings import Recipe, flat_settings
 from mien.runs.hub import absent, local_folder
 
 _PROCESSES = {f"{stage}trainer.{key}" for stage in ("", "init.") for key in ("devices", "nodes")}
-"""Settings that may change when a run is taken up."""
+"""Settings that may change when a run is resumed."""
 
 VERSIONED = (
     "torch",
@@ -40,10 +40,10 @@ class Run:
     | recipe.yaml | every setting, defaults included |
     | faces.parquet | the faces, with their split |
     | unreadable.csv | faces whose image could not be read, with the reason |
-    | log.csv, tensorboard/ | the course of training |
+    | log.csv, tensorboard/ | the training log |
     | model.safetensors, model.onnx | the weights; the network for prediction |
     | predictions.parquet, metrics.csv | of the validation and test part |
-    | report.html | all of it to look at |
+    | report.html | the report |
     | run.json | status, cost, leaks, versions |
     | resume.ckpt, best.ckpt, teachers.safetensors | only while training is not finished |
 
@@ -131,7 +131,7 @@ class Run:
         try:
             info = json.loads(self.info_file.read_text("utf-8"))
             if not isinstance(info, dict) or not isinstance(info.get("published", {}), dict):
-                raise ValueError("it is no mapping")
+                raise ValueError("it is not a mapping")
         except (ValueError, RecursionError) as error:
             raise MienError(f"{str(self.info_file)!r} is damaged: {error}") from None
         return info
@@ -145,7 +145,7 @@ class Run:
         if self.published:
             raise MienError(
                 f"{self.name!r} is a published model, which holds no {what} (they name files and people); "
-                "valid here: the folder of the run itself"
+                "valid: the folder of the run itself"
             )
 
     def note(self, **facts: Any) -> None:
@@ -154,10 +154,10 @@ class Run:
             part.write_text(json.dumps(self.info | facts, indent=2, default=str) + "\n", "utf-8")
 
     def begin(self, recipe: Recipe) -> bool:
-        """Makes the folder, or takes up an interrupted run of the same recipe.
+        """Creates the folder, or resumes an interrupted run of the same recipe.
 
         Returns:
-            Whether an earlier attempt is taken up.
+            Whether an interrupted run is resumed.
 
         Raises:
             MienError: The folder holds a finished run, a run of another recipe, or something else.
@@ -167,12 +167,11 @@ class Run:
             if self.finished:
                 raise MienError(f"run {str(self.folder)!r} is finished; give another --out, or remove the folder")
             return True
-        # A recipe without faces is an attempt that failed before anything was made, or ended in its first stage, which
-        # has a folder of its own: it stands in nobody's way.
-        # So do the beginnings of files, whose names start with a dot.
+        # A recipe without faces is left by an attempt that failed early, or in its first stage, which has its own
+        # folder; files whose names start with a dot are incomplete writes. Both can be replaced.
         names = {file.name for file in self.folder.iterdir()} if self.folder.exists() else set()
         if {name for name in names if not name.startswith(".")} - {"recipe.yaml", "run.json", "first"}:
-            raise MienError(f"folder {str(self.folder)!r} holds other files and no run; give another --out")
+            raise MienError(f"folder {str(self.folder)!r} holds other files and is not a run; give another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.recipe_file) as part:
             part.write_text(recipe.to_yaml(), "utf-8")
@@ -185,13 +184,13 @@ class Run:
         if changed:
             key = changed[0]
             raise MienError(
-                f"run {str(self.folder)!r} was begun with another recipe: {key} was {before.get(key)!r} and is "
+                f"run {str(self.folder)!r} was started with another recipe: {key} was {before.get(key)!r} and is "
                 f"{now.get(key)!r} ({len(changed)} settings differ); give another --out"
             )
 
 
 def _read(path: Path, *columns: str) -> pd.DataFrame:
-    """A table of a run, which has these columns."""
+    """Reads a table of a run and checks its columns."""
     table = read_table(path)
     absent = [column for column in columns if column not in table.columns]
     if absent:
@@ -200,26 +199,30 @@ def _read(path: Path, *columns: str) -> pd.DataFrame:
 
 
 def open_run(source: "str | Path | Run") -> Run:
-    """A finished run.
+    """Opens a finished run.
 
     Args:
         source: The folder of a run or of a published model, or `hub:OWNER/NAME`, which is downloaded.
 
     Raises:
-        MienError: It is no run, training has not finished, or the Hub has no such model.
+        MienError: It is not a run, training has not finished, or the Hub has no such model.
     """
     run = source if isinstance(source, Run) else Run(local_folder(source))
     if not run.recipe_file.is_file():
         if not run.folder.is_dir():
-            raise MienError(f"{str(source)!r} is no run: there is no such folder; one on the Hub is hub:OWNER/NAME")
-        raise absent(run.folder, run.recipe_file.name, (file.name for file in run.folder.iterdir()), "is no run: it")
+            raise MienError(
+                f"{str(source)!r} is not a mien run: the folder does not exist; valid: a folder, or hub:OWNER/NAME"
+            )
+        raise absent(
+            run.folder, run.recipe_file.name, (file.name for file in run.folder.iterdir()), "is not a mien run: it"
+        )
     if not run.finished:
-        raise MienError(f"run {str(run.folder)!r} is not finished; the same `mien train` command goes on with it")
+        raise MienError(f"run {str(run.folder)!r} is not finished; rerun the same `mien train` command to resume it")
     return run
 
 
 def versions() -> dict[str, str]:
-    """What this run was made with."""
+    """Returns the versions of Python, the platform and the packages that determine results."""
     found = {"python": platform.python_version(), "platform": platform.platform(), "mien": __version__}
     for package in VERSIONED:
         try:

@@ -1,7 +1,7 @@
-"""The predictor as a web service: one page and one API over the same model, in one process.
+"""The predictor as a web service: a web page and an API for one model, in one process.
 
-`limits` says what a request may ask for, `uploads` reads it, `batches` answers it, `app` puts them together, `page/` is
-what a browser shows.
+`limits` defines the limits of a request, `uploads` reads requests, `batches` predicts, `app` has the routes, and
+`page/` is the web page.
 """
 
 from typing import TYPE_CHECKING
@@ -18,15 +18,15 @@ except ImportError:
 
 if TYPE_CHECKING:
     from mien.prediction.predict import Predictor
-    from mien.service.limits import Limits
+    from mien.service.limits import ServiceLimits
 
 
-def run(predictor: "Predictor", host: str, port: int, limits: "Limits", api_key: str | None = None) -> None:
-    """Serves until SIGINT or SIGTERM, and then finishes what it has taken."""
+def run(predictor: "Predictor", host: str, port: int, limits: "ServiceLimits", api_key: str | None = None) -> None:
+    """Serves until SIGINT or SIGTERM, then finishes the pending requests."""
     from mien.service.app import make_app
 
-    print(f"mien serves http://{host}:{port} (Ctrl-C ends it)", flush=True)
-    # No access log: an address and a time are nobody's business, and /metrics counts.
+    print(f"mien serves http://{host}:{port} (press Ctrl-C to stop)", flush=True)
+    # No access log: client addresses are private, and /metrics has the counts.
     uvicorn.run(
         make_app(predictor, limits, api_key),
         host=host,

@@ -1,4 +1,4 @@
-"""The service: its routes, what each request costs, and how it is refused."""
+"""The ASGI application: routes, limits and error responses."""
 
 import asyncio
 import logging
@@ -20,15 +20,15 @@ from mien import __version__
 from mien.data import images
 from mien.evaluation.occlusion import occlusion
 from mien.prediction.photographs import READ
-from mien.prediction.predict import SHIPPED_NOTICE, Cut, Predictor, Row
-from mien.service.batches import Answer, Batches
-from mien.service.limits import Limits
-from mien.service.schemas import EXAMPLES, Error, Explanation, Model, Prediction
+from mien.prediction.predict import SHIPPED_NOTICE, FaceCrop, Predictor, Row
+from mien.service.batches import Batches, ImageResult
+from mien.service.limits import ServiceLimits
+from mien.service.schemas import EXAMPLES, Error, Explanation, ModelInfo, Prediction
 from mien.service.uploads import FIELD, Refusal, Upload, read_uploads, stated_bytes
 
 LABELS = (
-    "Labels are perceived binary gender and age, as people who labelled photographs saw them. They say nothing about "
-    "who somebody is, and nobody is identified."
+    "Predictions are perceived binary gender and age, as labelled by people who saw photographs. They do not describe "
+    "a person's identity, and nobody is identified."
 )
 
 _log = logging.getLogger("mien.service")
@@ -74,25 +74,25 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     for status, words in (
         (400, "The request cannot be understood"),
         (401, "The API key is missing or wrong"),
-        (408, "The request did not come in time"),
+        (408, "The request was not received in time"),
         (413, "More bytes, images or pixels than allowed"),
         (415, "Neither a form nor an image"),
         (422, "No image could be read, or a parameter is wrong"),
         (500, "The service failed; nothing of the request is kept"),
-        (503, "Too many requests at once: come again after Retry-After seconds"),
+        (503, "Too many requests; retry after Retry-After seconds"),
     )
 }
 
 
-def make_app(predictor: Predictor, limits: Limits | None = None, api_key: str | None = None) -> FastAPI:
-    """The ASGI application.
+def make_app(predictor: Predictor, limits: ServiceLimits | None = None, api_key: str | None = None) -> FastAPI:
+    """Creates the ASGI application.
 
     Args:
-        predictor: With the model and the detector to use.
-        limits: What a request may ask for.
-        api_key: If given, `/v1` and `/metrics` want it as `Authorization: Bearer KEY`.
+        predictor: The model and the detector.
+        limits: Limits of requests; None: the defaults.
+        api_key: If given, `/v1` and `/metrics` require `Authorization: Bearer KEY`.
     """
-    limits = limits or Limits()
+    limits = limits or ServiceLimits()
     service = _Service(predictor, limits)
 
     @asynccontextmanager
@@ -103,7 +103,7 @@ def make_app(predictor: Predictor, limits: Limits | None = None, api_key: str | 
         service.ready = False
         await service.batches.stop()
 
-    # The pages that FastAPI would show for /docs ask other hosts for their scripts.
+    # FastAPI's pages for /docs load scripts from other hosts.
     app = FastAPI(
         title="mien", version=__version__, description=LABELS, lifespan=lifespan, docs_url=None, redoc_url=None
     )
@@ -118,33 +118,33 @@ def make_app(predictor: Predictor, limits: Limits | None = None, api_key: str | 
     app.exception_handler(Refusal)(_refused)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_plain)
-    app.add_middleware(_Outer, service=service)
+    app.add_middleware(_Middleware, service=service)
     return app
 
 
-_Crops = Annotated[bool, Query(description="Each image already is a face: none is looked for.")]
+_Crops = Annotated[bool, Query(description="Each image is a face crop: no detection.")]
 
 
 def _authorization(api_key: str | None) -> Callable[[Request], None]:
-    """What refuses a request without the key, where there is one."""
+    """Returns the check that refuses requests without the API key; None: no key is needed."""
 
     def authorize(request: Request) -> None:
         given = request.headers.get("authorization", "")
         if api_key is not None and not secrets.compare_digest(given.encode(), f"Bearer {api_key}".encode()):
-            raise Refusal(401, "unauthorized", "this service wants 'Authorization: Bearer KEY' with its API key")
+            raise Refusal(401, "unauthorized", "this service requires 'Authorization: Bearer KEY' with its API key")
 
     return authorize
 
 
 def _add_model(app: FastAPI, service: "_Service", keyed: list[Any]) -> None:
-    """The routes of `/v1`: predictions, explanations, and what the model is."""
+    """Adds the routes of `/v1`: predictions, explanations, and the description of the model."""
 
     @app.post("/v1/predict", dependencies=keyed, openapi_extra=_BODY, responses={200: EXAMPLES["predict"], **_REFUSALS})
     async def predict(request: Request, crops: _Crops = False) -> Prediction:
-        """Perceived gender and age of each face in one image or many: one row a face.
+        """Perceived gender and age of each face in one or more images, one row per face.
 
-        An image without a face, or one that cannot be read, is a row whose `status` says so; where none can be read
-        the answer is 422.
+        An image without a face, or one that cannot be read, has one row with the reason in `status`; if no image can be
+        read, the response is 422.
         """
         return JSONResponse(await service.answer(request, lambda uploads: service.predict(uploads, crops)))  # type: ignore[return-value]
 
@@ -152,30 +152,30 @@ def _add_model(app: FastAPI, service: "_Service", keyed: list[Any]) -> None:
     async def explain(
         request: Request,
         crops: _Crops = False,
-        face: Annotated[int, Query(ge=0, le=999, description="Which face: its face_index.")] = 0,
+        face: Annotated[int, Query(ge=0, le=999, description="The face_index of the face.")] = 0,
     ) -> Explanation:
-        """Which regions of one face speak for its answers, by covering them one after the other."""
+        """Occlusion maps of one face: the regions that the predictions depend on."""
         return JSONResponse(await service.answer(request, lambda uploads: service.explain(uploads, crops, face)))  # type: ignore[return-value]
 
     @app.get("/v1/model", dependencies=keyed, responses={401: _REFUSALS[401]})
-    def model() -> Model:
-        """What answers here: the model, what it learnt from, and the limits of a request."""
-        return Model(**service.about())
+    def model() -> ModelInfo:
+        """The model, its training data and the limits of requests."""
+        return ModelInfo(**service.about())
 
 
 def _add_status(app: FastAPI, service: "_Service", keyed: list[Any]) -> None:
-    """The routes that tell how the service is."""
+    """Adds the routes for monitoring."""
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
-        """Says that the process lives."""
+        """Liveness check."""
         return {"status": "ok"}
 
     @app.get("/readyz", responses={503: _REFUSALS[503]})
     def readyz() -> dict[str, str]:
-        """Says that requests are taken."""
+        """Readiness check."""
         if not service.ready:
-            raise Refusal(503, "not ready", "the service starts or stops", retry_after=1)
+            raise Refusal(503, "not ready", "the service is starting or stopping", retry_after=1)
         return {"status": "ready"}
 
     @app.get("/metrics", dependencies=keyed, response_class=Response, responses={401: _REFUSALS[401]})
@@ -185,9 +185,9 @@ def _add_status(app: FastAPI, service: "_Service", keyed: list[Any]) -> None:
 
 
 class _Service:
-    """What the routes share: the batches, the bytes that wait, and the counts."""
+    """Shared state of the routes: the batches, the pending bytes and the counters."""
 
-    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+    def __init__(self, predictor: Predictor, limits: ServiceLimits) -> None:
         self.predictor = predictor
         self.limits = limits
         self.batches = Batches(predictor, limits)
@@ -202,10 +202,10 @@ class _Service:
         held.set_function(lambda: self._held)
 
     async def answer(self, request: Request, work: Callable[[list[Upload]], Awaitable[Any]]) -> Any:
-        """Reads a request and does the work, within the limits; stops when the client goes away."""
+        """Reads a request and processes it within the limits; stops if the client disconnects."""
         held = stated_bytes(request, self.limits)
         if self._held + held > self.limits.waiting_bytes:
-            raise Refusal(503, "busy", "too many requests at once; come again", retry_after=1)
+            raise Refusal(503, "busy", "too many requests; retry later", retry_after=1)
         self._held += held
         end = time.monotonic() + self.limits.seconds
         try:
@@ -213,28 +213,28 @@ class _Service:
                 async with asyncio.timeout(self.limits.seconds):
                     uploads = await read_uploads(request, self.limits)
             except TimeoutError:
-                words = f"the request was not there after {self.limits.seconds:g} seconds"
+                words = f"the request was not received within {self.limits.seconds:g} seconds"
                 raise Refusal(408, "slow request", words) from None
             return await self._finish(request, asyncio.ensure_future(work(uploads)), end)
         finally:
             self._held -= held
 
     async def _finish(self, request: Request, working: "asyncio.Future[Any]", end: float) -> Any:
-        gone = asyncio.ensure_future(request.receive())  # after the body only one message comes: that it is over
+        gone = asyncio.ensure_future(request.receive())  # after the body, the only message is the disconnect
         try:
             await asyncio.wait({working, gone}, timeout=end - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 return working.result()
             if gone.done():
-                raise Refusal(400, "gone", "the client went away")
-            words = f"no answer within {self.limits.seconds:g} seconds; come again, or with fewer images"
+                raise Refusal(400, "gone", "the client disconnected")
+            words = f"no result within {self.limits.seconds:g} seconds; retry later, or with fewer images"
             raise Refusal(503, "too slow", words, retry_after=5)
         finally:
             for future in (working, gone):
                 future.cancel()
 
     async def predict(self, uploads: list[Upload], crops: bool) -> dict[str, Any]:
-        """The answer to /v1/predict."""
+        """Returns the response of /v1/predict."""
         answers = await self.batches.predict(uploads, crops)
         self._count(answers)
         first = [answer.rows[0] for answer in answers]
@@ -246,11 +246,11 @@ class _Service:
         return {"model": self.predictor.name, "rows": rows, "faces_left_out": left_out}
 
     async def explain(self, uploads: list[Upload], crops: bool, face: int) -> dict[str, Any]:
-        """The answer to /v1/explain."""
+        """Returns the response of /v1/explain."""
         if len(uploads) > 1:
-            raise Refusal(400, "too many images", f"{len(uploads)} images; one at a time is explained")
+            raise Refusal(400, "too many images", f"{len(uploads)} images; give exactly one image to explain")
         found = await self.batches.find_faces(uploads[0], crops)
-        there = [cut for cut in found if cut.pixels is not None][: self.limits.faces]
+        there = [crop for crop in found if crop.pixels is not None][: self.limits.faces]
         if not there:
             status = found[0].row["status"]
             raise Refusal(422, status, f"the image has no face to explain: {status}")
@@ -265,7 +265,7 @@ class _Service:
         }
 
     def about(self) -> dict[str, Any]:
-        """The answer to /v1/model."""
+        """Returns the response of /v1/model."""
         metadata = self.predictor.metadata
         lineage = metadata.get("lineage", {})
         return {
@@ -282,16 +282,16 @@ class _Service:
             "version": __version__,
         }
 
-    def _count(self, answers: list[Answer]) -> None:
+    def _count(self, answers: list[ImageResult]) -> None:
         for answer in answers:
             self._images.labels(answer.rows[0]["status"]).inc()
             self._faces.inc(sum(row["status"] == "ok" for row in answer.rows))
 
 
-def _place(predictor: Predictor, upload: Upload, cut: Cut) -> tuple[float, float, float]:
-    """The square of the upright image that the network saw."""
-    if "x" in cut.row:
-        x, y, w, h = (cut.row[edge] for edge in "xywh")
+def _place(predictor: Predictor, upload: Upload, crop: FaceCrop) -> tuple[float, float, float]:
+    """The square of the upright image that is the input of the network."""
+    if "x" in crop.row:
+        x, y, w, h = (crop.row[edge] for edge in "xywh")
         return images.square(0, 0, (x, y, w, h), predictor.margin)
     height, width = images.load(upload.content).shape[:2]
     return images.square(width, height)
@@ -320,8 +320,8 @@ def _refused(_: Request, error: Any) -> JSONResponse:
 
 
 def _invalid(_: Request, error: Any) -> JSONResponse:
-    told = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
-    return _error(422, "invalid parameter", "; ".join(told))
+    messages = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+    return _error(422, "invalid parameter", "; ".join(messages))
 
 
 def _plain(_: Request, error: Any) -> JSONResponse:
@@ -330,8 +330,8 @@ def _plain(_: Request, error: Any) -> JSONResponse:
     return response
 
 
-class _Outer:
-    """Around all routes: headers for browsers, counts, and no traceback to the outside."""
+class _Middleware:
+    """Middleware of all routes: security headers, counters, and no tracebacks in responses."""
 
     def __init__(self, app: ASGIApp, service: _Service) -> None:
         self._app = app
@@ -354,7 +354,7 @@ class _Outer:
         try:
             await self._app(scope, receive, answer)
         except Exception as error:
-            # The message of an error may hold something of an image or its name; its kind and place do not.
+            # The message of an error may contain image data or file names; its type and location do not.
             place = error.__traceback__
             while place is not None and place.tb_next is not None:
                 place = place.tb_next

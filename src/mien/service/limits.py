@@ -1,4 +1,4 @@
-"""What one request may ask for, so that no request can take the service from the others."""
+"""Limits of requests, so that no client can block the service for the others."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,16 @@ from mien.base.errors import MienError
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServiceLimits:
     """The limits of a service; all are on by default.
 
     Args:
-        request_bytes: Bytes of a request's body.
+        request_bytes: Bytes of a request body.
         image_pixels: Pixels of an image, as its header states them; larger ones are not decoded.
-        images: Images of a request.
-        faces: Faces of an image, the surest ones; further ones are counted and left out.
-        seconds: From the first byte of a request to its answer.
-        waiting_bytes: Bodies held at once, of all requests together; beyond it a request is asked to come again.
+        images: Images per request.
+        faces: Faces per image, by detector score; further ones are counted and omitted.
+        seconds: Time from the first byte of a request to the response.
+        waiting_bytes: Total bytes of pending requests; above it, requests are rejected with "retry later".
     """
 
     request_bytes: int = 32_000_000
@@ -32,5 +32,5 @@ class Limits:
         if self.waiting_bytes < self.request_bytes:
             raise MienError(
                 f"limit waiting_bytes={self.waiting_bytes} is less than request_bytes={self.request_bytes}: "
-                "no full request would ever be taken"
+                "the largest allowed request could never be accepted"
             )

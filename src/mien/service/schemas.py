@@ -1,4 +1,4 @@
-"""What the service answers, as OpenAPI tells it."""
+"""The responses of the service, as documented by OpenAPI."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class FaceRow(BaseModel):
-    """A row of the predictions table; `p_0-2` and the other age groups' probabilities stand beside these columns."""
+    """A row of the predictions table; the probabilities of the age groups (`p_0-2`, ...) are further columns."""
 
     model_config = ConfigDict(extra="allow")
 
-    file: str = Field(description="What the client calls the image.")
-    status: str = Field(description="ok, no face, or why the image could not be read.")
-    face_index: int | None = Field(None, description="The face in the image, the surest first.")
+    file: str = Field(description="The file name given by the client.")
+    status: str = Field(description="ok, no face, or the reason why the image could not be read.")
+    face_index: int | None = Field(None, description="Index of the face in the image, by descending detector score.")
     x: float | None = Field(None, description="Box in the upright image, pixels.")
     y: float | None = None
     w: float | None = None
@@ -28,23 +28,23 @@ class FaceRow(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The answer to /v1/predict."""
+    """The response of /v1/predict."""
 
     model: str
     rows: list[FaceRow]
-    faces_left_out: int = Field(description="Faces beyond the limit of an image.")
+    faces_left_out: int = Field(description="Faces above the limit per image, which are omitted.")
 
 
 class Explanation(BaseModel):
-    """The answer to /v1/explain: maps from the upper left, of equal cells of the face's crop."""
+    """The response of /v1/explain: maps over equal cells of the face crop, from the upper left."""
 
     face_index: int
-    crop: dict[str, float] = Field(description="x, y and side, in pixels of the upright image, of what the map covers.")
+    crop: dict[str, float] = Field(description="x, y and side of the mapped square, in pixels of the upright image.")
     maps: dict[str, list[list[float]]]
 
 
-class Model(BaseModel):
-    """The answer to /v1/model."""
+class ModelInfo(BaseModel):
+    """The response of /v1/model."""
 
     name: str
     labels: str
@@ -60,7 +60,7 @@ class Model(BaseModel):
 
 
 class Error(BaseModel):
-    """A request that was refused: a short reason that can be counted, and the words."""
+    """A rejected request: a short machine-readable reason and a message."""
 
     reason: str
     detail: str
@@ -71,14 +71,21 @@ def _example(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 _FACE = {"face_index": 0, "x": 182.1, "y": 77.4, "w": 101.6, "h": 101.6, "detector_score": 2.07, "quality": ""}
-_SAYS = {"p_female": 0.74, "gender": "female", "age": 26.7, "age_low": 20.5, "age_high": 36.0, "age_group": "25-32"}
+_PREDICTION = {
+    "p_female": 0.74,
+    "gender": "female",
+    "age": 26.7,
+    "age_low": 20.5,
+    "age_high": 36.0,
+    "age_group": "25-32",
+}
 
 EXAMPLES = {
     "predict": _example(
         {
             "model": "mien-1",
             "rows": [
-                {"file": "astronaut.png", "status": "ok", **_FACE, **_SAYS},
+                {"file": "astronaut.png", "status": "ok", **_FACE, **_PREDICTION},
                 {"file": "notes.txt", "status": "not an image"},
             ],
             "faces_left_out": 0,

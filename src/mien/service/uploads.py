@@ -1,4 +1,4 @@
-"""From a request's body to images, which stay in memory and are bytes: never files, paths or addresses."""
+"""Reads images from request bodies; they stay in memory and are never files, paths or URLs."""
 
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
@@ -7,21 +7,21 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from mien.service.limits import Limits
+from mien.service.limits import ServiceLimits
 
 FIELD = "images"
 RAW = ("image/", "application/octet-stream")
 
 
 class Upload(NamedTuple):
-    """An image as it came: what the client calls it, and its bytes."""
+    """An uploaded image: the file name given by the client, and its bytes."""
 
     name: str
     content: bytes
 
 
 class Refusal(Exception):
-    """A request that gets no prediction: the status of HTTP, a short reason that can be counted, and the words."""
+    """A rejected request: the HTTP status, a short machine-readable reason and a message."""
 
     def __init__(self, status: int, reason: str, detail: str, retry_after: int | None = None) -> None:
         super().__init__(detail)
@@ -31,8 +31,12 @@ class Refusal(Exception):
         self.retry_after = retry_after
 
 
-def stated_bytes(request: Request, limits: Limits) -> int:
-    """How many bytes the request's body may have: what it states, or as many as are allowed."""
+def stated_bytes(request: Request, limits: ServiceLimits) -> int:
+    """Returns the size of the request body: the stated size, or the allowed maximum.
+
+    Raises:
+        Refusal: The stated size is above the limit.
+    """
     text = request.headers.get("content-length", "")
     stated = int(text) if text.isdecimal() else limits.request_bytes
     if stated > limits.request_bytes:
@@ -40,8 +44,8 @@ def stated_bytes(request: Request, limits: Limits) -> int:
     return stated
 
 
-async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
-    """The images of a request: the multipart field `images`, once or more often, or one image as the whole body."""
+async def read_uploads(request: Request, limits: ServiceLimits) -> list[Upload]:
+    """Reads the images of a request: the multipart field `images`, repeatable, or one image as the whole body."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         uploads = await _read_form(request, limits)
@@ -58,7 +62,7 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     return uploads
 
 
-async def _read_form(request: Request, limits: Limits) -> list[Upload]:
+async def _read_form(request: Request, limits: ServiceLimits) -> list[Upload]:
     parser = _InMemory(request.headers, _body(request, limits), max_files=limits.images, max_fields=0)
     parser.spool_max_size = limits.request_bytes + 1
     try:
@@ -80,10 +84,10 @@ async def _read_form(request: Request, limits: Limits) -> list[Upload]:
 
 
 class _InMemory(MultiPartParser):
-    """Starlette's parser, which writes files to the disk beyond `spool_max_size`: more than a request may have."""
+    """Starlette's parser, which writes files to disk only above `spool_max_size`: above the largest request."""
 
 
-async def _body(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+async def _body(request: Request, limits: ServiceLimits) -> AsyncGenerator[bytes, None]:
     size = 0
     try:
         async for chunk in request.stream():
@@ -92,8 +96,8 @@ async def _body(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]
                 raise _too_large(limits)
             yield chunk
     except ClientDisconnect:
-        raise Refusal(400, "gone", "the client went away") from None
+        raise Refusal(400, "gone", "the client disconnected") from None
 
 
-def _too_large(limits: Limits) -> Refusal:
+def _too_large(limits: ServiceLimits) -> Refusal:
     return Refusal(413, "too large", f"the request has more than {limits.request_bytes:,} bytes")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mien.base.errors import MienError
-from mien.evaluation.occlusion import pooled
+from mien.evaluation.occlusion import pool_map
 from mien.runs.run import Run
 from mien.training.model import FaceNet
 from mien.training.network import load_network
@@ -58,7 +58,7 @@ class GradCam:
         for place, task in enumerate(self._scores.tasks):
             score = scores[0, place].abs() if task == "gender" else scores[0, place]
             (gradient,) = torch.autograd.grad(score, features, retain_graph=True)
-            maps[task] = pooled(_weighted(features, gradient, face.shape[0]))
+            maps[task] = pool_map(_weighted(features, gradient, face.shape[0]))
         return maps
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

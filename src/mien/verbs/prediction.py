@@ -194,9 +194,9 @@ def serve(
         MissingExtra: mien[serve] is not installed.
     """
     from mien.service import run
-    from mien.service.limits import Limits
+    from mien.service.limits import ServiceLimits
 
-    limits = Limits(max_bytes, max_pixels, max_images, max_faces, max_seconds, max_waiting)
+    limits = ServiceLimits(max_bytes, max_pixels, max_images, max_faces, max_seconds, max_waiting)
     run(_predictor(model, detector, threads=threads), host, port, limits, api_key)
 
 

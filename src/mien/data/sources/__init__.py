@@ -14,7 +14,7 @@ from mien.base.errors import MienError, choices
 from mien.base.ledger import Ledger
 from mien.base.table import check_faces
 from mien.data.corrections import apply_corrections
-from mien.data.sources import _files, adience, celeba, csv, fairface, utkface
+from mien.data.sources import _files, aaf, adience, celeba, csv, fairface, lfw, utkface
 
 
 class Adapter(Protocol):
@@ -36,6 +36,8 @@ SOURCES: dict[str, Adapter] = {
     "celeba": celeba,
     "utkface": utkface,
     "fairface": fairface,
+    "aaf": aaf,
+    "lfw": lfw,
     "csv": csv,
 }
 """The data sets by name."""
