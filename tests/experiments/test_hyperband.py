@@ -66,7 +66,7 @@ def test_the_ledger_counts_epochs_seconds_and_what_full_length_would_cost():
     assert ledger.loc["all", ["finished", "stopped_early", "failed", "running"]].tolist() == [1, 1, 1, 1]
     assert ledger.loc["all", "epochs"] == 16 and ledger.loc["all", "epochs_full"] == 24
     assert ledger.loc["all", "full_trials"] == pytest.approx(16 / 9, abs=0.05)
-    assert ledger.loc["2", "judged_after"] == "1, 3" and ledger.loc["0", "judged_after"] == "never"
+    assert ledger.loc["2", "rungs"] == "1, 3" and ledger.loc["0", "rungs"] == "never"
 
 
 def test_the_best_trial_trained_to_the_end():

@@ -75,10 +75,10 @@ def test_weights_that_do_not_fit_or_are_no_weights(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"1234567890")
     for source, words in (
         (tmp_path / "other.safetensors", "does not fit"),
-        (tmp_path / "broken.safetensors", "is no safetensors file"),
+        (tmp_path / "broken.safetensors", "is not a safetensors file"),
         (tmp_path / "absent.safetensors", "does not exist"),
         (tmp_path / "model.pth", "pickled"),
-        ("imagenett", "is no source of weights.*imagenet, none, package"),
+        ("imagenett", "is not a source of weights.*imagenet, none, package"),
     ):
         with pytest.raises(MienError, match=words):
             make(f"init.weights={source}")

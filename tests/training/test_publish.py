@@ -134,13 +134,13 @@ def test_the_card_says_what_it_must(published, run):
     assert f"| train | {counts['train']} |" in card and f"| test | {counts['test']} |" in card
     words = " ".join(card.split())
     for part in (
-        "never identifies anyone",
+        "does not identify people",
         "Treat a `p_female` near 0.5 as unsure",
         "random images, seed 0, WITH LEAKS",
         "label policy 'masked'",
         "gender is not known: the files say 'u'",
-        "Learnt from: celeba (drawn), then adience (drawn)",
-        "a score on them says nothing about people",
+        "Trained on: celeba (drawn), then adience (drawn)",
+        "Scores on them test the software and do not apply to people",
         "of celeba",
         "random weights",
         "| gender: female |",
@@ -158,7 +158,7 @@ def test_a_card_without_leaks_and_licence(drawn, tmp_path, run):
     plain.note(leaks=[], lineage={"weights": "imagenet"})
     card = model_card(plain, "hub:me/plain", None)
     assert "Warning" not in card and "No leak between the parts was found." in card
-    assert front_matter(card)["license"] == "other" and "Licence that the publisher gives: not stated" in card
+    assert front_matter(card)["license"] == "other" and "Licence of the publisher: not stated" in card
     assert "weights learnt from ImageNet" in card and "pip install 'mien[hub]'" in card
 
 
@@ -306,7 +306,7 @@ def test_wrong_runs_names_and_licences(published, run, tmp_path, hub):
             publish(run, name)
     with pytest.raises(MienError, match=r"a revision is for reading; publish to hub:me/faces"):
         publish(run, "hub:me/faces@v2")
-    with pytest.raises(MienError, match="'All rights reserved' is no identifier; valid: .*cc-by-nc-4.0"):
+    with pytest.raises(MienError, match="'All rights reserved' is not a license identifier; valid: .*cc-by-nc-4.0"):
         publish(run, str(tmp_path / "x"), "All rights reserved")
     with pytest.raises(MienError, match="card of the published model 'two-stages' is written already"):
         publish(published, str(tmp_path / "x"), "mit")

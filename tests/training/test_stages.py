@@ -126,7 +126,7 @@ def test_heads_are_kept_where_they_are_asked_for(drawn, tmp_path):
     theirs = load_file(first.weights_file)
     mine = kept.state_dict()
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
-    with pytest.raises(MienError, match=r"init\.heads: .*no heads of ours"):
+    with pytest.raises(MienError, match=r"init\.heads: .*no mien heads"):
         FaceNet(recipe.model_copy(update={"init": Init(weights="none", heads=True)}))
 
 

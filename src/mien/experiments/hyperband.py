@@ -1,4 +1,4 @@
-"""Hyperband's brackets, and what a search by them cost."""
+"""The brackets of Hyperband, and the ledger of the cost of a search."""
 
 import math
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ import pandas as pd
 from mien.base.errors import MienError
 
 STATES = ("finished", "stopped early", "failed", "running")
-"""What can become of a trial."""
+"""States of a trial."""
 
 
 @dataclass(frozen=True)
 class Bracket:
-    """One of Hyperband's brackets; `s` as in Li et al. 2018: how often its trials are judged before the end."""
+    """One of Hyperband's brackets; `s` as in Li et al. 2018: the number of rungs before the end."""
 
     s: int
     rungs: tuple[int, ...]
-    """Epochs after which a trial is judged."""
+    """Epochs after which a trial can be pruned."""
     configurations: int
-    """Of one round of Hyperband as published; Optuna deals trials to brackets in this proportion."""
+    """Trials per round of Hyperband as published; Optuna assigns trials in this proportion."""
 
 
 def brackets(epochs: int, eta: int = 3) -> list[Bracket]:
-    """The brackets of Hyperband for trials of at most so many epochs, the one that stops earliest first.
+    """Returns the brackets of Hyperband for trials of at most `epochs` epochs, the one that prunes earliest first.
 
     As in Algorithm 1 of Li et al. 2018 (R = `epochs`), with budgets in whole epochs: the smallest is R // eta^s_max.
 
     Raises:
-        MienError: `eta` is below 2, or `epochs` below `eta`, so that nothing could be stopped.
+        MienError: `eta` is below 2, or `epochs` below `eta`, so that no trial could be pruned.
     """
     if eta < 2:
         raise MienError(f"eta is {eta}; valid: a whole number from 2")
@@ -51,7 +51,7 @@ def brackets(epochs: int, eta: int = 3) -> list[Bracket]:
 
 
 def best_trial(trials: pd.DataFrame, direction: str) -> "pd.Series | None":
-    """The best of the trials that trained to the end."""
+    """Returns the best of the finished trials."""
     over = trials[trials["state"] == "finished"]
     if over.empty:
         return None
@@ -60,15 +60,15 @@ def best_trial(trials: pd.DataFrame, direction: str) -> "pd.Series | None":
 
 
 def make_ledger(trials: pd.DataFrame, epochs: int, eta: int, direction: str) -> pd.DataFrame:
-    """What each bracket cost, and what it would have cost without early stopping; the last row is the sum.
+    """Returns the cost of each bracket, and its cost without early stopping; the last row is the sum.
 
-    `epochs_full` and `seconds_full` are of the same trials at full length, failed and running ones as they are;
-    `full_trials`: how many trials of full length the epochs that were spent would have bought.
+    `epochs_full` and `seconds_full` are those of the same trials at full length, failed and running ones unchanged;
+    `full_trials` is the number of full-length trials that the spent epochs would allow.
     """
-    going_on = trials["state"] == "stopped early"
-    full = trials["epochs"].where(~going_on, epochs)
+    pruned = trials["state"] == "stopped early"
+    full = trials["epochs"].where(~pruned, epochs)
     pace = trials["seconds"] / trials["epochs"].clip(lower=1)
-    table = trials.assign(epochs_full=full, seconds_full=trials["seconds"].where(~going_on, pace * epochs))
+    table = trials.assign(epochs_full=full, seconds_full=trials["seconds"].where(~pruned, pace * epochs))
     rows = []
     for bracket in [*brackets(epochs, eta), None]:
         own = table if bracket is None else table[table["bracket"] == bracket.s]
@@ -76,7 +76,7 @@ def make_ledger(trials: pd.DataFrame, epochs: int, eta: int, direction: str) -> 
         rows.append(
             {
                 "bracket": "all" if bracket is None else str(bracket.s),
-                "judged_after": "" if bracket is None else ", ".join(map(str, bracket.rungs)) or "never",
+                "rungs": "" if bracket is None else ", ".join(map(str, bracket.rungs)) or "never",
                 "trials": len(own),
                 **{state.replace(" ", "_"): int((own["state"] == state).sum()) for state in STATES},
                 "epochs": int(own["epochs"].sum()),

@@ -1,4 +1,4 @@
-"""The results of a study: its cells, its combinations of levels, pairs of levels, and what looks wrong."""
+"""The results of a study: cells, combinations of levels, comparisons of levels, and alarms."""
 
 import itertools
 import json
@@ -20,10 +20,10 @@ from mien.recipe.settings import Recipe
 from mien.runs.run import Run
 
 GAP = 0.10
-"""A score of the training part this far above that of the test part is worth a warning."""
+"""Overfitting alarm: difference of a score between the training and the test part."""
 
 _SMALLER = 0.25
-"""And so is an error that is smaller by this share."""
+"""Overfitting alarm: relative difference of an error between the training and the test part."""
 
 _Z = 1.959964
 
@@ -70,17 +70,17 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """Its levels."""
+        """The names of its levels."""
         return ", ".join(self.levels.values())
 
     @property
     def finished(self) -> list[CellResult]:
-        """Its cells that have results."""
+        """The cells that have results."""
         return [found for found in self.cells if found.finished]
 
     @cached_property
     def by_seed(self) -> dict[int, list[CellResult]]:
-        """The finished cells of each seed, of those seeds that have the most folds: they judge the same faces."""
+        """The finished cells of each seed, for seeds with the most folds: they are tested on the same faces."""
         seeds: dict[int, list[CellResult]] = {}
         for found in self.finished:
             seeds.setdefault(found.cell.seed, []).append(found)
@@ -90,11 +90,11 @@ class Combination:
 
     @cached_property
     def pooled(self) -> list[pd.DataFrame]:
-        """For each seed, the predictions of all its folds: each face once."""
+        """For each seed, the test predictions of all its folds: each face once."""
         return [pd.concat([found.joined for found in own], ignore_index=True) for own in self.by_seed.values()]
 
     def test_tables(self, metric: str) -> list[pd.DataFrame]:
-        """`pooled`, of the faces that have the label of a metric; empty where the metric does not apply."""
+        """Returns `pooled` for the faces with the label of a metric; empty if the metric does not apply."""
         if not self.cells or metric not in metrics_of(self.cells[0].cell.recipe):
             return []
         truth = METRICS[metric].truth
@@ -104,15 +104,15 @@ class Combination:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a study found.
+    """The results of a study.
 
     Attributes:
         cells: Every cell.
         combinations: The cells by their levels.
-        runs: One row a cell.
-        table: One row a combination, as numbers.
-        comparisons: One row a pair of levels and metric, with a sentence in `in words`.
-        alarms: Sentences.
+        runs: One row per cell.
+        table: One row per combination and metric, as numbers.
+        comparisons: One row per pair of levels and metric, with a sentence in `in words`.
+        alarms: Warnings, one sentence each.
     """
 
     cells: Sequence[CellResult]
@@ -183,7 +183,7 @@ def combinations_table(study: Study, combinations: Sequence[Combination]) -> pd.
 
 
 def _subjects(tables: Sequence[pd.DataFrame]) -> int:
-    """How many subjects there are; 0 where they are not known, so that each face stands for itself."""
+    """Returns the number of subjects; 0 if they are unknown, so that each face counts as a subject."""
     return int(tables[0]["subject"].nunique()) if tables else 0
 
 
@@ -303,10 +303,10 @@ def _count(number: int, what: str) -> str:
 def run_alarms(
     recipe: Recipe, scores: pd.DataFrame, joined: pd.DataFrame, log: pd.DataFrame, info: Mapping[str, Any]
 ) -> dict[str, str]:
-    """What looks wrong in one run: kind -> sentence.
+    """Returns what looks wrong in one run: kind -> sentence.
 
     Args:
-        recipe: What was asked for.
+        recipe: The recipe of the run.
         scores: The metrics table, of all faces of each part.
         joined: The test part with its predictions.
         log: One row an epoch.
@@ -315,11 +315,11 @@ def run_alarms(
     found = _score_alarms(scores)
     for task in ("gender", "age_group"):
         if task in joined and len(set(joined[f"true_{task}"].dropna())) > 1:
-            said = joined[task].dropna()
-            answers = set(said) - {UNSURE}
+            predicted = joined[task].dropna()
+            answers = set(predicted) - {UNSURE}
             if len(answers) == 1:
                 what = f"every test face gets the same {task.replace('_', ' ')}, {answers.pop()!r}"
-                found[f"one {task}"] = f"{what} (n {len(said):,})"
+                found[f"one {task}"] = f"{what} (n {len(predicted):,})"
     return found | _loss_alarms(log) | _input_alarms(recipe, info)
 
 
@@ -373,12 +373,14 @@ def _loss_alarms(log: pd.DataFrame) -> dict[str, str]:
 
 
 def _input_alarms(recipe: Recipe, info: Mapping[str, Any]) -> dict[str, str]:
-    """What was done to the images or the split that it should not be."""
+    """Returns alarms about leaks, augmented evaluation and the input range."""
     found = {}
     if info.get("leaks"):
         found["leak"] = f"the split leaks, as the recipe allows: {'; '.join(map(str, info['leaks']))}"
     if recipe.augment.evaluation:
-        found["judged"] = "validation and test images were augmented too, so that its scores are not of plain images"
+        found["evaluation"] = (
+            "validation and test images were augmented too, so that its scores are not of plain images"
+        )
     given = info.get("input") or {}
     if given and recipe.init.weights != "none":
         low, high, least, most = (
@@ -386,7 +388,7 @@ def _input_alarms(recipe: Recipe, info: Mapping[str, Any]) -> dict[str, str]:
         )
         if (np.maximum(abs(low - least), abs(high - most)) > 0.1 * (most - least)).any():
             found["input"] = (
-                f"pixels from {low.min():.2g} to {high.max():.2g} are fed, and the pretrained network expects "
+                f"pixels from {low.min():.2g} to {high.max():.2g} are the input, but the pretrained network expects "
                 f"{least.min():.2g} to {most.max():.2g} (model.normalize)"
             )
     return found

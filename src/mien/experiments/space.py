@@ -1,4 +1,4 @@
-"""Search spaces: which settings of a recipe a search varies, and over what; strict YAML with the keys of `--set`."""
+"""Search spaces: the settings that a search varies and their values; strict YAML with the keys of `--set`."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,15 +15,15 @@ from mien.recipe.settings import Recipe
 Scalar = bool | int | float | str | None
 
 FIXED = ("name", "data", "split", "augment.evaluation", "trainer.epochs", "trainer.devices", "trainer.nodes")
-"""What a search cannot vary: all trials learn from the same faces and are judged alike; epochs are its budget."""
+"""Settings that a search cannot vary: all trials have the same data and evaluation; epochs are the budget."""
 
 
 class SpaceError(MienError):
-    """A search space that cannot be read, or that a recipe cannot have."""
+    """A search space cannot be read, or does not fit the recipe."""
 
 
 class Parameter(BaseModel):
-    """The values that one setting may take: a range (`low`, `high`) or `choices`."""
+    """The values of one setting: a range (`low`, `high`) or `choices`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -55,15 +55,15 @@ class Parameter(BaseModel):
 
     @property
     def labels(self) -> list[Scalar]:
-        """The choices as single values: a list or a mapping as its JSON text."""
+        """The choices as scalars: lists and mappings as JSON text."""
         return [label(value) for value in self.choices or ()]
 
     def active(self, chosen: Mapping[str, Scalar]) -> bool:
-        """Whether the setting is varied where these labels are chosen for the keys above it."""
+        """Returns whether the setting is varied, given the labels chosen for the keys above it."""
         return all(key in chosen and chosen[key] in map(label, values) for key, values in self.when.items())
 
     def value(self, chosen: Scalar) -> Any:
-        """What a label stands for in a recipe."""
+        """Returns the value of a label in a recipe."""
         return chosen if self.choices is None else self.choices[self.labels.index(chosen)]
 
 
@@ -72,12 +72,12 @@ Space = dict[str, Parameter]
 
 
 def label(value: Any) -> Scalar:
-    """A value of a recipe as a single value."""
+    """Returns a value of a recipe as a scalar."""
     return value if isinstance(value, Scalar) else json.dumps(value)
 
 
 def is_whole(key: str) -> bool:
-    """Whether a recipe's setting takes whole numbers only."""
+    """Returns whether a setting takes whole numbers only."""
     annotation: Any = Recipe
     for part in key.split("."):
         models = [kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")]
@@ -89,7 +89,7 @@ def is_whole(key: str) -> bool:
 
 
 def changes(space: Space, chosen: Mapping[str, Scalar]) -> list[str]:
-    """Labels by key as changes of a recipe, like "optim.lr=0.01"."""
+    """Returns labels by key as changes of a recipe, like "optim.lr=0.01"."""
     return [f"{key}={json.dumps(space[key].value(value))}" for key, value in chosen.items()]
 
 
@@ -110,7 +110,7 @@ def read_space(source: str | Path | Mapping[str, Any], recipe: Recipe) -> Space:
     mistakes: list[str] = []
     for key, given in tree.items():
         try:
-            # JSON knows no tuples, so lists may stand for them although types are strict.
+            # JSON has no tuples, so lists are accepted for them although types are strict.
             space[key] = Parameter.model_validate_json(json.dumps(given, default=str))
         except ValidationError as error:
             mistakes += [_explain(str(key), problem) for problem in error.errors()]
@@ -136,7 +136,7 @@ def _explain(key: str, problem: Any) -> str:
 
 
 def _mistakes(key: str, space: Space, tree: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """What is wrong with one parameter that is well formed by itself."""
+    """Returns what is wrong with one well-formed parameter in its context."""
     fixed = [name for name in FIXED if key == name or key.startswith(f"{name}.")]
     if fixed:
         return [f"{key}: a search cannot vary {fixed[0]}; valid: other settings of a recipe"]
@@ -158,7 +158,7 @@ def _mistakes(key: str, space: Space, tree: Mapping[str, Any], recipe: Recipe) -
 
 
 def _refused(key: str, parameter: Parameter, space: Space, recipe: Recipe) -> Iterator[str]:
-    """What the recipe says to the ends of the range, or to the choices, where the parameter is active."""
+    """Yields the errors of the recipe for the ends of the range, or for the choices, where the parameter is active."""
     if parameter.choices is None and is_whole(key):
         for name in ("low", "high", "step"):
             if isinstance(getattr(parameter, name), float):
@@ -174,7 +174,7 @@ def _refused(key: str, parameter: Parameter, space: Space, recipe: Recipe) -> It
 
 
 def _conditions(parameter: Parameter, space: Space) -> list[str]:
-    """Changes under which a parameter is active, those of its parents first."""
+    """Returns changes that make a parameter active, those of its parents first."""
     found: list[str] = []
     for key, values in parameter.when.items():
         found += [*_conditions(space[key], space), f"{key}={json.dumps(values[0])}"]

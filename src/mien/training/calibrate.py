@@ -1,4 +1,4 @@
-"""Calibration: probabilities and age intervals that hold on the validation faces, which taught nothing.
+"""Calibration of probabilities and age intervals on the validation faces.
 
 One temperature a task (Guo et al. 2017), and for the 80% interval of age the levels of its two ends in each age group,
 so that old faces are covered as often as young ones.
@@ -21,7 +21,7 @@ from mien.training.heads import LEVELS, AgeHead, Head
 from mien.training.model import FaceNet
 
 FEWEST = 200
-"""With fewer labelled validation faces a task stays as it was trained."""
+"""A task with fewer labelled validation faces is not calibrated."""
 
 # How far from 0 the logarithm of a temperature is expected, since few faces err. Added after one run's calibration
 # error on its test part had been seen without it (2.2%); not tuned there.
@@ -37,7 +37,7 @@ def calibrate(net: FaceNet, logits: dict[str, Tensor], faces: pd.DataFrame, task
         net: A trained network; its heads are changed, its weights are not.
         logits: Of each task (n, units), in inference mode.
         faces: The n faces, with their labels.
-        tasks: The recipe's; says how large a share of the faces has to be `unsure`.
+        tasks: The tasks of the recipe, which give the share of faces that is `unsure`.
 
     Returns:
         For each task `n` and what was found: `temperature`, `low` and `high` (a level for each age group),

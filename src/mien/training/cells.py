@@ -1,4 +1,4 @@
-"""Runs the cells of a study, in processes that are kept and may be killed without harm to the other cells."""
+"""Runs the cells of a study in worker processes; a worker that is killed does not affect other cells."""
 
 import os
 import time
@@ -33,17 +33,17 @@ from mien.recipe.settings import Recipe, first_stage
 from mien.reports.study import shown_table, write_results
 from mien.runs.run import Run
 
-# torch is imported in the workers alone, inside `work`: they must set its number of threads first.
+# torch is imported inside `work` only: the workers must set its number of threads first.
 
 _SUBJECTS = 120
-"""In the drawn faces of each data set that a demonstration needs: about 800 faces."""
+"""Subjects of each drawn data set of a demonstration: about 800 faces."""
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One run to train: a cell, or a first stage (`folder` None) that cells share.
+    """One run to train: a cell, or a first stage shared by cells (`folder` is None).
 
-    `needs` names the job of the first stage that must have ended before.
+    `needs` is the name of the job of the first stage that must finish before.
     """
 
     name: str
@@ -61,23 +61,23 @@ def run_study(
     jobs: int = 1,
     quick: bool = False,
 ) -> Results:
-    """Runs the cells of a study that are not finished, and writes its table and report.
+    """Runs the unfinished cells of a study, and writes its table and report.
 
-    What was interrupted goes on; what failed is tried again; what is finished is never trained again.
+    Interrupted cells are resumed, failed cells are tried again, and finished cells are not repeated.
 
     Args:
         study: The name of one that ships, a YAML file, a mapping or a study.
         changes: Like "data.root=FOLDER", for every cell.
         out: The study's folder; None: `studies/<name>`.
         jobs: How many cells to run at the same time.
-        quick: The study's variant on drawn faces, which checks machinery.
+        quick: Run the variant of the study on drawn faces, a quick check of the software.
 
     Returns:
-        What was found, as in the files of the study's folder (`StudyFolder`).
+        The results, as in the files of the study's folder (`StudyFolder`).
 
     Raises:
-        MienError: The study or a recipe is wrong, data are missing, or `out` holds another study; nothing has been
-            trained then. A cell that fails is no error: it is recorded, and the others go on.
+        MienError: The study or a recipe is not valid, data are missing, or `out` holds another study; nothing has been
+            trained then. A failed cell is not an error: it is recorded, and the other cells continue.
     """
     if jobs < 1:
         raise StudyError(f"jobs {jobs!r}: valid: 1 or more")
@@ -113,7 +113,7 @@ def _show(study: Study, folder: StudyFolder, results: Results) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second process from running the same study; the lock ends with the process, however that ends."""
+    """Prevents a second process from running the same study."""
     lock = Lock(folder / ".lock")
     if not lock.take():
         raise StudyError(f"study folder {str(folder)!r} is in use: another process runs this study")
@@ -122,7 +122,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _draw(faces: Path, layouts: list[str]) -> None:
-    """Draws the faces of a demonstration that are not there yet."""
+    """Draws the missing data sets of a demonstration."""
     for layout in layouts:
         if layout not in ("adience", "celeba"):
             raise StudyError(f"a demonstration draws its faces; {choices('layout', layout, ('adience', 'celeba'))}")
@@ -134,7 +134,7 @@ def _draw(faces: Path, layouts: list[str]) -> None:
 
 
 def _run(folder: StudyFolder, cells: list[Cell], left: list[Cell], jobs: int) -> None:
-    """Runs what is left, as many jobs at a time as asked for."""
+    """Runs the remaining cells, `jobs` at a time."""
     waiting = make_jobs(folder, left)
     failed: dict[str, str] = {}
     unfinished = {job.name for job in waiting}
@@ -168,7 +168,7 @@ def _run(folder: StudyFolder, cells: list[Cell], left: list[Cell], jobs: int) ->
 
 
 def threads_for(jobs: int) -> int:
-    """The threads of each of so many jobs at a time; a variable OMP_NUM_THREADS of the user's goes before."""
+    """Returns the CPU threads per job; the environment variable OMP_NUM_THREADS takes precedence."""
     return max(1, (os.cpu_count() or 1) // jobs)
 
 
@@ -183,7 +183,7 @@ def _fail(folder: StudyFolder, cell: Cell, reason: str, shown: StudyProgress) ->
 
 
 def make_jobs(folder: StudyFolder, cells: list[Cell]) -> list[TrainingJob]:
-    """The runs to train in their order: each cell's, and each first stage once, before the first that needs it."""
+    """Returns the runs to train in order: the cells, and each first stage once, before the first cell that needs it."""
     jobs: list[TrainingJob] = []
     stages: dict[str, str] = {}
     for cell in cells:
@@ -202,7 +202,7 @@ def make_jobs(folder: StudyFolder, cells: list[Cell]) -> list[TrainingJob]:
 
 
 def work(job: TrainingJob, send: SendUpdate) -> str | None:
-    """Trains one run in a worker; returns why it failed, or None. What it prints goes to the job's log file."""
+    """Trains one run in a worker; returns the reason of a failure, or None. Output goes to the job's log file."""
     _print_to(job.log_file)
     begin = time.strftime("%Y-%m-%d %H:%M:%S")
     note(f"--- {job.name}, {begin}")
@@ -217,14 +217,14 @@ def work(job: TrainingJob, send: SendUpdate) -> str | None:
     except MienError as error:
         note(f"failed: {error}")
         return str(error)
-    except (Exception, SystemExit) as error:  # one cell's trouble, of whatever kind, is not the others'
+    except (Exception, SystemExit) as error:  # any failure of one cell must not affect the others
         traceback.print_exc()
         return f"{type(error).__name__}: {error}"
     return None
 
 
 def _print_to(file: Path) -> None:
-    """Sends all output of this process, that of libraries and subprocesses too, to the end of a file."""
+    """Appends all output of this process, including libraries and subprocesses, to a file."""
     with file.open("a", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -25,7 +25,7 @@ Batch = dict[str, Any]
 
 
 class FaceSamples(Dataset[dict[str, Any]]):
-    """Faces as uint8 tensors (3, size, size) with their targets; an unreadable one is a sample that says so."""
+    """Faces as uint8 tensors (3, size, size) with their targets; an unreadable face gives a sample with the error."""
 
     def __init__(
         self,
@@ -58,9 +58,10 @@ class FaceSamples(Dataset[dict[str, Any]]):
         return {"index": index, "image": image, "epoch": epoch}
 
     def collate(self, samples: list[dict[str, Any]]) -> Batch:
-        """One batch of the samples that can be read, and the names of the others.
+        """Collates the readable samples to a batch, and lists the others.
 
-        Where images are mixed, `partner` (n,) is the place in the batch of the other one, `share` that of the own.
+        Where images are mixed, `partner` (n,) is the position of the other image in the batch, and `share` the share of
+        the own image.
         """
         good = [sample for sample in samples if "image" in sample]
         index = torch.tensor([sample["index"] for sample in good], dtype=torch.long)
@@ -82,7 +83,7 @@ class FaceSamples(Dataset[dict[str, Any]]):
 
 @contextmanager
 def seeded(*parts: int) -> Iterator[None]:
-    """Lets torch's generator start from a seed of these parts, and go on as before afterwards."""
+    """Seeds torch's generator from these parts, and restores its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would take a tenth of a millisecond to look for accelerators.
         torch.default_generator.manual_seed(mixed_seed(*parts))
@@ -90,12 +91,12 @@ def seeded(*parts: int) -> Iterator[None]:
 
 
 def mixed_seed(*parts: int) -> int:
-    """One seed that follows from several numbers."""
+    """Returns one seed computed from several numbers."""
     return int(np.random.SeedSequence([part % 2**32 for part in parts]).generate_state(1)[0])
 
 
 class Augmented:
-    """Pixels as an augmentation changes them: for validation and test images, where a recipe asks for that mistake."""
+    """Augmented pixels, for recipes that augment validation and test images."""
 
     def __init__(self, pixels: Pixels, augmentation: v2.Transform, seed: int) -> None:
         self.size = pixels.size
@@ -116,16 +117,16 @@ class Augmented:
 class EpochSampler(Sampler[Key]):
     """The keys of one epoch, in an order that depends on seed and epoch alone; `start` leaves out the first ones.
 
-    Of several processes each takes every so-manieth key, so that batches of the n-th part hold together what one
+    With k processes, each takes every k-th key, so that batches of the n-th part hold together what one
     process would have in its batch.
 
     Args:
         indices: Of the faces.
         shuffle: Another order in each epoch.
         seed: Of the order.
-        rank: Which process this is,
-        world: of how many; all get as many keys, the last ones perhaps some of the first again.
-        whole: A size of batches, all processes together: what would make no whole one at the end is left out.
+        rank: Rank of this process.
+        world: Number of processes; all get the same number of keys, the last ones by repeating the first.
+        whole: Batch size over all processes: an incomplete last batch is left out.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class EpochSampler(Sampler[Key]):
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A loader whose state is the number of batches that it gave in this epoch."""
+    """A loader whose state is the number of batches returned in this epoch."""
 
     _given = 0
     _skip = 0
@@ -206,7 +207,7 @@ class FaceData(pl.LightningDataModule):
         return self._loader(self._train, "train", self._recipe.trainer.batch_size)
 
     def val_dataloader(self) -> ResumableLoader:
-        """As the predictor will see faces."""
+        """Not shuffled, as the predictor sees faces."""
         return self._loader(self._val, "val", self._recipe.trainer.batch_size)
 
     def _loader(self, samples: FaceSamples, split: str, batch_size: int) -> ResumableLoader:

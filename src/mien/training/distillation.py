@@ -70,13 +70,13 @@ def teacher_probabilities(run: Run, recipe: Recipe, faces: pd.DataFrame, root: s
         keep_freed_memory()
         rows = np.flatnonzero(faces["split"] == "train")
         each = [_predict(teacher, recipe, faces.iloc[rows], root) for teacher in teachers]
-        answers = {}
+        probabilities = {}
         for task in recipe.tasks.predicted():
-            mean = torch.stack([answer[task] for answer in each]).mean(0)
-            answers[task] = torch.full((len(faces), mean.shape[1]), torch.nan)
-            answers[task][rows] = mean
+            mean = torch.stack([one[task] for one in each]).mean(0)
+            probabilities[task] = torch.full((len(faces), mean.shape[1]), torch.nan)
+            probabilities[task][rows] = mean
         with atomic_path(run.teachers_file) as part:
-            part.write_bytes(as_bytes(answers))
+            part.write_bytes(as_bytes(probabilities))
     return load_file(run.teachers_file)
 
 
@@ -86,16 +86,16 @@ def _predict(teacher: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path
     net = load_network(teacher, "cuda" if torch.cuda.is_available() else "cpu")
     files = FilePixels(faces, root, teacher.recipe.model.image_size, teacher.recipe.model.margin)
     tasks = list(recipe.tasks.predicted())
-    answers = {task: torch.full((len(faces), net.heads[task].units), torch.nan) for task in tasks}
+    probabilities = {task: torch.full((len(faces), net.heads[task].units), torch.nan) for task in tasks}
     with progress(f"predicting with teacher {teacher.name}") as update:
         for rows, images in _batches(files):
             images = images.to(net.mean.device)
             both = [net(side) for side in (images, images.flip(3))]
             for task in tasks:
                 head = net.heads[task]
-                answers[task][rows] = sum(head.probability(logits[task].float()).cpu() for logits in both) / 2
+                probabilities[task][rows] = sum(head.probability(logits[task].float()).cpu() for logits in both) / 2
             update(rows[-1] + 1, len(files))
-    return answers
+    return probabilities
 
 
 def _batches(files: FilePixels) -> Iterator[tuple[list[int], Tensor]]:

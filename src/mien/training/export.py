@@ -1,4 +1,4 @@
-"""A trained network as one ONNX file that says all about itself."""
+"""Export of a trained network to a self-describing ONNX file."""
 
 import contextlib
 import io

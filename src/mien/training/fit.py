@@ -55,26 +55,26 @@ def train(
     on_epoch: Callable[[dict[str, float]], object] | None = None,
     score: bool = True,
 ) -> Run:
-    """Trains, exports and evaluates one model; an interrupted run of the same recipe is taken up where it was.
+    """Trains, exports and evaluates one model; an interrupted run of the same recipe is resumed.
 
     Args:
         recipe: The name of one that ships, a file, a mapping, or a `Recipe`.
         changes: Like "optim.lr=0.01".
         out: The run's folder; None: `runs/<name of the recipe>`.
-        stages: The folder of first stages, which runs share that begin alike; None: `first` in the run's folder.
-        on_epoch: Told the row of the log after each epoch, once it is saved; what it raises stops the run, which
-            can be taken up again.
+        stages: Folder of first stages, shared by runs with the same first stage; None: `first` in the run's folder.
+        on_epoch: Called after each epoch with its row of the log, once its checkpoint is saved. An exception stops the
+            run, which can be resumed.
         score: Export the ONNX file, predict and compute metrics; if false, the test part is never used.
 
     Raises:
-        MienError: Wrong settings, data that cannot be used, a leak between the parts, an `out` that is taken.
+        MienError: Settings are not valid, data cannot be used, parts leak, or `out` holds something else.
     """
     settings = load_recipe(recipe, changes)
     run = Run(out if out is not None else Path("runs") / settings.name)
     root = _root(settings.data.root, "data.root")
     if settings.init.data is not None:
         _root(settings.init.data.root, "init.data.root")
-    # Searches and studies name a folder of stages; they have processes of their own, each with other runs.
+    # Searches and studies give a folder of stages; they start their own processes, each with other runs.
     processes = Processes(settings.trainer, alone=stages is None)
     resumed = processes.once(lambda: run.begin(settings))
     note(f"{'resuming run' if resumed else 'run'} {run.folder}")
@@ -85,23 +85,23 @@ def train(
         pixels, unreadable = open_pixels(settings, faces, root)
     if not processes.once(run.weights_file.exists):
         with processes.in_turn():
-            answers = teacher_probabilities(run, settings, faces, root)
-        _fit(run, _starting(settings, start), faces, pixels, unreadable, processes, answers, on_epoch)
+            soft_targets = teacher_probabilities(run, settings, faces, root)
+        _fit(run, _starting(settings, start), faces, pixels, unreadable, processes, soft_targets, on_epoch)
     processes.once(lambda: _finish(run, settings, faces, pixels, score))
     return run
 
 
 def _prepare(run: Run, recipe: Recipe, root: Path, start: Run | None) -> None:
-    """Writes the faces and the lineage of a run where it has none yet."""
+    """Writes the faces and the lineage of a run, if they are missing."""
     if not run.faces_file.exists():
         prepare_faces(run, recipe, root)
-    # Also of a run that is taken up: its first attempt may have ended at this very check.
+    # Also for a resumed run: its first attempt may have failed in this check.
     if "lineage" not in run.info:
         run.note(lineage=_lineage(recipe, start, run.faces))
 
 
 def _finish(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, score: bool) -> None:
-    """What comes after training."""
+    """Exports, evaluates and reports a trained run, and removes its temporary files."""
     if score:
         seen = _evaluation_pixels(pixels, recipe)
         _export(run, recipe, faces, seen)
@@ -119,7 +119,7 @@ def _root(root: str | None, key: str) -> Path:
 
 
 def stage_folder(stage: Recipe, stages: str | Path) -> Path:
-    """Where among shared first stages the run of this recipe is."""
+    """Returns the folder of a first stage among the shared ones."""
     what = stage.model_dump(mode="json", exclude={"name": True, "trainer": {"nodes"}})
     settings = json.dumps(what, sort_keys=True)
     key = hashlib.sha256(settings.encode()).hexdigest()[:10]
@@ -127,7 +127,7 @@ def stage_folder(stage: Recipe, stages: str | Path) -> Path:
 
 
 def _first_stage(run: Run, recipe: Recipe, stages: str | Path | None, processes: Processes) -> Run | None:
-    """The finished run of the recipe's first stage; trained now where it is not there yet."""
+    """Returns the finished run of the first stage, trained now if it is missing."""
     stage = first_stage(recipe)
     if stage is None:
         return None
@@ -137,14 +137,14 @@ def _first_stage(run: Run, recipe: Recipe, stages: str | Path | None, processes:
 
 
 def _starting(recipe: Recipe, start: Run | None) -> Recipe:
-    """The recipe with the first stage's run as its weights."""
+    """Returns the recipe with the run of the first stage as initial weights."""
     if start is None:
         return recipe
     return recipe.model_copy(update={"init": Init(weights=str(start.folder), heads=recipe.init.heads)})
 
 
 def _lineage(recipe: Recipe, start: Run | None, faces: pd.DataFrame) -> dict[str, Any]:
-    """What the weights and the teachers have seen before this run: data, tasks and weights of each earlier one.
+    """Returns the lineage of the initial weights and the teachers: data, tasks and weights of each earlier run.
 
     Raises:
         LeakError: An earlier run was trained on faces of the test part, and the recipe does not allow it.
@@ -162,9 +162,9 @@ def _lineage(recipe: Recipe, start: Run | None, faces: pd.DataFrame) -> dict[str
 
 
 def _earlier(run: Run, recipe: Recipe, faces: pd.DataFrame) -> dict[str, Any]:
-    """What an earlier run has seen; the faces that it learnt from may not be among those that judge this one."""
+    """Describes an earlier run; its training faces must not be in the test part of this run."""
     before = run.recipe
-    # A published model does not hold its faces: that nothing could be compared is what its lineage then says.
+    # A published model has no faces: its lineage states that nothing could be compared.
     seen = faces.head(0) if run.published else run.faces[run.faces["split"] == "train"]
     found = leaks.leaks_between(seen, faces[faces["split"] == "test"])
     if found and not recipe.split.allow_leaks:
@@ -187,9 +187,18 @@ def _evaluation_pixels(pixels: Pixels, recipe: Recipe) -> Pixels:
 
 
 def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
-    """Reads the faces, splits them, and checks the split for leaks and missing classes.
+    """Reads the faces, splits them, checks the split for leaks and missing classes, and writes them to the run.
 
-    Writes them, and the leaks that the recipe allows, to the run.
+    Args:
+        run: The run; it records the leaks that the recipe allows.
+        recipe: Its recipe.
+        root: The folder of the data set.
+
+    Returns:
+        The faces table with its split.
+
+    Raises:
+        MienError: The data cannot be read or split, parts leak, or the training part lacks a class.
     """
     if recipe.data.faces is not None:
         faces = read_faces_table(recipe.data.faces)
@@ -199,7 +208,7 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
     faces = _labelled(faces, recipe)
     alike = None
     if recipe.split.near_duplicates:
-        with progress("looking for near-duplicates") as update:
+        with progress("searching near-duplicates") as update:
             alike = group_files([root / path for path in faces["path"]], update)
     split = recipe.split
     faces = splits.assign(
@@ -219,7 +228,7 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
     for leak in found:
         note(f"leak allowed by the recipe: {leak}", warning=True)
     counts = {name: int(count) for name, count in faces["split"].value_counts().items()}
-    check_there([root])  # or they would seem to have no duplicates, or not to be there at all
+    check_there([root])  # otherwise images would seem to be missing
     run.note(leaks=[str(leak) for leak in found], ledger=faces.attrs.get("ledger"), faces=counts)
     note(f"faces: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     write_table(faces, run.faces_file)
@@ -227,7 +236,7 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
 
 
 def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """The faces that have a label of at least one task, or a sample of them; others can neither teach nor judge."""
+    """Returns the faces with a label of at least one task, or a sample of them."""
     columns = [label_column(task) for task in recipe.tasks.predicted()]
     known = faces[columns].notna()
     for column in columns:
@@ -239,13 +248,15 @@ def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     faces = faces[known.any(axis=1)]
     if recipe.data.sample is not None:
         if recipe.data.sample > len(faces):
-            raise MienError(f"data.sample is {recipe.data.sample}; valid: up to {len(faces)}, the faces with a label")
+            raise MienError(
+                f"data.sample is {recipe.data.sample}; valid: up to {len(faces)}, the number of labelled faces"
+            )
         faces = faces.sample(recipe.data.sample, random_state=0).sort_index()
     return faces.reset_index(drop=True)
 
 
 def open_pixels(recipe: Recipe, faces: pd.DataFrame, root: Path) -> tuple[Pixels, dict[int, str]]:
-    """The faces' pixels, and index -> reason of those that are known to be unreadable before training."""
+    """Returns the pixels of the faces, and index -> reason of the faces known to be unreadable before training."""
     files = FilePixels(faces, root, recipe.model.image_size, recipe.model.margin)
     if not recipe.data.cache:
         return files, {}
@@ -267,9 +278,9 @@ def _fit(
     soft_targets: dict[str, Tensor] | None = None,
     on_epoch: Callable[[dict[str, float]], object] | None = None,
 ) -> None:
-    """Trains; the first process writes weights and log."""
+    """Trains the network; the first process writes weights and log."""
     keep_freed_memory()
-    # Deterministic algorithms alone are wanted; filling each new tensor as well costs some percent on a CPU.
+    # Deterministic algorithms are sufficient; filling each new tensor costs some percent of the time on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     net = make_net(recipe, faces)
@@ -290,13 +301,13 @@ def _fit(
     trainer = _trainer(run, recipe, best, int(recipe.data.max_unreadable * len(faces)), on_epoch)
     begin = time.monotonic()
     with warnings.catch_warnings():
-        # Lightning's advice on workers and logging intervals is for its own users, not ours.
+        # Lightning's advice on workers and logging intervals does not apply to users of mien.
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
         data = FaceData(usable, pixels, targets, recipe, soft_targets)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=run.resume_file if resume else None, weights_only=True)
-        except SystemExit as stop:  # what Lightning makes of an interruption
+        except SystemExit as stop:  # Lightning turns an interruption into SystemExit
             raise KeyboardInterrupt from stop
     if processes.rank > 0:
         return
@@ -314,10 +325,10 @@ def _fit(
 
 
 def _best(run: Run) -> ModelCheckpoint:
-    """Keeps the weights of the best epoch.
+    """Returns the callback that keeps the weights of the best epoch.
 
-    Lightning calls it after all other callbacks: at the end of an epoch it would come after `Resume`, whose checkpoint
-    would not know the epoch that was just chosen. So it saves at the end of validation.
+    Lightning calls it after all other callbacks. At the end of an epoch it would run after `Resume`, whose checkpoint
+    would not contain the current choice, so it saves at the end of validation.
     """
     return ModelCheckpoint(
         run.folder,
@@ -330,7 +341,7 @@ def _best(run: Run) -> ModelCheckpoint:
 
 
 def make_net(recipe: Recipe, faces: pd.DataFrame) -> FaceNet:
-    """The network for a split faces table, whose training part says which classes further columns have."""
+    """Returns the network for a faces table, whose training part determines the classes of auxiliary columns."""
     return FaceNet(recipe, column_classes(recipe.tasks, faces[faces["split"] == "train"]))
 
 
@@ -354,7 +365,7 @@ def _trainer(
         callbacks.append(EpochCallback(log, on_epoch))
     return pl.Trainer(
         max_epochs=settings.epochs,
-        precision=settings.precision,  # type: ignore[arg-type]  # our words are among Lightning's
+        precision=settings.precision,  # type: ignore[arg-type]  # the values of the setting are a subset of Lightning's
         devices=settings.devices,
         num_nodes=settings.nodes,
         gradient_clip_val=recipe.optim.clip or None,
@@ -375,7 +386,7 @@ def _write_weights(run: Run, net: FaceNet, faces: pd.DataFrame, unreadable: dict
     reasons = faces.loc[rows, ["face", "path"]].assign(reason=[unreadable[row] for row in rows])
     write_table(reasons, run.unreadable_file)
     with atomic_path(run.weights_file) as part:
-        # Not `save_file`, which leaves a further temporary file where it is killed.
+        # `save_file` would leave another temporary file behind when it is killed.
         part.write_bytes(as_bytes({name: value.contiguous() for name, value in net.state_dict().items()}))
 
 
@@ -396,7 +407,7 @@ def _export(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels) -> No
 
 
 def _logits(net: FaceNet, pixels: Pixels, rows: np.ndarray) -> dict[str, Tensor]:
-    """What a network in inference mode says about these rows, on the CPU: each task (n, units)."""
+    """Returns the logits (n, units) of each task for the given rows, on the CPU."""
     parts = []
     with progress("calibrating") as update, torch.inference_mode():
         for start in range(0, len(rows), _EXPORT_BATCH):
@@ -407,7 +418,7 @@ def _logits(net: FaceNet, pixels: Pixels, rows: np.ndarray) -> dict[str, Tensor]
 
 
 def model_metadata(run: Run, recipe: Recipe) -> dict[str, Any]:
-    """What the ONNX file says about itself."""
+    """Returns the metadata of the ONNX file."""
     calibration = run.info["calibration"]
     unsure_below = calibration.get("gender", {}).get("unsure_below")
     return ({} if unsure_below is None else {"unsure_below": unsure_below}) | {

@@ -1,4 +1,4 @@
-"""Heads: each is a label column, a layer, a masked loss, and how its logits become named columns.
+"""Heads: each has a label column, a layer, a masked loss, and a decoder of logits to prediction columns.
 
 To add a task: its settings in `recipe.Tasks`, its head here and a line in `HEADS`.
 """
@@ -19,11 +19,11 @@ from mien.base.table import FACES_COLUMNS, age_to_group
 from mien.recipe.settings import Age, Model, Tasks
 
 LEVELS = (0.1, 0.9)
-"""Where the 80% interval of age begins and ends, before calibration."""
+"""Levels of the ends of the 80% age interval, before calibration."""
 
 
 def mlp(features: int, hidden: Sequence[int], model: Model) -> tuple[nn.Sequential, int]:
-    """Hidden layers (dropout, linear, batch normalisation if asked, ReLU), and how many features they give."""
+    """Returns hidden layers (dropout, linear, optional batch normalization, ReLU) and the number of their outputs."""
     layers: list[nn.Module] = []
     for units in hidden:
         layers += [nn.Dropout(model.dropout), nn.Linear(features, units)]
@@ -34,7 +34,7 @@ def mlp(features: int, hidden: Sequence[int], model: Model) -> tuple[nn.Sequenti
 
 
 class Head(nn.Module):
-    """One task on top of the features of a face.
+    """The head of one task.
 
     Targets are float tensors (n,), NaN where the label is missing; logits are (n, `units`).
     """
@@ -48,7 +48,7 @@ class Head(nn.Module):
         self.settings = settings
         body, features = mlp(features, settings.hidden, model)
         self.layer = nn.Sequential(*body, nn.Dropout(model.dropout), nn.Linear(features, self.units))
-        # What calibration finds belongs to the ONNX file, not to the weights.
+        # Calibration is stored in the ONNX file, not in the weights.
         self.register_buffer("temperature", torch.ones(()), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -56,13 +56,13 @@ class Head(nn.Module):
         return self.layer(features)
 
     def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The mean loss over the labelled faces; zero, with a gradient of zero, where none is labelled.
+        """Returns the mean loss over the labelled faces; zero with a zero gradient if none is labelled.
 
         Args:
             logits: (n, units).
             target: (n,).
-            weight: (n,) of each face in the mean; None: all the same. Mixed images come twice, once with the label
-                of each part and its share as the weight.
+            weight: (n,) weight of each face; None: equal weights. Mixed images occur twice, with the label and share of
+                each of their parts.
         """
         known = ~torch.isnan(target)
         if not known.any():
@@ -72,19 +72,19 @@ class Head(nn.Module):
             return losses.mean()
         return (losses * weight[known]).sum() / weight[known].sum().clamp(min=1e-6)
 
-    def fit(self, faces: pd.DataFrame) -> None:  # noqa: B027 - most heads learn nothing from the table
-        """Learns what the loss needs from the training faces (class weights)."""
+    def fit(self, faces: pd.DataFrame) -> None:  # noqa: B027 - most heads need nothing from the table
+        """Computes what the loss needs from the training faces (class weights)."""
 
     @abstractmethod
     def target(self, faces: pd.DataFrame) -> Tensor:
-        """The labels of a faces table, float (n,), NaN where missing."""
+        """Returns the labels of a faces table, float (n,), NaN if missing."""
 
     @abstractmethod
     def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss (n,) of each face; no target is missing."""
+        """Returns the loss (n,) of each face; no target is missing."""
 
     def proper_score(self, logits: Tensor, target: Tensor) -> Tensor:
-        """What a temperature is judged by (n,): the negative log-likelihood; no target is missing."""
+        """Returns the score (n,) that calibration minimizes: the negative log-likelihood; no target is missing."""
         return F.cross_entropy(logits, target.long(), reduction="none")
 
     @abstractmethod
@@ -92,11 +92,11 @@ class Head(nn.Module):
         """Columns of the predictions table, each (n,)."""
 
     def probability(self, logits: Tensor) -> Tensor:
-        """What a teacher says (n, units): a probability of each logit's answer."""
+        """Returns the probabilities (n, units) of the logits: the soft targets of a teacher."""
         return logits.softmax(1)
 
     def distillation_loss(self, logits: Tensor, soft_targets: Tensor) -> Tensor:
-        """The mean loss against the `probability` (n, units) that teachers gave."""
+        """Returns the mean loss against the soft targets (n, units) of teachers."""
         return F.cross_entropy(logits.float(), soft_targets)
 
 
@@ -106,7 +106,7 @@ def _codes(column: pd.Series) -> Tensor:
 
 
 class _ClassHead(Head):
-    """A head over classes, which may be weighed by their inverse frequency in training."""
+    """A head over classes, optionally weighted by their inverse frequency in the training part."""
 
     class_weight: Tensor
     classes: int
@@ -128,7 +128,7 @@ class _ClassHead(Head):
 
 
 class ColumnHead(_ClassHead):
-    """A further categorical column, learnt for the sake of the body and never predicted.
+    """An auxiliary categorical column, which trains the backbone and is never predicted.
 
     Its classes are those of the training part; another value elsewhere counts as missing.
     """
@@ -148,7 +148,7 @@ class ColumnHead(_ClassHead):
         return F.cross_entropy(logits, index, reduction="none") * self.class_weight[index]
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
-        """Nothing: it is for training only."""
+        """Returns no columns: the head is for training only."""
         return {}
 
 
@@ -260,7 +260,7 @@ class AgeHead(Head):
         return loss
 
     def decode(self, logits: Tensor) -> dict[str, Tensor]:
-        """`age` (median), `age_low` and `age_high` (80%), and `p_<age group>`, which a head of its own overrides."""
+        """`age` (median), `age_low` and `age_high` (80%), and `p_<age group>`, which the age group head overrides."""
         probability = (logits / self.temperature).softmax(1)
         groups = probability @ self.group
         columns = {
@@ -291,11 +291,11 @@ def _ranked_probability_score(probability: Tensor, truth: Tensor) -> Tensor:
 
 
 HEADS: dict[str, type[Head]] = {"gender": GenderHead, "age": AgeHead, "age_group": AgeGroupHead}
-"""Task -> head; where two give the same column, the later one wins."""
+"""Task -> head; if two heads give the same column, the later one is used."""
 
 
 def make_heads(tasks: Tasks, features: int, model: Model, classes: Mapping[str, Sequence[str]]) -> dict[str, Head]:
-    """The heads of a network, in the order of `HEADS`, then those of further columns with their `classes`."""
+    """Returns the heads of a network, in the order of `HEADS`, then those of auxiliary columns with their `classes`."""
     named = tasks.predicted()
     heads: dict[str, Head] = {name: kind(named[name], features, model) for name, kind in HEADS.items() if name in named}
     for column, settings in tasks.columns.items():
@@ -304,12 +304,12 @@ def make_heads(tasks: Tasks, features: int, model: Model, classes: Mapping[str, 
 
 
 def label_column(task: str) -> str:
-    """The column of the faces table that a task learns from."""
+    """Returns the label column of a task in the faces table."""
     return HEADS[task].column if task in HEADS else task
 
 
 def column_classes(tasks: Tasks, faces: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """The classes of each further column in the training faces, in alphabetical order.
+    """Returns the classes of each auxiliary column in the training faces, in alphabetical order.
 
     Raises:
         MienError: The table has no such column, or it has fewer than 2 or more than `MOST_CLASSES` classes.
@@ -329,7 +329,7 @@ def column_classes(tasks: Tasks, faces: pd.DataFrame) -> dict[str, tuple[str, ..
 
 
 MOST_CLASSES = 100
-"""A column with more classes is taken for no category (names, numbers)."""
+"""A column with more classes is not treated as categorical (names, numbers)."""
 
 
 def _as_text(column: pd.Series) -> pd.Series:

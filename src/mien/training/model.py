@@ -1,4 +1,4 @@
-"""The network (uint8 pixels in, logits out) and what Lightning needs to train it."""
+"""The network (uint8 pixels to logits) and its Lightning module."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -18,9 +18,9 @@ from mien.training.backbones import count_features, freeze, load_heads, make_bac
 from mien.training.heads import Head, make_heads, mlp
 
 LossInputs = dict[str, Any]
-"""Of some faces, what the losses need: `index` (n,), by task `logits` (n, units) and `targets` (n,); where there are
-teachers `soft_targets` (n, units);
-where images are mixed `partners`, the other labels (n,), and `own`, their own share (n,).
+"""Inputs of the losses for n faces: `index` (n,), by task `logits` (n, units) and `targets` (n,); with teachers
+`soft_targets` (n, units) by task; for mixed images `partners`, the labels of the other image (n,), and `own`, the share
+of the own image (n,).
 """
 
 
@@ -28,8 +28,8 @@ class FaceNet(nn.Module):
     """Preprocessing, backbone, shared layers and heads.
 
     Args:
-        recipe: Says all about it, but for
-        classes: of each further column that the recipe learns (`heads.column_classes`).
+        recipe: The recipe.
+        classes: The classes of each auxiliary column of the recipe (`heads.column_classes`).
     """
 
     mean: Tensor
@@ -41,16 +41,16 @@ class FaceNet(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
         self.backbone = make_backbone(recipe.model, recipe.init)
-        # Not registered a second time: the modules belong to the backbone.
+        # A tuple, so that the modules of the backbone are not registered a second time.
         self._frozen: Sequence[nn.Module] = tuple(freeze(self.backbone, recipe.model.freeze))
         features = count_features(self.backbone, recipe.model.image_size)
         self.shared, features = mlp(features, recipe.model.hidden, recipe.model)
         self.head = nn.ModuleDict(make_heads(recipe.tasks, features, recipe.model, classes or {}))
         if recipe.init.heads:
             load_heads(self, recipe.init.weights)
-        # On a CPU depthwise convolutions are five times as fast in this layout, and on a GPU others are too.
+        # In this layout depthwise convolutions are five times as fast on a CPU; other convolutions are faster on a GPU.
         self.to(memory_format=torch.channels_last)
-        # Lightning takes the modules' modes as they are: without this, frozen statistics would move in training.
+        # Lightning keeps the modes of modules: without this call, frozen batch statistics would change in training.
         self.train()
 
     @property
@@ -59,7 +59,7 @@ class FaceNet(nn.Module):
         return cast(dict[str, Head], dict(self.head.items()))
 
     def train(self, mode: bool = True) -> "FaceNet":
-        """As always, but what is frozen stays in inference mode."""
+        """Sets the mode; frozen modules stay in inference mode."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
@@ -77,7 +77,7 @@ class FaceNet(nn.Module):
         return torch.stack([layer.weight.square().sum() for layer in layers if isinstance(layer, nn.Linear)]).sum()
 
     def decode(self, logits: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Columns of the predictions table, each (n,)."""
+        """Returns columns of the predictions table, each (n,)."""
         columns: dict[str, Tensor] = {}
         for task, head in self.heads.items():
             columns |= head.decode(logits[task].float())
@@ -87,9 +87,9 @@ class FaceNet(nn.Module):
 class FaceTraining(pl.LightningModule):
     """Trains a `FaceNet`.
 
-    A batch is a dictionary: `images` uint8 (n, 3, size, size), `targets` of each task (n,), `index` (n,) of the
-    faces, and `unreadable`, the (index, reason) of faces that should have been in it; where there are teachers, also
-    `soft_targets`, their answers (n, units) for each task.
+    A batch is a mapping: `images` uint8 (n, 3, size, size), `targets` of each task (n,), `index` (n,) of the
+    faces, and `unreadable`, the (index, reason) of faces that could not be read; with teachers also `soft_targets`,
+    their probabilities (n, units) for each task.
     """
 
     def __init__(self, net: FaceNet, recipe: Recipe) -> None:
@@ -99,17 +99,17 @@ class FaceTraining(pl.LightningModule):
         self.unreadable: dict[int, str] = {}
         self._weights = {task: settings.weight for task, settings in recipe.tasks.named().items()}
         learnt = self._weights if recipe.tasks.weighting == "uncertainty" else ()
-        # Logarithms of the tasks' variances; beside the network, whose weights are what is kept.
+        # Logarithms of the tasks' variances; not part of the network, whose weights are saved.
         self.log_variance = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in learnt})
         self._validation: list[LossInputs] = []
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, Any] | None:
-        """The weighted sum of the tasks' masked losses, and the penalty of large weights."""
+        """Returns the weighted sum of the masked losses of the tasks, plus the L2 penalty."""
         rows = self._rows(batch)
         if rows is None:
             return None
-        # A label's weight in a batch follows from how many others are labelled, so no mean of the processes' losses
-        # would be the batch's. Each computes the loss of the whole; DDP's mean of their gradients is its gradient.
+        # The weight of a label depends on the number of labelled faces in the batch, so a mean over processes differs
+        # from the loss of the batch. Each process computes the loss of the whole batch; DDP averages gradients.
         rows = gathered(rows, self.all_gather) if self.trainer.world_size > 1 else rows
         loss = self._learning_loss(self._losses(rows))
         self.log("train_loss", loss.detach(), on_step=True, on_epoch=False, batch_size=len(rows["index"]))
@@ -125,14 +125,14 @@ class FaceTraining(pl.LightningModule):
         """Logs the loss of each task over the validation part, and their weighted sum."""
         self._share_unreadable()
         index = torch.cat([rows["index"] for rows in self._validation])
-        once = first_places(index)  # processes that share no even number of faces have some twice
+        once = first_places(index)  # with an uneven share of faces, some are in two processes
         logits, targets = (
             {task: torch.cat([rows[what][task] for rows in self._validation])[once] for task in self._weights}
             for what in ("logits", "targets")
         )
         self._validation.clear()
         losses = self._losses({"logits": logits, "targets": targets})
-        # With the recipe's weights also where others are learnt: a loss whose scale moves could not choose an epoch.
+        # With the weights of the recipe even if weights are learnt: epochs need a loss on a fixed scale.
         total = torch.stack([self._weights[task] * loss for task, loss in losses.items()]).sum()
         self.log("val_loss", total, sync_dist=True)
         self.log_dict({f"weight_{task}": torch.exp(-value) for task, value in self.log_variance.items()})
@@ -140,14 +140,14 @@ class FaceTraining(pl.LightningModule):
         self.log_dict(_quick_scores(self.net.decode(logits), targets), sync_dist=True)
 
     def _rows(self, batch: Mapping[str, Any]) -> LossInputs | None:
-        """What the losses of a batch need, a row a face: logits and labels; None where nothing could be read."""
+        """Returns the inputs of the losses for a batch; None if no image could be read."""
         self.unreadable.update(dict(batch["unreadable"]))
         images, count = batch["images"], len(batch["index"])
         alone = self.trainer.world_size == 1
         if not count:
             if alone:
                 return None
-            # The others wait for this process's part of each gradient: here that of a blank image which has no rows.
+            # Other processes wait for the gradients of this one: those of a blank image that has no rows.
             size = self.recipe.model.image_size
             images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=self.device)
         logits = {task: values[:count] for task, values in self.net(images).items()}
@@ -167,7 +167,7 @@ class FaceTraining(pl.LightningModule):
                 self.unreadable.update(part)
 
     def _losses(self, rows: LossInputs) -> dict[str, Tensor]:
-        """Each task's loss; of mixed images, that of both labels, weighed by their shares."""
+        """Returns the loss of each task; for mixed images that of both labels, weighted by their shares."""
         logits, targets = rows["logits"], rows["targets"]
         if "own" not in rows:
             losses = {task: head.loss(logits[task], targets[task]) for task, head in self.net.heads.items()}
@@ -181,11 +181,11 @@ class FaceTraining(pl.LightningModule):
     def _distillation_losses(
         self, logits: dict[str, Tensor], losses: dict[str, Tensor], soft_targets: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The losses of the tasks that have teachers, whose share replaces as much of the labels'."""
-        share = self.recipe.distillation.weight if self.recipe.distillation else 0.0
+        """Returns the losses of tasks with soft targets, mixed with those of the labels."""
+        weight = self.recipe.distillation.weight if self.recipe.distillation else 0.0
         return {
-            task: (1 - share) * losses[task] + share * self.net.heads[task].distillation_loss(logits[task], answers)
-            for task, answers in soft_targets.items()
+            task: (1 - weight) * losses[task] + weight * self.net.heads[task].distillation_loss(logits[task], targets)
+            for task, targets in soft_targets.items()
         }
 
     def _learning_loss(self, losses: dict[str, Tensor]) -> Tensor:
@@ -197,7 +197,7 @@ class FaceTraining(pl.LightningModule):
         return total + l2 * self.net.squared_weights() if l2 else total
 
     def configure_optimizers(self) -> Any:
-        """The recipe's optimizer and schedule."""
+        """Returns the optimizer and the schedule of the recipe."""
         settings = self.recipe.optim
         optimizer = make_optimizer(self.net, settings)
         if self.log_variance:
@@ -205,7 +205,7 @@ class FaceTraining(pl.LightningModule):
         if settings.schedule == "plateau":
             plateau = ReduceLROnPlateau(optimizer, factor=0.2, patience=2)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
-        # Not trainer.estimated_stepping_batches: it would start the loaders before a checkpoint tells them where.
+        # Not trainer.estimated_stepping_batches: it starts the loaders before a checkpoint restores their position.
         total = len(self.trainer.datamodule.train_dataloader()) * self.recipe.trainer.epochs  # type: ignore[attr-defined]
         warmup = int(settings.warmup * total / self.recipe.trainer.epochs)
 
@@ -224,7 +224,7 @@ class FaceTraining(pl.LightningModule):
 
 
 def _padded(rows: LossInputs, size: int) -> LossInputs:
-    """The same with as many rows in each process; those that are no face have the index -1."""
+    """Pads to the same number of rows in each process; padding has the index -1."""
     more = size - len(rows["index"])
     padded = apply_to_collection(rows, Tensor, lambda part: functional.pad(part, (0, 0) * (part.ndim - 1) + (0, more)))
     padded["index"][size - more :] = -1
@@ -232,26 +232,26 @@ def _padded(rows: LossInputs, size: int) -> LossInputs:
 
 
 def gathered(rows: LossInputs, gather: Callable[..., Any]) -> LossInputs:
-    """The rows of all processes in the order of one process's batch, each face once; gradients go back to all.
+    """Gathers the rows of all processes in the order of a single process, each face once; gradients flow back to all.
 
     Args:
-        rows: Tensors (n, ...), of as many faces in each process; an index of -1 marks what is none.
+        rows: Tensors (n, ...), with the same n in each process; an index of -1 marks padding.
         gather: Lightning's `all_gather`.
     """
-    # Each process has every so-manieth face of the batch.
+    # With k processes, each has every k-th face of the batch.
     every = apply_to_collection(gather(rows, sync_grads=True), Tensor, lambda part: part.transpose(0, 1).flatten(0, 1))
     once = first_places(every["index"])
     return apply_to_collection(every, Tensor, lambda part: part[once])
 
 
 def first_places(index: Tensor) -> Tensor:
-    """Where each face's index comes first, in order; -1 is none."""
+    """Returns the first position of each index, in order; -1 is padding."""
     values, places = np.unique(index.cpu().numpy(), return_index=True)
     return torch.from_numpy(np.sort(places[values >= 0])).to(index.device)
 
 
 def make_optimizer(net: FaceNet, settings: Optim) -> torch.optim.Optimizer:
-    """The optimizer, with the backbone's own learning rates and without weight decay of biases and norms."""
+    """Returns the optimizer, with the learning rates of the backbone, and no weight decay for biases and norms."""
     options = _parameter_groups(net, settings)
     if settings.name == "sgd":
         return torch.optim.SGD(options, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
@@ -263,10 +263,10 @@ def make_optimizer(net: FaceNet, settings: Optim) -> torch.optim.Optimizer:
 
 
 def _parameter_groups(net: FaceNet, settings: Optim) -> list[dict[str, Any]]:
-    """Parameters by learning rate and weight decay.
+    """Groups parameters by learning rate and weight decay.
 
     Layer-wise rates as in Clark et al. 2020 (ELECTRA) and Bao et al. 2022 (BEiT): the last of the backbone's layers
-    has the full rate, each below it `layer_decay` times that of the one above; timm knows what a layer is.
+    has the full rate, each below it `layer_decay` times that of the one above; timm defines the layers.
     """
     scale: dict[int, float] = {}
     if settings.layer_decay < 1:
@@ -282,7 +282,7 @@ def _parameter_groups(net: FaceNet, settings: Optim) -> list[dict[str, Any]]:
 
 
 def _quick_scores(columns: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the log shows of the validation part; the numbers to report come from `metrics`, with intervals."""
+    """Returns validation scores for the log; reported numbers come from `metrics`, with intervals."""
     scores = {}
     if "gender" in targets:
         known = ~torch.isnan(targets["gender"])

@@ -1,4 +1,4 @@
-"""What an ONNX file of mien says about itself, and what it must not say."""
+"""The metadata of ONNX files."""
 
 import json
 from typing import Any
@@ -19,5 +19,5 @@ def describe(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
 
 
 def description(model: onnx.ModelProto) -> dict[str, Any]:
-    """The metadata that `describe` wrote."""
+    """Returns the metadata that `describe` wrote."""
     return json.loads({entry.key: entry.value for entry in model.metadata_props}["mien"])

@@ -1,4 +1,4 @@
-"""What a study will take, before anything is trained: its runs, what is missing, and about how long."""
+"""The plan of a study before training: its runs, missing data and weights, and the estimated time."""
 
 import os
 import time
@@ -24,17 +24,17 @@ from mien.training.cells import TrainingJob, make_jobs, threads_for
 from mien.training.model import FaceNet
 
 _SECONDS = 20.0
-"""Spent on measuring, in all."""
+"""Time limit of all measurements."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study will take.
+    """The plan of a study.
 
     Attributes:
-        runs: One row for each combination of levels, and for first stages: as text.
-        missing: What has to be had first, a sentence each.
-        time: In words, about how long it takes.
+        runs: One row per combination of levels and per first stage, as text.
+        missing: Missing data and weights, one sentence each.
+        time: The estimated time, as text.
     """
 
     runs: pd.DataFrame
@@ -43,7 +43,7 @@ class Plan:
 
 
 class Speed(NamedTuple):
-    """Images a second that training takes in; measured, or estimated from the network's operations."""
+    """Training speed in images per second; measured, or estimated from the network's operations."""
 
     images: float
     measured: bool
@@ -56,9 +56,9 @@ def make_plan(
     jobs: int = 1,
     quick: bool = False,
 ) -> Plan:
-    """Plans a study; needs neither data nor weights and takes less than a minute.
+    """Plans a study, without data and weights, in less than a minute.
 
-    The speed of training is measured on made-up pixels with random weights.
+    The training speed is measured on random pixels with random weights.
 
     Args:
         study: As for `run_study`, and so are the others.
@@ -98,15 +98,15 @@ def _time(rows: Sequence[dict[str, Any]], jobs: int, cells: int, done: int) -> s
     if not known:
         return start
     seconds = sum(known) / jobs
-    part = "" if len(known) == len(rows) else f", without the {len(rows) - len(known)} lines that are not known"
+    part = "" if len(known) == len(rows) else f", without {len(rows) - len(known)} rows of unknown time"
     gpu = (
-        f" One GPU may be 20 to 100 times as fast (an order of magnitude that is assumed, nothing that was measured): "
+        f" One GPU may be 20 to 100 times as fast (assumed, not measured): "
         f"{duration(sum(known) / 100)} to {duration(sum(known) / 20)}."
     )
     return (
         f"{start} About {duration(seconds)} of training on this machine ({os.cpu_count()} cores, {jobs} at a "
-        f"time){part}; decoding, validation and evaluation come on top. A speed that is “not measured”, for want of "
-        f"time, follows from the network's operations and the speed of the others.{gpu}"
+        f"time){part}; decoding, validation and evaluation take additional time. A speed marked “not measured” is "
+        f"estimated from the network's operations and the measured speeds.{gpu}"
     )
 
 
@@ -120,7 +120,7 @@ def _row(name: str, jobs: Sequence[TrainingJob], speeds: Mapping[str, Speed], fa
         "runs": f"{len(jobs)} x {name}",
         "network": f"{model.backbone}, {model.image_size} px",
         "epochs": recipes[0].trainer.epochs,
-        "training faces": "not known without its data" if count is None else f"about {count:,}",
+        "training faces": "unknown without the data" if count is None else f"about {count:,}",
         "images/s here": f"{speed.images:.2g}" + ("" if speed.measured else ", not measured"),
         "in all": "not known" if seconds is None else duration(seconds),
         "seconds": seconds,
@@ -128,7 +128,7 @@ def _row(name: str, jobs: Sequence[TrainingJob], speeds: Mapping[str, Speed], fa
 
 
 class _Faces:
-    """How many faces a recipe trains on: as the data say where they are at hand, otherwise as published."""
+    """Counts the training faces of a recipe: from the data if available, otherwise from the published numbers."""
 
     def __init__(self, demonstration: bool) -> None:
         self._demonstration = demonstration
@@ -150,7 +150,7 @@ class _Faces:
 
     @staticmethod
     def _count(recipe: Recipe) -> tuple[int, int] | None:
-        """All faces, and those in the training part of an official partition."""
+        """Returns the number of all faces, and of the training part of an official partition."""
         data = recipe.data
         if data.root is not None and Path(data.root).exists():
             try:
@@ -162,13 +162,13 @@ class _Faces:
 
 
 def _kind(recipe: Recipe) -> str:
-    """What the speed of training depends on."""
+    """Returns what determines the training speed."""
     model, settings = recipe.model, recipe.trainer
     return repr((model.backbone, model.image_size, model.freeze, model.hidden, settings.batch_size, settings.precision))
 
 
 def _speeds(recipes: Iterable[Recipe]) -> dict[str, Speed]:
-    """The speed of each kind of training: measured as far as the time lasts, from the quickest network on."""
+    """Returns the speed of each kind of training, measured from the fastest network on until the time limit."""
     end = time.monotonic() + _SECONDS
     kinds = {_kind(recipe): recipe for recipe in recipes}
     work = {kind: operations(recipe) for kind, recipe in kinds.items()}
@@ -176,7 +176,7 @@ def _speeds(recipes: Iterable[Recipe]) -> dict[str, Speed]:
     rate = np.nan
     for number, kind in enumerate(sorted(kinds, key=lambda kind: work[kind])):
         left = end - time.monotonic()
-        # Warming up and measuring take six images, and making a network as long again.
+        # Warm-up and measurement take six images, and building the network takes as long again.
         if number and 12 * work[kind] / rate > left:
             speeds[kind] = Speed(rate / work[kind], measured=False)
         else:
@@ -191,26 +191,26 @@ def operations(recipe: Recipe) -> float:
     with torch.device("meta"), torch.no_grad():
         net = _network(recipe)
         with FlopCounterMode(display=False) as counter:
-            net(torch.zeros(2, 3, side, side, dtype=torch.uint8))  # batch normalisation takes no single image
+            net(torch.zeros(2, 3, side, side, dtype=torch.uint8))  # batch normalisation needs more than one image
     return max(counter.get_total_flops() / 2, 1.0)
 
 
 def _network(recipe: Recipe) -> FaceNet:
-    """The recipe's network with random weights."""
+    """Returns the recipe's network with random weights."""
     alone = recipe.model_copy(update={"init": Init(weights="none")})
     return FaceNet(alone, {name: ["a", "b"] for name in recipe.tasks.columns})
 
 
 def measure(recipe: Recipe, seconds: float) -> float:
-    """Returns the images a second of forward and backward passes on made-up pixels with random weights.
+    """Returns the images a second of forward and backward passes on random pixels with random weights.
 
     Args:
-        recipe: Says the network, what is frozen and the size of a batch.
-        seconds: About how long to measure; the batch grows to the recipe's size as far as this allows.
+        recipe: Determines the network, the frozen layers and the batch size.
+        seconds: Approximate time limit; the batch grows to the recipe's size within this time.
     """
     net = _network(recipe)
     size, begin, speed, took = 2, time.monotonic(), 0.0, 0.0
-    _pass(net, recipe, size)  # the first one is slow: memory is taken, and kernels are chosen
+    _pass(net, recipe, size)  # warm-up: the first pass allocates memory and selects kernels
     while not speed or (size < recipe.trainer.batch_size and 3 * took < begin + seconds - time.monotonic()):
         size = min(2 * size, recipe.trainer.batch_size)
         took = _pass(net, recipe, size)
@@ -228,7 +228,7 @@ def _pass(net: FaceNet, recipe: Recipe, size: int) -> float:
 
 
 def missing_weights(recipes: Iterable[Recipe]) -> list[str]:
-    """A sentence for each pretrained network whose weights are not on this machine yet."""
+    """Returns a sentence for each pretrained network whose weights are not in the local cache."""
     names = {recipe.model.backbone for recipe in recipes if recipe.init.weights == "imagenet"}
     missing = []
     for name in sorted(names):
@@ -239,7 +239,7 @@ def missing_weights(recipes: Iterable[Recipe]) -> list[str]:
         hub = str(config.hf_hub_id or "timm/")
         source = hub + name if hub.endswith("/") else hub
         if not any(isinstance(try_to_load_from_cache(source, file), str) for file in _WEIGHT_FILES):
-            missing.append(f"weights of {name} (ImageNet) are downloaded when they are first needed")
+            missing.append(f"weights of {name} (ImageNet) will be downloaded")
     return missing
 
 

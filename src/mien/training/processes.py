@@ -1,4 +1,4 @@
-"""Several processes that train one run together, started by Lightning itself, by torchrun or by Slurm.
+"""Distributed training: several processes train one run, started by Lightning, torchrun or Slurm.
 
 Each has the same command line and goes through `fit.train` from its first line; what must happen once is done by the
 first one while the others wait. All of them need the run's folder.
@@ -21,7 +21,7 @@ from mien.base.errors import MienError
 from mien.recipe.settings import Trainer
 
 _LONGEST = timedelta(days=7)
-"""The others wait while the first process decodes, evaluates and exports; an error of its own ends the waiting."""
+"""Time limit of waiting for the first process, which decodes, evaluates and exports."""
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ for _package in ("pytorch_lightning", "lightning_fabric"):
 
 
 class Processes:
-    """The processes of a run; where there is one only, everything happens at once.
+    """The processes of a run; a single process never waits.
 
     Args:
         settings: Of which `devices` (on each machine) and `nodes` count.
@@ -76,7 +76,7 @@ class Processes:
             )
 
     def once(self, work: Callable[[], T]) -> T:
-        """What the first process makes of it; the others wait, and get the same."""
+        """Calls `work` in the first process; the others wait and get the same result."""
         result = [work() if self.rank == 0 else None]
         if self.count > 1:
             with _ended():
@@ -117,4 +117,4 @@ def _ended() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise MienError(f"another process of this run has ended; its own message says why ({error})") from None
+        raise MienError(f"another process of this run has ended; see its own message ({error})") from None

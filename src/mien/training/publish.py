@@ -1,4 +1,4 @@
-"""Publishing: what others need to use, judge and repeat a run, and nothing that names a file or a person.
+"""Publishing: everything needed to use, evaluate and repeat a run, without names of files and persons.
 
 A published model is a folder, or a repository of the Hugging Face Hub, of the files `hub.FILES`: weights, network,
 recipe, metrics, facts of the run, and a model card. It is read wherever a run is.
@@ -44,9 +44,9 @@ FACTS = (
     "images_trained",
     "seconds_training",
 )
-"""What of run.json is published as it is; leaks, ledger and lineage without their examples."""
+"""Entries of run.json that are published unchanged; leaks, ledger and lineage are published without examples."""
 
-DRAWN = "Faces drawn by mien, of nobody: free to use. They check machinery; a score on them says nothing about people."
+DRAWN = "Drawn faces, which show nobody: free to use. Scores on them test the software and do not apply to people."
 
 _CALIBRATION = ("gender_ece", "age_group_ece", "age_interval_coverage")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -66,17 +66,19 @@ def publish(run: str | Path | Run, destination: str, license: str | None = None)
             data are stated whatever it is.
 
     Returns:
-        What whoever shares it should know: leaks, and the terms of the data.
+        Warnings and notices for whoever shares the model: leaks, and the terms of the data.
 
     Raises:
-        MienError: The run is not finished or not evaluated, the destination holds other files, is no name of the Hub
-            or cannot be reached, or the license is no identifier.
+        MienError: The run is not finished or not evaluated, the destination holds other files, is not a valid name on
+            the Hub or cannot be reached, or the license is not an identifier.
     """
     source, repo = open_run(run), repository(destination)
     if license is not None and source.published:
         raise MienError(f"--license {license!r}: the card of the published model {source.name!r} is written already")
     if license is not None and not _LICENSE.fullmatch(license):
-        raise MienError(f"--license {license!r} is no identifier; valid: as on the Hub, for instance cc-by-nc-4.0, mit")
+        raise MienError(
+            f"--license {license!r} is not a license identifier; valid: as on the Hub, for example cc-by-nc-4.0 or mit"
+        )
     if repo is not None and repo.revision:
         raise MienError(f"{destination!r}: a revision is for reading; publish to {PREFIX}{repo.name}")
     folder = Path(destination).expanduser()
@@ -103,7 +105,7 @@ def publish(run: str | Path | Run, destination: str, license: str | None = None)
 
 @contextmanager
 def _workplace(folder: Path) -> Iterator[str]:
-    """A folder beside the destination, always the same one, so that what a killed process left there goes away."""
+    """Yields a temporary folder beside the destination; its fixed name lets the next call remove leftovers."""
     place = folder.with_name(f".{folder.name[:40]}.part")
     place.mkdir(exist_ok=True)
     with Lock(place / "lock"):
@@ -119,7 +121,7 @@ def _workplace(folder: Path) -> Iterator[str]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Only a publication is ever replaced."""
+    """Raises unless the folder is new, empty or an earlier publication."""
     if folder.exists() and not folder.is_dir():
         raise MienError(f"destination {str(folder)!r} is a file; valid: a folder, or {PREFIX}OWNER/NAME")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
@@ -134,13 +136,13 @@ def _check_folder(folder: Path) -> None:
 def _copy(source: Run, folder: Path) -> None:
     missing = [name for name in FILES if not (source.folder / name).is_file()]
     if missing:
-        raise MienError(f"{str(source.folder)!r} is not a whole published model: {missing[0]!r} is missing")
+        raise MienError(f"{str(source.folder)!r} is an incomplete published model: {missing[0]!r} is missing")
     for name in FILES:
         shutil.copyfile(source.folder / name, folder / name)
 
 
 def _write(run: Run, folder: Path, shown: str, license: str | None) -> None:
-    """All files of a publication; `shown` is how the card tells to call it."""
+    """Writes all files of a publication; `shown` is the name used in the example of the card."""
     for file in (run.weights_file, run.model_file, run.metrics_file):
         if not file.is_file():
             raise MienError(f"run {str(run.folder)!r} holds no {file.name}; `mien train` and `mien evaluate` write it")
@@ -153,14 +155,14 @@ def _write(run: Run, folder: Path, shown: str, license: str | None) -> None:
     model = onnx.load(run.model_file)
     lineage = {"dataset": recipe.data.source, "labels": recipe.data.labels, "faces": facts.get("faces")}
     lineage |= {"init": facts["lineage"], "leaks": facts["leaks"]}
-    told = {"recipe": recipe.model_dump(mode="json"), "lineage": lineage}
-    describe(model, description(model) | told)
+    public = {"recipe": recipe.model_dump(mode="json"), "lineage": lineage}
+    describe(model, description(model) | public)
     onnx.save(model, folder / "model.onnx")
     (folder / "README.md").write_text(model_card(run, shown, license), "utf-8")
 
 
 def public_facts(run: Run) -> dict[str, Any]:
-    """What run.json says, without examples: they are names of files, which may name people."""
+    """Returns run.json without examples: they are names of files, which may name people."""
     info = run.info
     ledger = info.get("ledger")
     if ledger:
@@ -181,12 +183,12 @@ def _public_lineage(lineage: dict[str, Any]) -> dict[str, Any]:
 
 
 def _general(words: str) -> str:
-    """A sentence of a ledger or a leak without its example."""
+    """Returns a sentence of a ledger or a leak without its example."""
     return _EXAMPLE.sub("", words)
 
 
 def notices(run: Run) -> dict[str, str]:
-    """The terms of each data set that the weights have seen, by name, the run's own first."""
+    """Returns the terms of each data set in the lineage of the weights, by name, that of the run first."""
     recipe, step = run.recipe, public_facts(run)["lineage"]
     found = _notices(list(run.faces["dataset"].unique()), recipe.data.root)
     if recipe.init.data is not None:
@@ -236,7 +238,7 @@ def model_card(run: Run, shown: str, license: str | None) -> str:
         facts=facts,
         tasks=recipe.tasks.predicted(),
         data=", then ".join(reversed(terms)),
-        judged=next(iter(terms)),
+        test_data=next(iter(terms)),
         warnings=_warnings(facts),
         terms=pd.DataFrame({"data set": list(terms), "terms": list(terms.values())}),
         lineage=_steps(facts["lineage"]),
@@ -255,7 +257,7 @@ def model_card(run: Run, shown: str, license: str | None) -> str:
 
 
 def _by_group(rows: list[Score]) -> pd.DataFrame:
-    """A line a group, a column a headline metric; where not all faces of the group count, n says how many do."""
+    """Returns one row per group and one column per headline metric, with n if it differs from the group's faces."""
     lines: dict[str, dict[str, str]] = {}
     for row in rows:
         if row.group != "all" and row.metric == "coverage":
@@ -301,7 +303,7 @@ def _steps(lineage: dict[str, Any]) -> list[str]:
             "imagenet": "weights learnt from ImageNet, as timm has them",
             "package": "weights learnt from ImageNet, as the package registry has them",
         }
-        return [words.get(weights, f"weights of {weights!r}, of which mien knows no more")]
+        return [words.get(weights, f"weights of {weights!r}, with unknown lineage")]
     count = (lineage.get("faces") or {}).get("train")
     faces = "faces" if count is None else f"{count:,} faces"
     labels = f" (label policy {lineage['labels']})" if lineage.get("labels") else ""
@@ -328,7 +330,7 @@ def _parts(run: Run) -> pd.DataFrame:
 def _cost(facts: dict[str, Any]) -> pd.DataFrame:
     names = {
         "parameters": "parameters",
-        "parameters_frozen": "of which frozen",
+        "parameters_frozen": "frozen parameters",
         "epochs": "epochs",
         "images_trained": "images trained on",
         "seconds_training": "seconds of training",
@@ -346,7 +348,7 @@ def _table(rows: pd.DataFrame) -> str:
 
 
 def _plain(value: Any) -> str:
-    """Text that cannot be taken for markup."""
+    """Returns text in which markup is escaped."""
     text = " ".join(str(value).split())
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]&#40;").replace("`", "&#96;")
 

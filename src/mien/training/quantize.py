@@ -1,4 +1,4 @@
-"""A run's ONNX file with 8-bit weights and activations, judged on real faces before it is written."""
+"""8-bit quantization of a run's ONNX file, evaluated on validation faces before it is written."""
 
 import tempfile
 import time
@@ -34,14 +34,14 @@ _ENDS = {"Conv", "LayerNormalization"}  # the last one of these is the end of th
 
 
 class Quantized(NamedTuple):
-    """What became of a file."""
+    """The result of a quantization."""
 
     differences: pd.DataFrame
-    """A row a metric: `metric`, `before`, `after`, `difference`, `low`, `high` (95%, paired), `n`."""
+    """One row per metric: `metric`, `before`, `after`, `difference`, `low`, `high` (95%, paired), `n`."""
     agreement: float
     """Share of the faces with the same gender; NaN without that task."""
     speed: float
-    """How many times as many images a second, at one thread."""
+    """Speed-up with one thread."""
     megabytes: tuple[float, float]
 
 
@@ -61,20 +61,23 @@ def quantize(
         max_age_loss: Years of the mean age error that may be lost.
 
     Raises:
-        MienError: It loses more, there are no faces to judge by, or the file is quantised already; nothing is written.
+        MienError: It loses more, there are no faces to evaluate on, or the file is already quantized. Nothing is
+            written then.
     """
     if run.published:
-        raise MienError(f"{run.name!r} is a published model without its faces; quantise the run that it was made from")
+        raise MienError(f"{run.name!r} is a published model without its faces; quantize the original run")
     faces = run.faces
     folder = data_root(root if root is not None else run.recipe.data.root or ".")
     pixels = FilePixels(faces, folder, run.recipe.model.image_size, run.recipe.model.margin)
-    judges = np.flatnonzero(faces["split"] == "val")
-    if not len(judges):
-        raise MienError(f"run {run.name!r} has no validation faces to judge the 8-bit file by")
+    validation = np.flatnonzero(faces["split"] == "val")
+    if not len(validation):
+        raise MienError(f"run {run.name!r} has no validation faces to evaluate the 8-bit file on")
     with tempfile.TemporaryDirectory() as scratch, atomic_path(out) as part:
         sample = _sample(faces, pixels)
         _convert(run.model_file, part, sample, Path(scratch))
-        result = _judge(run.model_file, part, faces.iloc[judges], PixelSubset(pixels, judges), sample[:_BATCH])
+        result = _evaluate(
+            run.model_file, part, faces.iloc[validation], PixelSubset(pixels, validation), sample[:_BATCH]
+        )
         _refuse(result.differences, max_loss, max_age_loss)
         metadata = description(onnx.load(run.model_file))
         _write_description(part, metadata | {"quantized": _summary(result)})
@@ -82,7 +85,7 @@ def quantize(
 
 
 def show_quantized(result: Quantized) -> None:
-    """Prints what 8 bits cost and gain."""
+    """Prints the loss and the gain of 8 bits."""
     rows = result.differences
     cells = rows[["metric"]].copy()
     for column in ("before", "after"):
@@ -126,7 +129,7 @@ def _convert(source: Path, target: Path, images: np.ndarray, scratch: Path) -> N
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     nodes = list(onnx.load(prepared).graph.node)
     if any(node.op_type == "QuantizeLinear" for node in nodes):
-        raise MienError(f"{source.name} is quantised already")
+        raise MienError(f"{source.name} is already quantized")
     last = max((place for place, node in enumerate(nodes) if node.op_type in _ENDS), default=-1)
     body = [node.name for node in nodes[: last + 1] if node.op_type in _KINDS]
     quantize_static(
@@ -141,14 +144,14 @@ def _convert(source: Path, target: Path, images: np.ndarray, scratch: Path) -> N
     )
 
 
-def _judge(before: Path, after: Path, faces: pd.DataFrame, pixels: Pixels, images: np.ndarray) -> Quantized:
-    answers = []
+def _evaluate(before: Path, after: Path, faces: pd.DataFrame, pixels: Pixels, images: np.ndarray) -> Quantized:
+    predictions = []
     for path, words in ((before, "predicting"), (after, "predicting with 8 bits")):
         with progress(words) as update:
             # The pixels are given, so the folder is not looked at.
-            answers.append(join(faces, Predictor(path).predict_faces(faces, ".", update, pixels)))
-    first, second = answers
-    values = [score(answer, by=()).set_index("metric")["value"] for answer in answers]
+            predictions.append(join(faces, Predictor(path).predict_faces(faces, ".", update, pixels)))
+    first, second = predictions
+    values = [score(table, by=()).set_index("metric")["value"] for table in predictions]
     rows = []
     for metric in PRIMARY:
         if metric in values[0].index:
@@ -156,7 +159,7 @@ def _judge(before: Path, after: Path, faces: pd.DataFrame, pixels: Pixels, image
             row = {"metric": metric, "before": values[0][metric], "after": values[1][metric]}
             rows.append(row | {"difference": found.value, "low": found.low, "high": found.high, "n": found.n})
     if not rows:
-        raise MienError("the validation faces have no label to evaluate a quantised file with")
+        raise MienError("the validation faces have no label to evaluate a quantized file with")
     same = float((first["gender"] == second["gender"]).mean()) if "gender" in first else np.nan
     sizes = before.stat().st_size / 1e6, after.stat().st_size / 1e6
     return Quantized(pd.DataFrame(rows), same, _speed(before, after, images), sizes)
@@ -195,7 +198,7 @@ def _refuse(differences: pd.DataFrame, max_loss: float, max_age_loss: float) -> 
 
 
 def _summary(result: Quantized) -> dict[str, Any]:
-    """What the file says of it; no times, so that the same run gives the same bytes."""
+    """Returns the metadata of the quantization; without times, so that the same run gives the same bytes."""
     return {
         "weights": "int8, per channel",
         "activations": "uint8",
