@@ -92,7 +92,9 @@ def predict_cluster(
     done = folder.begin(settings, overwrite)
     remaining_parts = [dict(part, number=number) for number, part in enumerate(parts) if _name(number) not in done]
     if done:
-        print(f"resuming {out}: {len(done):,} of {len(parts):,} parts are done")
+        from mien.base.console import note
+
+        note(f"resuming {out}: {len(done):,} of {len(parts):,} parts are done")
     worker = {"options": options, "crops": crops, "out": out}
     with _running(ray), _progress(len(remaining_parts)) as update:
         try:

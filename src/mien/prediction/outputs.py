@@ -201,7 +201,9 @@ class Journal:
                 f"{str(self.path)!r} holds the predictions of an interrupted command with another {different}; valid: "
                 "rerun the same command to resume, --overwrite to start over, or another --out"
             )
-        print(f"{self.path}: starting over, the interrupted command had another {different}")
+        from mien.base.console import note
+
+        note(f"{self.path}: starting over, the interrupted command had another {different}")
 
     def _complete_lines(self) -> Iterator[bytes]:
         """Yields the lines of images, up to the first incomplete one."""

@@ -86,9 +86,11 @@ def predict_files(
         if journal is not None:
             columns = track_columns(predictor) if clips else predictor.columns
             journal.finish(columns, frame_columns(predictor) if clips else ())
+    from mien.base.console import note
+
     if out is None:
-        print("\n".join(_lines(answers.shown[:SHOWN])))
-    print(_summary(answers, out, draw, len(clips)))
+        note("\n".join(_lines(answers.shown[:SHOWN])))
+    note(_summary(answers, out, draw, len(clips)))
     return answers.statuses
 
 
@@ -128,7 +130,9 @@ class _Answers:
                 self.statuses[found[-1]["status"]] += 1
                 self._drawing(found)
             if journal.done:
-                print(f"going on with {journal.path}: {journal.done:,} files are done")
+                from mien.base.console import note
+
+                note(f"resuming {journal.path}: {journal.done:,} files are done")
 
     def add_photograph(self, file: str, rows: list[Row]) -> None:
         """Takes the rows of the next photograph."""
