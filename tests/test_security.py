@@ -271,7 +271,7 @@ def hostile(tmp_path_factory):
     assert run("eda", home / "faces.csv", "--root", root, "--out", home / "eda") == 0
     assert run("explain", root / name, root / f"bad{name}", "--crops", "--out", home / "explain") == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mien.reports.explanations.check", None)  # groups draw no curves
+        patch.setattr("mien.reports.explanations.check_maps", None)  # groups draw no curves
         grouped = ["explain", "--faces", home / "faces.csv", "--root", root, "--by", f"race,{SCRIPT}"]
         assert run(*grouped, "--out", home / "groups") == 0
     frame = pd.DataFrame({SCRIPT: [SCRIPT]})

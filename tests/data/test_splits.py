@@ -70,7 +70,7 @@ class TestAssign:
         with pytest.raises(splits.SplitError, match="leaves a part of the 2 faces empty"):
             splits.assign(make(subject=["a", "b"]), "subjects")
 
-    @pytest.mark.parametrize("method", sorted(set(splits.METHODS) - {"partition"}))  # which has nothing to choose
+    @pytest.mark.parametrize("method", ["subjects", "folds", "random", "subject_folds", "random_folds"])
     def test_the_order_of_the_rows_does_not_matter_and_the_seed_does(self, method):
         faces = random_faces(0, 400, 150)
         groups = pd.Series(np.random.default_rng(1).integers(0, 900, 400), index=faces["face"])
@@ -325,6 +325,8 @@ class TestEveryMethod:
         first, again = (splits.assign(faces, name, seed=7)["split"] for _ in range(2))
         assert first.notna().all() and set(first) == {"train", "val", "test"}
         assert first.equals(again)
+        shuffled = faces.sample(frac=1, random_state=5)
+        assert splits.assign(shuffled, name, seed=7)["split"].sort_index().equals(first)
 
     def test_reports_can_describe_it(self, name):
         asked = Split(method=name, test_fold=1, folds=4, seed=3).model_dump()

@@ -5,7 +5,7 @@ import pytest
 from skimage import data
 
 from mien import MienError, Predictor
-from mien.evaluation.occlusion import CELLS, check, occlusion, overlay
+from mien.evaluation.occlusion import MAP_SIZE, check_maps, occlusion, overlay
 
 
 class Brightness:
@@ -27,8 +27,11 @@ def noise():
 
 def test_a_map_shows_the_region_that_the_answer_depends_on(noise):
     maps = occlusion(Brightness(), noise)
-    assert {name: grid.shape for name, grid in maps.items()} == {"gender": (CELLS, CELLS), "age": (CELLS, CELLS)}
-    assert np.unravel_index(maps["gender"].argmax(), (CELLS, CELLS)) < (4, 4)
+    assert {name: grid.shape for name, grid in maps.items()} == {
+        "gender": (MAP_SIZE, MAP_SIZE),
+        "age": (MAP_SIZE, MAP_SIZE),
+    }
+    assert np.unravel_index(maps["gender"].argmax(), (MAP_SIZE, MAP_SIZE)) < (4, 4)
     assert maps["gender"][:4, :4].mean() > 10 * np.abs(maps["gender"][8:, 8:]).mean()
     assert maps["age"][-4:, -4:].mean() > 10 * np.abs(maps["age"][:8, :8]).mean()
 
@@ -44,8 +47,8 @@ def test_the_map_of_the_likelier_gender_does_not_depend_on_which_it_is(noise):
 
 def test_the_check_tells_a_map_from_chance_and_from_its_contrary(noise):
     maps = occlusion(Brightness(), noise)
-    good = check(Brightness(), noise, maps)
-    bad = check(Brightness(), noise, {"gender": -maps["gender"]})
+    good = check_maps(Brightness(), noise, maps)
+    bad = check_maps(Brightness(), noise, {"gender": -maps["gender"]})
     assert good["gender"].gain > 0 and good["age"].gain > 0 and bad["gender"].gain < 0
     assert good["gender"].deletion[0] == 0 and good["gender"].insertion[-1] == 0
     assert good["gender"].deletion[-1] == pytest.approx(good["gender"].insertion[0])
@@ -56,7 +59,7 @@ def test_the_shipped_model_on_the_astronaut():
     face = predictor.crop_faces(data.astronaut())[0].pixels
     maps = occlusion(predictor, face)
     assert all(np.isfinite(grid).all() and grid.max() > 0 for grid in maps.values())
-    assert check(predictor, face, {"gender": maps["gender"]})["gender"].gain > 0
+    assert check_maps(predictor, face, {"gender": maps["gender"]})["gender"].gain > 0
     assert overlay(face, maps["age"]).size == (128, 128)
 
 
@@ -68,4 +71,4 @@ def test_mistakes_are_named(noise):
     with pytest.raises(MienError, match="neither gender nor age"):
         occlusion(Silent(), noise)
     with pytest.raises(MienError, match=r"shape \(2, 2\); valid: \(16, 16\)"):
-        check(Brightness(), noise, {"age": np.zeros((2, 2))})
+        check_maps(Brightness(), noise, {"age": np.zeros((2, 2))})

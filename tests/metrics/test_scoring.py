@@ -12,7 +12,7 @@ from mien import metrics
 from mien.base.errors import MienError
 from mien.base.labels import AGE_GROUPS
 from mien.metrics import intervals, words
-from mien.metrics.definitions import CONSTANT_PROBABILITY, MAJORITY_CLASS, MEDIAN_AGE, METRICS, YEARS
+from mien.metrics.definitions import CONSTANT_PROBABILITY, MAJORITY_CLASS, MEDIAN_AGE, METRICS, PERCENT
 from mien.metrics.joined import join
 from mien.metrics.scoring import paired_difference, score
 
@@ -321,7 +321,7 @@ def test_an_entry_says_how_it_is_presented(name: str) -> None:
     metric = METRICS[name]
     assert metric.label and metric.label not in {other.label for key, other in METRICS.items() if key != name}
     assert metric.scale != "share" or metric.unit.factor == 100 or metric.unit.symbol == ""
-    assert metric.scale not in ("error", "signed") or metric.unit is YEARS
+    assert metric.scale not in ("error", "signed") or metric.unit is not PERCENT
     # What a constant prediction is called follows from what it predicts.
     expected = {"age": MEDIAN_AGE, "p_female": CONSTANT_PROBABILITY}.get(metric.predictions[0], MAJORITY_CLASS)
     assert metric.baseline in (None, expected)

@@ -65,19 +65,19 @@ def download(page, path):
 
 def test_a_review_by_keys_becomes_corrections(page, sheet, tmp_path):
     assert page.locator(".card").count() == 4
-    assert "4 of 4 suggestions shown: 0 wrong, 0 keep, 0 not sure, 4 to go" in page.inner_text("#count")
+    assert "4 of 4 suggestions shown: 0 wrong, 0 keep, 0 not sure, 4 remaining" in page.inner_text("#count")
     for key in ("k", "w", "n", "w"):  # a mark moves on
         page.keyboard.press(key)
     page.keyboard.press("e")
     page.keyboard.press("End")  # the last choice: not known
     page.keyboard.press("Enter")
-    assert "2 wrong, 1 keep, 1 not sure, 0 to go" in page.inner_text("#count")
+    assert "2 wrong, 1 keep, 1 not sure, 0 remaining" in page.inner_text("#count")
     page.click("#columns button[value=age]")
     page.locator(".card input").fill("45.5")
     page.locator(".marks button[value=wrong]").click()
     # Marks are still there after a reload.
     page.reload()
-    assert "2 wrong, 1 keep, 1 not sure, 0 to go" in page.inner_text("#count")
+    assert "2 wrong, 1 keep, 1 not sure, 0 remaining" in page.inner_text("#count")
     path = download(page, tmp_path / "corrections.csv")
     ledger = Ledger("made")
     fixed = apply_corrections(sheet[1], path, ledger)

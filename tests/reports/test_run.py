@@ -355,7 +355,7 @@ def test_pages_hold_any_text(tmp_path: Path) -> None:
     assert again.read_bytes() == path.read_bytes()
     with pytest.raises(MienError, match="is a folder"):
         write_report("", "", [], tmp_path)
-    with pytest.raises(MienError, match="no folder"):
+    with pytest.raises(MienError, match="is not a folder"):
         write_report("", "", [], path / "below.html")
 
 

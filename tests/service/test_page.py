@@ -80,7 +80,7 @@ def test_a_face_is_explained_by_keyboard_alone(page, pictures):
     assert "Face 1 of astronaut.png: female" in page.locator(".box").get_attribute("aria-label")
     page.keyboard.press("Enter")
     page.locator("#maps canvas").nth(1).wait_for(timeout=20_000)
-    assert "certainty 74%" in page.inner_text("#face-words")
+    assert "confidence 74%" in page.inner_text("#face-words")
     assert page.locator("#ages .age").count() == 8
     assert "Map of the regions" in page.locator("#maps canvas").first.get_attribute("aria-label")
     page.keyboard.press("Escape")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mien.base.errors import MienError
 from mien.cli.program import app
-from mien.evaluation.occlusion import pooled
+from mien.evaluation.occlusion import pool_map
 from mien.training.fit import train
 from mien.training.gradcam import GradCam
 
@@ -48,7 +48,7 @@ def by_hand(explainer, face, place):
     raw = functional.relu((weights * kept["maps"]).sum(1))[0].detach().numpy()
     raw = raw - raw.min()
     raw = raw / (1e-7 + raw.max())
-    return pooled(np.asarray(Image.fromarray(raw).resize((64, 64), Image.Resampling.BILINEAR)))
+    return pool_map(np.asarray(Image.fromarray(raw).resize((64, 64), Image.Resampling.BILINEAR)))
 
 
 def test_the_maps_are_those_of_the_definition(run, face):

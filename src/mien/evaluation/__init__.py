@@ -1,1 +1,1 @@
-"""Evaluation of a model: its scores on faces, under other conditions, and the regions that an answer depends on."""
+"""Evaluation of a model: scores on faces, under degraded images, and the regions that predictions depend on."""

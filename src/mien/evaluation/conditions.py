@@ -1,6 +1,7 @@
-"""The same faces made worse: what crops, shifts, rotation, blur, compression and bad light cost a model.
+"""Robustness of a model to other crops, shifts, rotation, blur, compression and bad light on the same faces.
 
-A condition changes a face's own pixels, before they are resized to what the network sees; nothing in it is random.
+A condition changes the original pixels of a face, before they are resized to the network's input; all conditions are
+deterministic.
 """
 
 import io
@@ -25,18 +26,18 @@ if TYPE_CHECKING:
     from mien.prediction.predict import Predictor
 
 Condition = Callable[[np.ndarray], np.ndarray]
-"""A face, uint8 (h, w, 3), to the same face made worse, uint8; its size may change."""
+"""A function from a face, uint8 (h, w, 3), to the changed face, uint8; the size may change."""
 
 SCORED_METRICS = (*HEADLINES, "gender_unsure")
-"""The metrics that `scores` gives, where the model has the answers."""
+"""The metrics of `score_conditions`, as far as the model predicts them."""
 
-ORIGINAL = "as it is"
+ORIGINAL = "original"
 
 _BATCH = 64
 
 
 def window(face: np.ndarray, share: float = 1.0, right: float = 0.0, down: float = 0.0) -> np.ndarray:
-    """The middle square of `share` of the face's side, moved by shares of that side; the edge repeats beyond it.
+    """Crops the centre square with `share` of the face's side, shifted by shares of that side; edges are repeated.
 
     Pixels are copied, never interpolated: size (at least `images.MIN_SIDE`) and place are rounded to whole ones.
     """
@@ -48,7 +49,7 @@ def window(face: np.ndarray, share: float = 1.0, right: float = 0.0, down: float
 
 
 def rotated(face: np.ndarray, degrees: float) -> np.ndarray:
-    """The face turned counterclockwise about its middle, by at most 45 degrees; the edge repeats beyond it."""
+    """Rotates the face counterclockwise about its centre, by at most 45 degrees; edges are repeated."""
     height, width = face.shape[:2]
     pad = max(height, width) // 2 + 1
     wide = Image.fromarray(np.pad(face, ((pad, pad), (pad, pad), (0, 0)), mode="edge"))
@@ -57,36 +58,36 @@ def rotated(face: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def blurred(face: np.ndarray, share: float) -> np.ndarray:
-    """Gaussian blur with a standard deviation of `share` of the face's side."""
+    """Applies a Gaussian blur with a standard deviation of `share` of the face's side."""
     blur = ImageFilter.GaussianBlur(share * min(face.shape[:2]))
     return np.asarray(Image.fromarray(face).filter(blur))
 
 
 def jpeg(face: np.ndarray, quality: int) -> np.ndarray:
-    """The face after JPEG compression."""
+    """Compresses the face as JPEG."""
     packed = io.BytesIO()
     Image.fromarray(face).save(packed, "JPEG", quality=quality)
     return np.asarray(Image.open(packed))
 
 
 def reduced(face: np.ndarray, side: int) -> np.ndarray:
-    """The face's middle square in `side` x `side` pixels."""
+    """Reduces the centre square of the face to `side` x `side` pixels."""
     height, width = face.shape[:2]
     return images.cut(face, images.square(width, height), side)
 
 
 def grey(face: np.ndarray) -> np.ndarray:
-    """The face without its colours (ITU-R 601 luma)."""
+    """Converts the face to grey (ITU-R 601 luma)."""
     return np.asarray(Image.fromarray(face).convert("L").convert("RGB"))
 
 
 def dark(face: np.ndarray, parts: int = 3) -> np.ndarray:
-    """The face with one of so many parts of each pixel's value: a third."""
+    """Divides each pixel value by `parts`."""
     return face // parts
 
 
 def covered(face: np.ndarray, top: float, bottom: float) -> np.ndarray:
-    """The face with a bar in its mean colour from side to side, between two shares of its height."""
+    """Covers the face with a horizontal bar in its mean colour, between two shares of its height."""
     hidden = face.copy()
     height = len(face)
     hidden[round(top * height) : round(bottom * height)] = face.mean(axis=(0, 1)).astype(np.uint8)
@@ -109,10 +110,10 @@ CONDITIONS: dict[str, Condition] = {
     "grey": grey,
     "dark, a third of each pixel": dark,
 }
-"""The conditions by name; one that is added here is applied, scored and tested like the others.
+"""The conditions by name; new entries are applied, scored and tested like the others.
 
-A crop of 80% shows the middle 80% of the face's side, one of 120% the whole with repeated edges around it; the face
-itself moves in the direction that a shift names.
+A crop of 80% shows the central 80% of the face's side, one of 120% the whole face with repeated edges; the face moves
+in the direction of a shift.
 """
 
 
@@ -136,10 +137,10 @@ DEGRADATIONS: dict[str, dict[str, Condition]] = {
     "crop shift": {f"{percent}% to the side": partial(window, right=percent / 100) for percent in (5, 10, 20)},
     "rotation": {f"{degrees} degrees": partial(rotated, degrees=degrees) for degrees in (10, 20, 30, 45)},
 }
-"""What makes faces worse, and its levels from mild to hard.
+"""The degradations by name, with their levels from mild to strong.
 
-Eyes and mouth are where the mean face of UTKFace has them; in crops with more or less around the face the bars hide
-what lies there.
+The bars over eyes and mouth are placed as in the mean face of UTKFace; in crops with another margin they cover other
+regions.
 """
 
 
@@ -150,20 +151,20 @@ def score_conditions(
     conditions: Mapping[str, Condition] = CONDITIONS,
     progress: ProgressCallback | None = None,
 ) -> pd.DataFrame:
-    """Scores a model on faces under each condition, and compares with the same faces as they are.
+    """Scores a model on faces under each condition, and compares with the original images.
 
     Args:
         predictor: The model.
         faces: A checked faces table with labels.
         root: The folder that its paths are relative to.
-        conditions: Those to apply, by name; "as it is" comes first whether it is among them or not.
-        progress: Told how many faces are done.
+        conditions: The conditions by name; the original images are always scored first.
+        progress: Called with the number of faces done and the total.
 
     Returns:
-        One row a number: `condition`, `metric` (of `SCORED_METRICS`), `value`, its 95% interval `low` and `high`, `n`
-        faces, and the paired `difference` to "as it is" with its interval `difference_low` and `difference_high`.
-        Gender accuracy takes the likelier gender also where the answer is unsure; `gender_unsure` is there where the
-        model has a threshold.
+        One row per number: `condition`, `metric` (of `SCORED_METRICS`), `value`, its 95% interval `low` and `high`, `n`
+        faces, and the paired `difference` to the original images with its interval `difference_low` and
+        `difference_high`. Gender accuracy uses the more probable gender for unsure predictions too; `gender_unsure`
+        is present if the model has a threshold.
 
     Raises:
         MienError: There are no faces, none can be read, or none has a label that the model predicts.
@@ -191,13 +192,13 @@ def predict_conditions(
     conditions: Mapping[str, Condition] = CONDITIONS,
     progress: ProgressCallback | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """The predictions table (`face`, `status` and the answers) of the faces under each condition, as `scores` takes.
+    """The predictions table (`face`, `status` and predictions) of the faces by condition.
 
     Raises:
         MienError: There are no faces, or none can be read.
     """
     if not len(faces):
-        raise MienError("robustness: there are no faces; valid: a faces table with at least one")
+        raise MienError("conditions: the faces table has no rows")
     applied = {ORIGINAL: CONDITIONS[ORIGINAL], **conditions}
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in applied}
     sources = [(Path(root) / path, box) for path, box in zip(faces["path"], boxes(faces), strict=True)]
@@ -220,12 +221,12 @@ def predict_conditions(
     answers = {name: pd.concat(part, ignore_index=True) for name, part in parts.items()}
     if (answers[ORIGINAL]["status"] != "ok").all():
         path, status = faces["path"].iloc[0], answers[ORIGINAL]["status"].iloc[0]
-        raise MienError(f"robustness: none of {len(faces)} faces in {str(root)!r} can be read; {path!r}: {status}")
+        raise MienError(f"conditions: none of {len(faces)} faces in {str(root)!r} can be read; {path!r}: {status}")
     return answers
 
 
 def face_pixels(source: images.Source, box: images.Box | None = None, margin: float = 0.0) -> np.ndarray:
-    """The square that `images.square` makes of an image and a box, in the image's own pixels, uint8 (side, side, 3).
+    """Returns the face square of `images.square` in the image's own resolution, uint8 (side, side, 3).
 
     Raises:
         ImageError: As `images.load`.
@@ -237,14 +238,14 @@ def face_pixels(source: images.Source, box: images.Box | None = None, margin: fl
 
 
 def force_decision(predict_conditions: pd.DataFrame) -> pd.DataFrame:
-    """The predictions with the likelier gender in place of "unsure"."""
+    """Returns the predictions with the more probable gender instead of "unsure"."""
     if "p_female" not in predict_conditions.columns:
         return predict_conditions
     return predict_conditions.drop(columns="gender", errors="ignore")  # metrics.join makes it from p_female
 
 
 def _answers(predictor: "Predictor", pixels: list[np.ndarray | str]) -> pd.DataFrame:
-    """The answers for faces, with the status of those that could not be read."""
+    """The predictions for faces, with the status of unreadable ones."""
     read = [face for face in pixels if not isinstance(face, str)]
     answers = pd.DataFrame(dict(predictor.predict_pixels(np.stack(read))) if read else {})
     answers.index = pd.Index([place for place, face in enumerate(pixels) if not isinstance(face, str)])
@@ -254,7 +255,7 @@ def _answers(predictor: "Predictor", pixels: list[np.ndarray | str]) -> pd.DataF
 
 
 def _scored(predictor: "Predictor", joined: pd.DataFrame) -> list[str]:
-    """The metrics that the model's answers and the faces' labels allow."""
+    """The metrics for which the model has predictions and the faces have labels."""
     found = []
     for name in SCORED_METRICS:
         needed = metrics.METRICS[name]
@@ -263,5 +264,5 @@ def _scored(predictor: "Predictor", joined: pd.DataFrame) -> list[str]:
     if "gender_unsure" in found and "unsure_below" not in predictor.metadata:
         found.remove("gender_unsure")
     if not found:
-        raise MienError("robustness: no face has a label of what the model predicts; valid: gender, age or age_group")
+        raise MienError("conditions: no face has a label for the model's predictions; valid: gender, age or age_group")
     return found

@@ -22,17 +22,17 @@ EVALUATED_SPLITS = ("test", "val", "train")
 to detect overfitting."""
 
 TRAINING_SAMPLE = 2000
-"""At most so many faces of the training part are predicted."""
+"""Maximum number of training faces that are predicted."""
 
 
 def evaluate(run: Run, pixels: Pixels | None = None) -> pd.DataFrame:
-    """Scores a run on a sample of its training part, on its validation and test part, and writes the metrics.
+    """Scores a run on its validation and test part and a sample of its training part, and writes the metrics.
 
-    Stored predictions are scored again; the images are read only where there are none yet.
+    Existing predictions are scored again; images are read only if there are no predictions yet.
 
     Args:
         run: A run with weights.
-        pixels: Those of the run's faces, where they are at hand already.
+        pixels: The pixels of the run's faces; None reads the images.
 
     Returns:
         The metrics table.
@@ -57,18 +57,18 @@ def evaluate(run: Run, pixels: Pixels | None = None) -> pd.DataFrame:
 def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allow_leaks: bool = False) -> pd.DataFrame:
     """Scores a run on other data; the tables go to the folder `on-<name>` in the run.
 
-    Those of a published model, which must stay as it is, go to `<its name>-on-<name>` in the current folder.
+    For a published model, which must not change, they go to `<its name>-on-<name>` in the current folder.
 
     Args:
         run: A finished run.
         faces: A checked faces table.
         root: The folder that its paths are relative to.
-        name: Names the data in the run's folder.
-        allow_leaks: Go on although some of the faces, or their near-duplicates, were trained on.
+        name: Name of the data, used for the folder.
+        allow_leaks: Continue even if some of the faces, or their near-duplicates, were trained on.
 
     Raises:
-        LeakError: Some were, and it is not allowed.
-        MienError: The images to compare with are not there, as with a published model.
+        LeakError: There are leaks, and they are not allowed.
+        MienError: The training images for the leak check are missing, for example for a published model.
     """
     leaks = _leaks(run, faces, Path(root), allow_leaks)
     for leak in leaks:
@@ -100,7 +100,7 @@ def _predict(run: Run, faces: pd.DataFrame, pixels: Pixels | None) -> pd.DataFra
 
 
 def _leaks(run: Run, faces: pd.DataFrame, root: Path, allow: bool) -> list[str]:
-    """What leaks from the training part into other data, in words, if that is allowed."""
+    """The allowed leaks from the training part into other data, in words."""
     if run.published:
         if allow:
             return [f"not checked: the published model {run.name!r} does not hold its training faces"]
@@ -116,7 +116,7 @@ def _leaks(run: Run, faces: pd.DataFrame, root: Path, allow: bool) -> list[str]:
 
 
 def _left_out(faces: pd.DataFrame) -> np.ndarray:
-    """Which training faces (n,) are not in the sample, which depends on their number alone."""
+    """Marks the training faces (n,) outside the sample, which depends only on their number."""
     training = np.flatnonzero(faces["split"] == "train")
     left_out = np.zeros(len(faces), dtype=bool)
     left_out[np.random.default_rng(0).permutation(training)[TRAINING_SAMPLE:]] = True
@@ -124,7 +124,7 @@ def _left_out(faces: pd.DataFrame) -> np.ndarray:
 
 
 def _compared(run: Run, faces: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
-    """Training faces, other faces, and the near-duplicate groups over both."""
+    """Returns the training faces, the other faces, and the near-duplicate groups of both."""
     training = run.faces[run.faces["split"] == "train"].reset_index(drop=True)
     home = data_root(run.recipe.data.root or ".")
     if not (home / training["path"].iloc[0]).exists():
@@ -133,5 +133,5 @@ def _compared(run: Run, faces: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, 
             f"is not in {str(home)!r}"
         )
     paths = [home / path for path in training["path"]] + [root / path for path in faces["path"]]
-    with progress("looking for near-duplicates") as update:
+    with progress("searching near-duplicates") as update:
         return training, faces, group_files(paths, update)

@@ -1,9 +1,9 @@
-"""Which regions of a face speak for an answer: parts are covered, and the answer is asked again.
+"""Occlusion maps: the regions of a face that a prediction depends on.
 
-Occlusion after Zeiler and Fergus ("Visualizing and Understanding Convolutional Networks", 2014), on any model file of
-mien's, without torch. What covers is the face itself, blurred until nothing can be told from it: flat grey would be an
-edge that no photograph has. A map is judged by the deletion and insertion curves of Petsiuk, Das and Saenko ("RISE",
-2018), against maps by chance.
+Occlusion after Zeiler and Fergus ("Visualizing and Understanding Convolutional Networks", 2014), for any
+model file of mien, without torch. Regions are replaced by a strongly blurred copy of the face, since flat grey would
+add edges that photographs do not have. Maps are evaluated by the deletion and insertion curves of Petsiuk, Das and
+Saenko ("RISE", 2018), compared with random maps.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,23 +16,23 @@ from mien.base.errors import MienError
 if TYPE_CHECKING:
     from mien.prediction.predict import Predictor
 
-CELLS = 16
-"""A map has so many cells a side."""
+MAP_SIZE = 16
+"""Number of cells along each side of a map."""
 
-_WINDOW = 0.25  # side of what is covered at once, in shares of the face's
-_PLACES = 13  # of the window along a side
-_BLUR = 0.12  # standard deviation of what covers, in shares of the side
-_STEPS = 16  # of the curves
-_CHANCE = 8  # maps by chance that a map is judged against
-_EDGE = 1e-4  # certainties are taken as if within this of 0 and 1
+_WINDOW = 0.25  # side of the occluding window, as a share of the face's side
+_PLACES = 13  # positions of the window along a side
+_BLUR = 0.12  # standard deviation of the blur, as a share of the side
+_STEPS = 16  # steps of the curves
+_RANDOM_MAPS = 8  # random maps that a map is compared with
+_EDGE = 1e-4  # probabilities are clipped to this distance from 0 and 1
 
 
-class Curves(NamedTuple):
-    """How a task's answer changes while the cells of a map are covered, or uncovered, the most important first.
+class PerturbationCurves(NamedTuple):
+    """The change of a prediction while the cells of a map are occluded, or revealed, the most important first.
 
-    `deletion` and `insertion` (17,): the change of the answer from that for the whole face, at 0, 1/16, ... 1 of the
-    cells. A good map makes it large soon when covering, and small soon when uncovering, so `gain` is positive: the area
-    between the curves, over that between the curves of maps by chance, which is 0 on average.
+    `deletion` and `insertion` (17,) are the changes relative to the whole face at 0, 1/16, ... 1 of the cells. With a
+    good map the change grows quickly during deletion and shrinks quickly during insertion. `gain` is the area between
+    the two curves minus that of random maps; it is 0 on average for a random map.
     """
 
     deletion: np.ndarray
@@ -41,21 +41,24 @@ class Curves(NamedTuple):
 
 
 def occlusion(predictor: "Predictor", face: np.ndarray) -> dict[str, np.ndarray]:
-    """The maps (16, 16) of a face, from its upper left, for each of gender and age that the model predicts.
+    """Computes the occlusion maps (16, 16) of a face for gender and age, as far as the model predicts them.
 
     Args:
         predictor: The model.
-        face: As the network sees it, uint8 (size, size, 3).
+        face: The input of the network, uint8 (size, size, 3).
 
     Returns:
-        `gender`: by how much (log odds) a region speaks for the likelier gender. `age`: by how many years it makes the
-        face look older.
+        `gender`: the contribution of each region to the more probable gender, in log odds. `age`: the contribution to
+        the age, in years.
+
+    Raises:
+        MienError: The model predicts neither gender nor age.
     """
     answers = _answers(predictor, face[None])
     size = len(face)
     side = round(_WINDOW * size)
     starts = np.linspace(0, size - side, _PLACES).round().astype(int)
-    cover = covered(face)
+    cover = blur_details(face)
     windows, spots = [], []
     for top in starts:
         for left in starts:
@@ -73,35 +76,37 @@ def occlusion(predictor: "Predictor", face: np.ndarray) -> dict[str, np.ndarray]
         for (top, left), value in zip(spots, change, strict=True):
             total[top : top + side, left : left + side] += value
             times[top : top + side, left : left + side] += 1
-        maps[task] = pooled(total / times)
+        maps[task] = pool_map(total / times)
     return maps
 
 
-def check(predictor: "Predictor", face: np.ndarray, maps: dict[str, np.ndarray], seed: int = 0) -> dict[str, Curves]:
-    """The deletion and insertion curves of maps, in the units of `occlusion`, with what they gain over chance.
+def check_maps(
+    predictor: "Predictor", face: np.ndarray, maps: dict[str, np.ndarray], seed: int = 0
+) -> dict[str, PerturbationCurves]:
+    """Evaluates maps by deletion and insertion curves, in the units of `occlusion`, and their gain over random maps.
 
     Args:
         predictor: The model.
-        face: As the network sees it, uint8 (size, size, 3).
-        maps: (16, 16) for gender, age or both, of that face.
-        seed: Of the maps by chance.
+        face: The input of the network, uint8 (size, size, 3).
+        maps: The maps (16, 16) of this face, by task: gender, age or both.
+        seed: Seed of the random maps.
     """
-    chance = np.random.default_rng(seed).random((_CHANCE, CELLS, CELLS))
+    random_maps = np.random.default_rng(seed).random((_RANDOM_MAPS, MAP_SIZE, MAP_SIZE))
     found = {}
     for task, grid in maps.items():
-        if grid.shape != (CELLS, CELLS):
-            raise MienError(f"map of {task}: shape {grid.shape}; valid: {(CELLS, CELLS)}")
+        if grid.shape != (MAP_SIZE, MAP_SIZE):
+            raise MienError(f"map of {task}: shape {grid.shape}; valid: {(MAP_SIZE, MAP_SIZE)}")
         importance = grid if task == "gender" else np.abs(grid)
         deletion, insertion = _curves(predictor, face, task, importance)
-        by_chance = [_area(*_curves(predictor, face, task, one)) for one in chance]
-        found[task] = Curves(deletion, insertion, _area(deletion, insertion) - float(np.mean(by_chance)))
+        random_areas = [_area(*_curves(predictor, face, task, one)) for one in random_maps]
+        found[task] = PerturbationCurves(deletion, insertion, _area(deletion, insertion) - float(np.mean(random_areas)))
     return found
 
 
 def overlay(face: np.ndarray, grid: np.ndarray, scale: float | None = None) -> Image.Image:
-    """The face in grey with a map over it: orange for positive values, blue for negative ones.
+    """Draws a map over the grey face: orange for positive values, blue for negative ones.
 
-    `scale` is the value that is fully coloured; None: the largest of this map.
+    `scale` is the value with full colour; None: the largest absolute value of the map.
     """
     size = face.shape[1], face.shape[0]
     strength = np.clip(grid / (scale or np.abs(grid).max() or 1.0), -1, 1)
@@ -115,8 +120,8 @@ def overlay(face: np.ndarray, grid: np.ndarray, scale: float | None = None) -> I
 _ORANGE, _BLUE = (230, 120, 0), (0, 110, 200)
 
 
-def covered(face: np.ndarray) -> np.ndarray:
-    """The face without its details, uint8 like it."""
+def blur_details(face: np.ndarray) -> np.ndarray:
+    """Returns a strongly blurred copy of the face, uint8 of the same shape."""
     return np.asarray(Image.fromarray(face).filter(ImageFilter.GaussianBlur(_BLUR * len(face))))
 
 
@@ -130,29 +135,31 @@ def _answers(predictor: "Predictor", faces: np.ndarray) -> dict[str, np.ndarray]
     if "age" in parts[0]:
         found["age"] = np.concatenate([part["age"] for part in parts]).astype(float)
     if not found:
-        raise MienError(f"model {predictor.name!r} predicts neither gender nor age; these are explained")
+        raise MienError(
+            f"model {predictor.name!r} predicts neither gender nor age, so that there is nothing to explain"
+        )
     return found
 
 
-def pooled(values: np.ndarray) -> np.ndarray:
-    """Values (size, size) as the mean in each of the (16, 16) cells."""
+def pool_map(values: np.ndarray) -> np.ndarray:
+    """Averages values (size, size) over the (16, 16) cells of a map."""
     return np.asarray(
-        Image.fromarray(values.astype(np.float32)).resize((CELLS, CELLS), Image.Resampling.BOX), dtype=float
+        Image.fromarray(values.astype(np.float32)).resize((MAP_SIZE, MAP_SIZE), Image.Resampling.BOX), dtype=float
     )
 
 
 def _curves(
     predictor: "Predictor", face: np.ndarray, task: str, importance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The change of the answer while cells are covered, and uncovered."""
+    """The changes of the prediction while cells are occluded, and revealed."""
     order = np.argsort(-importance, axis=None, kind="stable")
-    cover = covered(face)
-    edges = np.linspace(0, len(face), CELLS + 1).round().astype(int)
-    rank = np.empty(CELLS * CELLS, int)
-    rank[order] = np.arange(CELLS * CELLS)
+    cover = blur_details(face)
+    edges = np.linspace(0, len(face), MAP_SIZE + 1).round().astype(int)
+    rank = np.empty(MAP_SIZE * MAP_SIZE, int)
+    rank[order] = np.arange(MAP_SIZE * MAP_SIZE)
     cell = np.searchsorted(edges, np.arange(len(face)), side="right") - 1
-    ranks = rank.reshape(CELLS, CELLS)[cell[:, None], cell[None, :]]
-    steps = np.linspace(0, CELLS * CELLS, _STEPS + 1).round()
+    ranks = rank.reshape(MAP_SIZE, MAP_SIZE)[cell[:, None], cell[None, :]]
+    steps = np.linspace(0, MAP_SIZE * MAP_SIZE, _STEPS + 1).round()
     first = [ranks[..., None] < step for step in steps]
     images = [np.where(gone, cover, face) for gone in first] + [np.where(kept, face, cover) for kept in first]
     values = _answers(predictor, np.stack(images))[task]

@@ -1,4 +1,4 @@
-"""`mien explain`: the maps of faces in photographs, or their means over the groups of a faces table, as one report."""
+"""The report of `mien explain`: maps of faces in images, or mean maps over the groups of a faces table."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -14,7 +14,7 @@ from mien.base.errors import MienError
 from mien.base.table import write_table
 from mien.data import images
 from mien.data.pixels import boxes
-from mien.evaluation.occlusion import check, occlusion, overlay
+from mien.evaluation.occlusion import check_maps, occlusion, overlay
 from mien.prediction.annotate import label
 from mien.prediction.inputs import image_files
 from mien.prediction.outputs import as_utf8
@@ -23,36 +23,36 @@ from mien.reports.page import ContactSheet, FaceImage, Section, Table, write_rep
 from mien.reports.thumbnails import jpeg_uri
 
 HOW = (
-    "Orange: the region speaks for the likelier gender, or makes the face look older; blue: the contrary. A map tells "
-    "what the model looks at, and nothing about the person."
+    "Orange regions support the more probable gender, or increase the predicted age; blue regions do the opposite. A "
+    "map describes the model, not the person."
 )
 GAIN = (
-    "Gain: while the map's most important cells are covered first, or shown first, the area between the two curves of "
-    "the answer's change, minus that of maps by chance, in log odds (gender) or years (age). At 0 or below, the map "
-    "says no more than chance: do not read it."
+    "Gain: the area between the deletion and insertion curves of the prediction minus that of random maps, in log odds "
+    "(gender) or years (age). A map with a gain of 0 or less is no better than a random map and should be ignored."
 )
 _SIDE = 200
 
 Maps = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""Makes the maps (16, 16) of a face, uint8 (size, size, 3), by task: `gender` and `age`."""
+"""A function from a face, uint8 (size, size, 3), to its maps (16, 16) by task: `gender` and `age`."""
 
 
 def explain_files(
     predictor: Predictor, paths: Sequence[str], out: Path, crops: bool = False, maps_of: Maps | None = None
 ) -> pd.DataFrame:
-    """Explains each face of images, in `out`: `explain.html`, `explanations.csv`, and the maps as arrays, `maps.npz`
-    (`0_gender`, `0_age`, `1_gender`, ... in the order of the faces).
+    """Explains each face of images, and writes `explain.html`, `explanations.csv` and `maps.npz`.
+
+    The arrays in `maps.npz` are `0_gender`, `0_age`, `1_gender`, ... in the order of the faces.
 
     Args:
         predictor: The model.
         paths: FilePixels, folders, patterns, tables, as for predictions.
-        out: A folder.
-        crops: Each image already is a face; otherwise faces are looked for.
-        maps_of: Of the same model; default: occlusion.
+        out: The folder to write to.
+        crops: Whether each image is a face crop; otherwise faces are detected.
+        maps_of: Computes the maps with the same model; default: occlusion.
 
     Returns:
-        One row a face and task: `file`, `face_index`, `task`, `gain` (see `explain.Curves`); or one row an image that
-        has no face or cannot be read, with its `status`.
+        One row per face and task: `file`, `face_index`, `task`, `gain` (see `occlusion.PerturbationCurves`); one row
+        per image without a face, or that cannot be read, with its `status`.
     """
     maps_of = maps_of or partial(occlusion, predictor)
     files = image_files(paths)
@@ -67,8 +67,8 @@ def explain_files(
                     lines.append(about)
                     continue
                 maps = maps_of(face)
-                curves = check(predictor, face, maps)
-                cells = [[_picture(Image.fromarray(face), "the face as the network sees it")]]
+                curves = check_maps(predictor, face, maps)
+                cells = [[_picture(Image.fromarray(face), "input of the network")]]
                 for task, grid in maps.items():
                     lines.append(about | {"task": task, "gain": round(curves[task].gain, 3)})
                     kept[f"{len(shown)}_{task}"] = grid
@@ -102,23 +102,23 @@ def explain_groups(
     limit: int = 50,
     maps_of: Maps | None = None,
 ) -> pd.DataFrame:
-    """The mean maps over groups of a faces table, in `out`: `explain.html` and `explanations.csv`.
+    """Computes the mean maps over groups of a faces table, and writes `explain.html` and `explanations.csv`.
 
     Args:
         predictor: The model.
         faces: A checked faces table.
         root: The folder that its paths are relative to.
-        by: Columns whose values make groups.
-        out: A folder.
-        limit: So many faces of a group at most, drawn at random, the same each time.
-        maps_of: Of the same model; default: occlusion.
+        by: Columns that define the groups.
+        out: The folder to write to.
+        limit: Maximum number of faces per group, drawn at random with a fixed seed.
+        maps_of: Computes the maps with the same model; default: occlusion.
 
     Returns:
-        One row a group and task: `group`, `task`, `n`, and `strength`, the mean size of a cell's value (of occlusion in
-        log odds and years).
+        One row per group and task: `group`, `task`, `n`, and `strength`, the mean absolute value of the cells (for
+        occlusion in log odds and years).
 
     Raises:
-        MienError: A column is not there, or no face can be read.
+        MienError: A column does not exist, or no face can be read.
     """
     maps_of = maps_of or partial(occlusion, predictor)
     wrong = [column for column in by if column not in faces.columns]
@@ -159,12 +159,10 @@ def explain_groups(
     out.mkdir(parents=True, exist_ok=True)
     write_table(table, out / "explanations.csv")
     sections = [Section("Mean maps", text=[HOW], sheet=ContactSheet(["mean face", *_tasks(table)], shown, _SIDE))]
-    sections.append(Section("Numbers", tables=[Table("Mean size of a cell's value", table)]))
+    sections.append(Section("Numbers", tables=[Table("Mean absolute value of the cells", table)]))
     if unread:
         sections.append(Section("Not explained", tables=[Table("Images", pd.DataFrame(unread))]))
-    lead = (
-        f"{len(seen)} faces, at most {limit} a group, explained with {predictor.name}; {len(unread)} could not be read."
-    )
+    lead = f"{len(seen)} faces, at most {limit} per group, explained with {predictor.name}; {len(unread)} unreadable."
     write_report("Explanations by group", lead, sections, out / "explain.html")
     return table
 

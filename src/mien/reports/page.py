@@ -1,4 +1,4 @@
-"""The page that every report is: sections of text, tables and charts in one self-contained HTML file."""
+"""The page layout of all reports: sections of text, tables and charts in one self-contained HTML file."""
 
 import itertools
 import re
@@ -22,18 +22,15 @@ try:
 except ImportError:
     raise MissingExtra("writing a report", "report") from None
 
-NOTICE = (
-    "Labels are perceived binary gender and age, as the data set has them. "
-    "Nothing here says anything about anyone's identity."
-)
-"""Stands on every page."""
+NOTICE = "Labels are perceived binary gender and age, as given by the data set. They do not describe anyone's identity."
+"""The notice on every page."""
 
 _NUMBER = re.compile(r"[-−+]?\d[\d.,]*( %)?( \[[^\]]*\])?( \(n [\d,]+\))?$")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a caption; cells are text, or numbers to be formatted; `folded` shows it on demand."""
+    """A table with a caption; cells are text or numbers to format; a `folded` table is collapsed at first."""
 
     caption: str
     rows: pd.DataFrame
@@ -59,7 +56,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, what it shows, and the numbers behind it."""
+    """A chart, its caption, and its numbers as a table."""
 
     figure: figures.Figure
     caption: str
@@ -68,7 +65,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class FaceImage:
-    """A small image as a data URI, and what it shows in words."""
+    """A small image as a data URI, and its text alternative."""
 
     uri: str
     alt: str
@@ -76,7 +73,7 @@ class FaceImage:
 
 @dataclass(frozen=True)
 class ContactSheet:
-    """Faces in the cells of a table: `rows` are (label, one list of faces a column); `side` is in CSS pixels."""
+    """Faces in the cells of a table: `rows` are (label, one list of faces per column); `side` is in CSS pixels."""
 
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[Sequence[FaceImage]]]]
@@ -85,7 +82,7 @@ class ContactSheet:
 
 @dataclass(frozen=True)
 class CaptionedFaces:
-    """Faces side by side, and what is to be seen in them."""
+    """Faces side by side with a caption."""
 
     faces: Sequence[FaceImage]
     caption: str
@@ -93,7 +90,7 @@ class CaptionedFaces:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report, in the order of its fields."""
+    """A section of a report; its content appears in the order of the fields."""
 
     title: str
     warnings: Sequence[str] = ()
@@ -105,18 +102,18 @@ class Section:
 
 
 def write_report(title: str, lead: str, sections: Sequence[Section], path: str | Path) -> Path:
-    """Writes one HTML file that needs nothing else: no network and no scripts.
+    """Writes a report as one self-contained HTML file without scripts.
 
-    The same input gives the same file.
+    Equal input gives an identical file.
 
     Args:
-        title: Of the page.
-        lead: What was found, in plain words.
-        sections: All strings in them are shown as they are, whatever characters they hold.
+        title: The title of the page.
+        lead: The summary at the top.
+        sections: The sections; all strings in them are escaped.
         path: The file to write.
 
     Raises:
-        MienError: `path` is a folder, or below a file.
+        MienError: `path` is a folder, or its parent is a file.
     """
     path = Path(path)
     if path.is_dir():
@@ -124,7 +121,7 @@ def write_report(title: str, lead: str, sections: Sequence[Section], path: str |
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise MienError(f"report {str(path)!r}: {str(path.parent)!r} is no folder") from None
+        raise MienError(f"report {str(path)!r}: {str(path.parent)!r} is not a folder") from None
     count = itertools.count(1)
     pages = [
         vars(section) | {"figures": [_drawn(picture, f"f{next(count)}") for picture in section.figures]}
@@ -140,7 +137,7 @@ def write_report(title: str, lead: str, sections: Sequence[Section], path: str |
         title=title, lead=lead, notice=NOTICE, sections=pages, version=metadata.version("mien")
     )
     with atomic_path(path) as part:
-        # A file name that is no text (a lone surrogate) must not stop a report.
+        # A file name that is not valid text (a lone surrogate) must not fail a report.
         part.write_text(text, "utf-8", errors="replace")
     return path
 

@@ -1,4 +1,4 @@
-"""`review.html`: the contact sheet of likely label errors that a person goes through, and its corrections file."""
+"""`review.html`: a contact sheet for the manual review of likely label errors, with a corrections file."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ from mien.reports.page import NOTICE
 from mien.reports.thumbnails import jpeg_uri
 
 SHEET = 1000
-"""Suggestions of each column on the page, by default: some 5 MB a column."""
+"""Default maximum number of suggestions per column; about 5 MB."""
 
 _SIDE = 112  # pixels
 _MARGIN = 0.3
@@ -27,14 +27,14 @@ _WORDS = {"gender": GENDERS, "age_group": AGE_GROUPS}
 
 
 def write_review(faces: pd.DataFrame, suggestions: pd.DataFrame, root: Path, path: Path, sheet: int = SHEET) -> int:
-    """Writes the page: one file with everything in it, and no request to anywhere.
+    """Writes the review page as one self-contained file without external requests.
 
     Args:
-        faces: The faces that the suggestions are of.
-        suggestions: As `label_errors.suggest` ranks them.
+        faces: The faces with suggestions.
+        suggestions: The result of `label_errors.suggest`.
         root: The folder of the images.
-        path: The file.
-        sheet: How many of each column are shown, the likeliest first.
+        path: The file to write.
+        sheet: Maximum number per column, the most likely errors first.
 
     Returns:
         The number of suggestions on the page.
@@ -57,7 +57,7 @@ def write_review(faces: pd.DataFrame, suggestions: pd.DataFrame, root: Path, pat
     )
     text = environment.get_template("review.html").render(
         notice=NOTICE,
-        # Only this script may run: whatever a name holds, it stays text.
+        # Only this script may run: all names remain text.
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         script=Markup(script),  # noqa: S704 - our own file
         data=data,
@@ -68,13 +68,13 @@ def write_review(faces: pd.DataFrame, suggestions: pd.DataFrame, root: Path, pat
 
 
 def _why(suggestion: Mapping[Hashable, Any]) -> str:
-    """What speaks for it, in words."""
-    said = f"out-of-fold prediction {suggestion['suggested']}"
-    return f"{said} years" if suggestion["column"] == "age" else f"{said} ({100 * suggestion['p_suggested']:.1f}%)"
+    """The reason for a suggestion."""
+    text = f"out-of-fold prediction {suggestion['suggested']}"
+    return f"{text} years" if suggestion["column"] == "age" else f"{text} ({100 * suggestion['p_suggested']:.1f}%)"
 
 
 def _picture(path: Path, box: images.Box | None) -> str:
-    """The face as a data URI; empty where it cannot be read."""
+    """The face as a data URI; empty if it cannot be read."""
     try:
         pixels = images.load_face(path, _SIDE, box, _MARGIN)
     except images.ImageError:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mien.base.errors import MienError, MissingExtra
-from mien.evaluation.occlusion import pooled
+from mien.evaluation.occlusion import pool_map
 from mien.runs.run import Run
 from mien.training.model import FaceNet
 from mien.training.network import load_network
@@ -61,7 +61,7 @@ class GradCam:
         for place, task in enumerate(self._scores.tasks):
             sign = -1.0 if task == "gender" and now[place] < 0 else 1.0
             grey = self._cam(input_tensor=images, targets=[_Target(place, sign)])[0]
-            maps[task] = pooled(grey)
+            maps[task] = pool_map(grey)
         return maps
 
 

@@ -6,7 +6,7 @@ const said = { wrong: "wrong", keep: "keep", unsure: "not sure" };
 const columns = [...new Set(data.cards.map((card) => card.column))];
 const idOf = (card) => JSON.stringify([card.face, card.column, card.given, card.suggested]);
 let column = columns[0];
-// Marks outlive the page where the browser allows it: somebody's hour of work.
+// Marks are saved across sessions if the browser allows it.
 let kept = {};
 try { kept = JSON.parse(localStorage.getItem("mien-review") || "{}"); } catch { kept = {}; }
 const state = new Map(data.cards.map((card) => [card, kept[idOf(card)] || { mark: "", value: card.suggested }]));
@@ -30,7 +30,7 @@ function count() {
   const number = (mark) => marks.filter((one) => one === mark).length;
   document.getElementById("count").textContent =
     `${marks.length} of ${data.counts[column]} suggestions shown: ${number("wrong")} wrong, ${number("keep")} keep, ` +
-    `${number("unsure")} not sure, ${number("")} to go`;
+    `${number("unsure")} not sure, ${number("")} remaining`;
   const wrong = [...state.values()].filter((now) => now.mark === "wrong").length;
   document.getElementById("download").textContent = `Download corrections (${wrong})`;
 }
@@ -57,14 +57,14 @@ function editor(card) {
   if (data.words[card.column]) {
     field = element("select");
     for (const word of [...data.words[card.column], ""]) {
-      field.append(element("option", { value: word, textContent: word || "not known" }));
+      field.append(element("option", { value: word, textContent: word || "unknown" }));
     }
   } else {
     field = element("input", { type: "number", min: "0", max: "130", step: "any" });
   }
   field.value = now.value;
   field.addEventListener("input", () => { now.value = field.value; save(); });
-  return element("label", {}, `New ${card.column.replace("_", " ")} if wrong`, field);
+  return element("label", {}, `Correct ${card.column.replace("_", " ")}`, field);
 }
 
 function draw(card) {

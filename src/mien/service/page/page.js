@@ -1,5 +1,5 @@
 "use strict";
-// One request a photograph: answers come as they are ready, and the service puts requests together.
+// One request per photograph: results appear as they are ready, and the service batches requests.
 
 const at = (id) => document.getElementById(id);
 const AT_ONCE = 3;
@@ -13,7 +13,7 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-function say(words) {
+function report(words) {
   at("status").textContent = words;
 }
 
@@ -25,7 +25,7 @@ async function ask(path, options = {}) {
     try {
       response = await fetch(path, { ...options, headers });
     } catch {
-      throw new Error("the service does not answer");
+      throw new Error("the service does not respond");
     }
     if (response.status === 503 && tries < 20) {
       const seconds = Number(response.headers.get("Retry-After")) || 1;
@@ -52,7 +52,7 @@ async function predict(files) {
   const crops = at("crops").checked;
   let done = 0;
   const failed = [];
-  say(`looking at ${total === 1 ? "one photograph" : `${total} photographs`} …`);
+  report(`processing ${total === 1 ? "one photograph" : `${total} photographs`} …`);
   const work = async () => {
     for (let one = waiting.shift(); one; one = waiting.shift()) {
       const { file } = one;
@@ -66,21 +66,21 @@ async function predict(files) {
         await show(one, [{ file: file.name || "photograph", status: error.reason || error.message }], false);
       }
       done += 1;
-      if (done < total) say(`${done} of ${total} photographs`);
+      if (done < total) report(`${done} of ${total} photographs`);
     }
   };
   await Promise.all(Array.from({ length: Math.min(AT_ONCE, total) }, work));
   const faces = chosen.flatMap((one) => one.rows).filter((row) => row.status === "ok").length;
   const words = `${faces} ${faces === 1 ? "face" : "faces"} in ${total} ${total === 1 ? "photograph" : "photographs"}`;
-  say(failed.length ? `${words}; not read: ${failed.join(", ")}` : words);
+  report(failed.length ? `${words}; not read: ${failed.join(", ")}` : words);
 }
 
 const percent = (share) => `${Math.round(100 * share)}%`;
-const certainty = (row) => Math.max(row.p_female, 1 - row.p_female);
+const confidence = (row) => Math.max(row.p_female, 1 - row.p_female);
 
 function label(row) {
   const parts = [];
-  if (row.gender) parts.push(row.gender === "unsure" ? "unsure" : `${row.gender} ${percent(certainty(row))}`);
+  if (row.gender) parts.push(row.gender === "unsure" ? "unsure" : `${row.gender} ${percent(confidence(row))}`);
   if (row.age !== undefined) parts.push(`${Math.round(row.age)} (${Math.round(row.age_low)}–${Math.round(row.age_high)})`);
   return parts.join(", ");
 }
@@ -91,7 +91,7 @@ async function show(one, rows, crops) {
   try {
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
   } catch {
-    // What the browser cannot show (a TIFF) may have been read all the same: there is a table.
+    // The service may have read an image that the browser cannot show (a TIFF): the table has its rows.
   }
   Object.assign(one, { bitmap, rows });
   const caption = make("figcaption", {}, rows[0].file);
@@ -130,7 +130,7 @@ function line(one, row, crops) {
     button.setAttribute("aria-label", `Explain face ${row.face_index + 1} of ${row.file}`);
     button.addEventListener("click", () => explain(one, row, crops));
     const has = row.age !== undefined;
-    cells.push(make("td", {}, button), make("td", {}, row.gender || ""), make("td", {}, row.gender ? percent(certainty(row)) : ""));
+    cells.push(make("td", {}, button), make("td", {}, row.gender || ""), make("td", {}, row.gender ? percent(confidence(row)) : ""));
     cells.push(make("td", {}, has ? row.age.toFixed(1) : ""), make("td", {}, has ? `${row.age_low.toFixed(0)} to ${row.age_high.toFixed(0)}` : ""));
     cells.push(make("td", {}, row.quality || ""));
   } else {
@@ -141,9 +141,9 @@ function line(one, row, crops) {
 
 async function explain(one, row, crops) {
   at("face-title").textContent = `Face ${row.face_index + 1} of ${row.file}`;
-  const notes = row.quality ? ` The picture of the face is ${row.quality.replaceAll(";", ",")}.` : "";
-  const age = row.age === undefined ? "" : ` Age ${row.age.toFixed(1)} years, with a chance of 80% from ${row.age_low.toFixed(0)} to ${row.age_high.toFixed(0)}.`;
-  const gender = row.gender ? `Perceived as ${row.gender}, certainty ${percent(certainty(row))}.` : "";
+  const notes = row.quality ? ` Image quality: ${row.quality.replaceAll(";", ",")}.` : "";
+  const age = row.age === undefined ? "" : ` Age ${row.age.toFixed(1)} years (80% interval: ${row.age_low.toFixed(0)} to ${row.age_high.toFixed(0)}).`;
+  const gender = row.gender ? `Perceived as ${row.gender}, confidence ${percent(confidence(row))}.` : "";
   at("face-words").textContent = `${gender}${age}${notes}`;
   const groups = Object.keys(row).filter((name) => /^p_\d/.test(name));
   at("ages").replaceChildren(
@@ -157,7 +157,7 @@ async function explain(one, row, crops) {
   );
   at("maps").replaceChildren();
   at("maps-hint").hidden = true;
-  at("maps-status").textContent = "covering parts of the face …";
+  at("maps-status").textContent = "computing the maps …";
   at("face").showModal();
   try {
     const type = { "Content-Type": "application/octet-stream" };
@@ -166,7 +166,7 @@ async function explain(one, row, crops) {
     for (const [name, grid] of Object.entries(answer.maps)) {
       const canvas = draw(one.bitmap, answer.crop, grid);
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `Map of the regions that speak for the ${names[name] || name}; strongest ${strongest(grid)}`);
+      canvas.setAttribute("aria-label", `Map of the regions that support the predicted ${names[name] || name}; strongest ${strongest(grid)}`);
       at("maps").append(make("figure", {}, canvas, make("figcaption", {}, names[name] || name)));
     }
     at("maps-hint").hidden = false;
@@ -183,7 +183,7 @@ function strongest(grid) {
   return `${third(best[2], ["above", "in the middle", "below"])}, ${third(best[1], ["left", "centre", "right"])}`;
 }
 
-// The crop's place in the image comes with the answer; the map is drawn over it in colours that tell sign and strength.
+// The response has the position of the crop in the image; colours of the map show sign and strength.
 function draw(bitmap, crop, grid) {
   const side = 256;
   const canvas = make("canvas", { width: side, height: side });
@@ -209,7 +209,7 @@ function draw(bitmap, crop, grid) {
 function csv() {
   const cell = (value) => {
     let text = value === undefined || value === null ? "" : String(value);
-    // A spreadsheet would run a name that begins so as a formula.
+    // Prevents a spreadsheet from running a file name as a formula.
     if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
@@ -230,18 +230,18 @@ function clear() {
   at("photographs").replaceChildren();
   for (const body of at("rows").querySelectorAll("tbody")) body.remove();
   at("results").hidden = true;
-  say("");
+  report("");
 }
 
 async function openCamera() {
   if (!navigator.mediaDevices) {
-    say("the camera needs https, or this page on localhost");
+    report("the camera needs https, or this page on localhost");
     return;
   }
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
   } catch (error) {
-    say(`no camera: ${error.message}`);
+    report(`no camera: ${error.message}`);
     return;
   }
   at("video").srcObject = stream;
@@ -293,5 +293,5 @@ ask("v1/model").then(
     columns = model.columns;
     at("model").textContent = `Model ${model.name}. ${model.notice || ""}`;
   },
-  (error) => say(error.message),
+  (error) => report(error.message),
 );
