@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.base.errors import MienError, printable
+from mien.base.notes import note
 from mien.data import images
 from mien.data.images import SUFFIXES
 from mien.prediction import annotate, video
@@ -86,8 +87,6 @@ def predict_files(
         if journal is not None:
             columns = track_columns(predictor) if clips else predictor.columns
             journal.finish(columns, frame_columns(predictor) if clips else ())
-    from mien.base.console import note
-
     if out is None:
         note("\n".join(_lines(answers.shown[:SHOWN])))
     note(_summary(answers, out, draw, len(clips)))
@@ -130,8 +129,6 @@ class _Answers:
                 self.statuses[found[-1]["status"]] += 1
                 self._drawing(found)
             if journal.done:
-                from mien.base.console import note
-
                 note(f"resuming {journal.path}: {journal.done:,} files are done")
 
     def add_photograph(self, file: str, rows: list[Row]) -> None:

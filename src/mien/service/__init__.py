@@ -6,8 +6,8 @@
 
 from typing import TYPE_CHECKING
 
-from mien.base.console import note
 from mien.base.errors import MissingExtra
+from mien.base.notes import note
 
 try:
     import fastapi  # noqa: F401
