@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
-from mien.base.labels import AGE_GROUPS
+from mien.base.labels import AGE_GROUPS, PREDICTED
 from mien.base.table import check_faces
-from mien.recipe.settings import PREDICTED, Age, AgeGroup, Gender, Model, Tasks
+from mien.recipe.settings import Age, AgeGroup, Gender, Model, Tasks
 from mien.training.heads import HEADS, AgeGroupHead, AgeHead, GenderHead, make_heads
 
 FACES = check_faces(
@@ -32,7 +32,7 @@ DEFAULTS = {name: Tasks.model_fields[name].annotation.__args__[0]() for name in 
 
 
 def test_every_task_of_a_recipe_has_a_head_and_the_reverse():
-    assert set(HEADS) == set(PREDICTED)
+    assert set(HEADS) == set(PREDICTED) == set(Tasks.model_fields) - {"columns", "weighting"}
 
 
 @pytest.mark.parametrize("task", HEADS)

@@ -16,11 +16,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mien.base.errors import MienError, choices, listed, validation_message
+from mien.base.labels import PREDICTED
 from mien.base.yaml import read_yaml, read_yaml_file
 from mien.data.splits import METHODS
 from mien.metrics.definitions import METRICS
 from mien.recipe.load import load_recipe
-from mien.recipe.settings import PREDICTED, STAGE, Recipe, first_stage, flat_settings
+from mien.recipe.settings import STAGE, Recipe, first_stage, flat_settings
 from mien.runs.run import Run
 
 # Settings that say where and how a run is computed, and not what.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mien.base.errors import MienError, MissingExtra, choices, shortened
-from mien.base.labels import AGE_GROUPS
+from mien.base.labels import PREDICTED
 from mien.data.images import RESIZE
 
 FORMAT = 2
@@ -81,7 +81,8 @@ def _check_metadata(metadata: dict[str, Any], session: Any, name: str) -> None:
     if given != [("images", "tensor(uint8)", [size, size, 3])]:
         what = shortened(repr(given))
         raise MienError(f"model {name!r}: its inputs are {what}; valid: images, uint8 (n, {size}, {size}, 3)")
-    known = {"p_female", "age", "age_low", "age_high", *(f"p_{group}" for group in AGE_GROUPS)}
+    # Genders and age groups follow from numbers, and are no outputs of a network.
+    known = {column for columns in PREDICTED.values() for column in columns} - {"gender", "age_group"}
     strange = [output.name for output in session.get_outputs() if output.name not in known]
     if strange:
         raise MienError(f"model {name!r}: {choices('output', strange[0], sorted(known))}")

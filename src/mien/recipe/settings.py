@@ -12,7 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mien.base.errors import plain_message
-from mien.base.labels import AGE_GROUPS
+from mien.base.labels import PREDICTED
 
 Share = float
 """A number from 0 to 1."""
@@ -159,13 +159,6 @@ class Tasks(_Settings):
         """Returns all tasks by name, auxiliary columns included."""
         return {**self.predicted(), **self.columns}
 
-
-PREDICTED: dict[str, tuple[str, ...]] = {
-    "gender": ("gender", "p_female"),
-    "age_group": ("age_group", *(f"p_{group}" for group in AGE_GROUPS)),
-    "age": ("age", "age_low", "age_high", "age_group"),
-}
-"""The tasks that a model predicts, and the columns of the predictions table that each provides for metrics."""
 
 _NO_LABELS = ("face", "dataset", "path", "x", "y", "w", "h", "subject", "photo", "fold", "split")
 
