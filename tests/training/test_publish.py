@@ -316,7 +316,7 @@ def test_wrong_runs_names_and_licences(published, run, tmp_path, hub):
         publish(unscored, str(tmp_path / "x"))
     broken = shutil.copytree(published, tmp_path / "broken")
     (broken / "model.onnx").unlink()
-    with pytest.raises(MienError, match=r"not a whole published model: 'model\.onnx' is missing"):
+    with pytest.raises(MienError, match=r"an incomplete published model: 'model\.onnx' is missing"):
         publish(broken, str(tmp_path / "x"))
     assert not (tmp_path / "x").exists()
 
