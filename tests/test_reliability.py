@@ -76,7 +76,7 @@ def test_predict_on_a_full_disk_says_so_and_goes_on_when_there_is_space(small_di
     assert [path.name for path in disk.iterdir()] == ["table.csv.part"]
     enlarge()
     assert status(*command, disk / "table.csv") == 0
-    assert "going on with" in capsys.readouterr().out
+    assert "resuming" in capsys.readouterr().out
     assert (disk / "table.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert [path.name for path in disk.iterdir()] == ["table.csv"]
 

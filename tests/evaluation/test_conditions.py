@@ -211,7 +211,7 @@ def test_nothing_to_score_is_an_error(plain_faces):
     faces, root = plain_faces
     with pytest.raises(MienError, match="has no rows"):
         score_conditions(Brightness(), faces.head(0), root)
-    with pytest.raises(MienError, match="no face has a label of what the model predicts"):
+    with pytest.raises(MienError, match="no face has a label for the model's predictions"):
         score_conditions(Brightness(), faces[["face", "path"]].pipe(check_faces), root, {})
 
 

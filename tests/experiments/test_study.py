@@ -470,6 +470,10 @@ class TestAlarms:
 
     def test_leaks_odd_pixels_and_augmented_tests(self):
         found = self.alarms(info={"leaks": ["9 test images show a subject of the train part"], "input": INPUT})
-        assert "9 test images" in found["leak"] and "0 to 1 are fed" in found["input"] and "-1 to 1" in found["input"]
-        assert "augmented too" in self.alarms(changes=["augment.evaluation=true"])["judged"]
+        assert (
+            "9 test images" in found["leak"]
+            and "0 to 1 are the input" in found["input"]
+            and "-1 to 1" in found["input"]
+        )
+        assert "augmented too" in self.alarms(changes=["augment.evaluation=true"])["evaluation"]
         assert self.alarms(info={"input": INPUT}, changes=["init.weights=none"]) == {}

@@ -116,7 +116,7 @@ def test_a_study_that_is_killed_goes_on_and_trains_nothing_twice(roots, tmp_path
     assert first.finished and second.faces_file.exists() and not second.finished
     before = first.weights_file.stat().st_mtime_ns
     done = subprocess.run([sys.executable, "-c", "from mien.cli import main; main()", *arguments], **options)
-    assert done.returncode == 0 and "2 cells, 1 of them finished before" in done.stdout
+    assert done.returncode == 0 and "2 cells, 1 of them already finished" in done.stdout
     assert second.finished and len(second.log) == 2
     assert first.weights_file.stat().st_mtime_ns == before
     assert "going on with" in (folder.folder / "cells" / "other_fold-0_seed-0.log").read_text()

@@ -224,7 +224,7 @@ def test_evaluation_on_other_data_asks_about_leaks_and_leaves_the_model_alone(pu
 def test_what_needs_faces_or_predictions_says_so(published, run, tmp_path):
     with pytest.raises(MienError, match="'two-stages' is a published model, which holds no faces"):
         evaluate(open_run(published))
-    with pytest.raises(MienError, match="is a published model, which holds no .*valid here: the folder of the run"):
+    with pytest.raises(MienError, match="is a published model, which holds no .*valid: the folder of the run"):
         compare_runs([run, open_run(published)], tmp_path / "report.html")
 
 
@@ -259,7 +259,7 @@ def test_a_run_goes_to_the_hub_with_its_name_there_in_the_card(run, hub, capsys)
     with pytest.raises(SystemExit) as stop:
         main(["publish", str(run.folder), "hub:me/direct", "--license", "mit"])
     out = " ".join(capsys.readouterr().out.split())
-    assert not stop.value.code and "Leak, allowed by the recipe" in out and "Faces drawn by mien" in out
+    assert not stop.value.code and "Leak, allowed by the recipe" in out and "Drawn faces, which show nobody" in out
     card = (hub.folder("me/direct") / "README.md").read_text()
     assert 'mien.Predictor("hub:me/direct")' in card and front_matter(card)["license"] == "mit"
 
@@ -316,7 +316,7 @@ def test_wrong_runs_names_and_licences(published, run, tmp_path, hub):
         publish(unscored, str(tmp_path / "x"))
     broken = shutil.copytree(published, tmp_path / "broken")
     (broken / "model.onnx").unlink()
-    with pytest.raises(MienError, match=r"not a whole published model: 'model\.onnx' is missing"):
+    with pytest.raises(MienError, match=r"an incomplete published model: 'model\.onnx' is missing"):
         publish(broken, str(tmp_path / "x"))
     assert not (tmp_path / "x").exists()
 

@@ -1,20 +1,12 @@
-"""Everything that mien prints: notes and tables to standard output, progress to standard error.
+"""Tables and progress in the terminal, with rich; see `mien.base.notes` for what goes where, and the quiet switch.
 
-Results of commands and notes (one line each, for example the path of a report) go to standard output. Progress goes to
-standard error, so that redirected output contains no progress: as a bar where both are terminals, otherwise as a line
-every ten seconds.
-
-The environment variable MIEN_QUIET=1, or the context manager `quiet`, switches all of it off. Errors are exceptions and
-are not affected.
+Progress is a bar where standard output and standard error are terminals, otherwise a line every ten seconds.
 """
 
-import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -22,60 +14,37 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 
 from mien.base.errors import printable
+from mien.base.notes import is_quiet, note, progress_line, set_quiet
 from mien.base.progress import ProgressCallback
 
 if TYPE_CHECKING:
     import pandas as pd
 
-console = Console(
+
+class _Console(Console):
+    """A console that follows the quiet switch."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether output is switched off."""
+        return is_quiet()
+
+    @quiet.setter
+    def quiet(self, value: bool) -> None:
+        set_quiet(value)
+
+
+console = _Console(
     # A log file has no width of its own.
     width=None if sys.stdout.isatty() else 140,
     # Printed text comes from files too: "[/red]" or ":smile:" in a name is text.
     markup=False,
     emoji=False,
-    quiet=os.environ.get("MIEN_QUIET", "") not in ("", "0"),
+    quiet=is_quiet(),
 )
 
 _INTERVAL = 10.0
 """Seconds between two progress lines where there is no bar."""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Prints nothing while the block runs.
-
-    Examples:
-        >>> from mien.base.console import note, quiet
-        >>> with quiet():
-        ...     note("not printed")
-    """
-    before, console.quiet = console.quiet, True
-    try:
-        yield
-    finally:
-        console.quiet = before
-
-
-@contextmanager
-def to_file(path: Path) -> Iterator[None]:
-    """Appends all output of the block to a file, that of libraries included."""
-    with (
-        path.open("a", encoding="utf-8") as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
-        yield
-
-
-def note(text: str, warning: bool = False) -> None:
-    """Prints one line to standard output; a warning is yellow."""
-    console.print(text, style="yellow" if warning else None, highlight=False, soft_wrap=True)
-
-
-def progress_line(text: str) -> None:
-    """Prints one line to standard error, for progress where there is no bar."""
-    if not console.quiet:
-        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -88,7 +57,7 @@ def progress_bar(*columns: ProgressColumn) -> Iterator[Progress | None]:
     Yields:
         The bars, without a task yet; None where nothing can be shown (no terminal, or quiet).
     """
-    if console.quiet or not (sys.stdout.isatty() and sys.stderr.isatty()):
+    if is_quiet() or not (sys.stdout.isatty() and sys.stderr.isatty()):
         yield None
         return
     shown = columns or (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

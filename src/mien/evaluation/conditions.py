@@ -169,9 +169,9 @@ def score_conditions(
     Raises:
         MienError: There are no faces, none can be read, or none has a label that the model predicts.
     """
-    answers = predict_conditions(predictor, faces, root, conditions, progress)
-    joined = {name: metrics.join(faces, rows) for name, rows in answers.items()}
-    decided = {name: metrics.join(faces, force_decision(rows)) for name, rows in answers.items()}
+    predictions_by_condition = predict_conditions(predictor, faces, root, conditions, progress)
+    joined = {name: metrics.join(faces, rows) for name, rows in predictions_by_condition.items()}
+    decided = {name: metrics.join(faces, force_decision(rows)) for name, rows in predictions_by_condition.items()}
     lines = []
     for metric in _scored(predictor, joined[ORIGINAL]):
         tables = joined if metric == "gender_unsure" else decided
@@ -215,14 +215,14 @@ def predict_conditions(
             made = list(pool.map(changed, sources[start : start + _BATCH]))
             for index, name in enumerate(applied):
                 pixels = [face if isinstance(face, str) else face[index] for face in made]
-                parts[name].append(_answers(predictor, pixels).assign(face=list(faces["face"][start : start + _BATCH])))
+                parts[name].append(_predict(predictor, pixels).assign(face=list(faces["face"][start : start + _BATCH])))
             if progress:
                 progress(start + len(made), len(sources))
-    answers = {name: pd.concat(part, ignore_index=True) for name, part in parts.items()}
-    if (answers[ORIGINAL]["status"] != "ok").all():
-        path, status = faces["path"].iloc[0], answers[ORIGINAL]["status"].iloc[0]
+    predictions_by_condition = {name: pd.concat(part, ignore_index=True) for name, part in parts.items()}
+    if (predictions_by_condition[ORIGINAL]["status"] != "ok").all():
+        path, status = faces["path"].iloc[0], predictions_by_condition[ORIGINAL]["status"].iloc[0]
         raise MienError(f"conditions: none of {len(faces)} faces in {str(root)!r} can be read; {path!r}: {status}")
-    return answers
+    return predictions_by_condition
 
 
 def face_pixels(source: images.Source, box: images.Box | None = None, margin: float = 0.0) -> np.ndarray:
@@ -244,12 +244,12 @@ def force_decision(predict_conditions: pd.DataFrame) -> pd.DataFrame:
     return predict_conditions.drop(columns="gender", errors="ignore")  # metrics.join makes it from p_female
 
 
-def _answers(predictor: "Predictor", pixels: list[np.ndarray | str]) -> pd.DataFrame:
+def _predict(predictor: "Predictor", pixels: list[np.ndarray | str]) -> pd.DataFrame:
     """The predictions for faces, with the status of unreadable ones."""
     read = [face for face in pixels if not isinstance(face, str)]
-    answers = pd.DataFrame(dict(predictor.predict_pixels(np.stack(read))) if read else {})
-    answers.index = pd.Index([place for place, face in enumerate(pixels) if not isinstance(face, str)])
-    return answers.reindex(range(len(pixels))).assign(
+    predicted = pd.DataFrame(dict(predictor.predict_pixels(np.stack(read))) if read else {})
+    predicted.index = pd.Index([place for place, face in enumerate(pixels) if not isinstance(face, str)])
+    return predicted.reindex(range(len(pixels))).assign(
         status=[face if isinstance(face, str) else "ok" for face in pixels]
     )
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from mien import metrics
-from mien.base.console import note, progress
+from mien.base.console import progress
 from mien.base.errors import MienError
+from mien.base.notes import note
 from mien.base.table import write_table
 from mien.data import leaks
 from mien.data.duplicates import group_files

@@ -54,7 +54,7 @@ def occlusion(predictor: "Predictor", face: np.ndarray) -> dict[str, np.ndarray]
     Raises:
         MienError: The model predicts neither gender nor age.
     """
-    answers = _answers(predictor, face[None])
+    predictions = _predict(predictor, face[None])
     size = len(face)
     side = round(_WINDOW * size)
     starts = np.linspace(0, size - side, _PLACES).round().astype(int)
@@ -66,9 +66,9 @@ def occlusion(predictor: "Predictor", face: np.ndarray) -> dict[str, np.ndarray]
             image[top : top + side, left : left + side] = cover[top : top + side, left : left + side]
             windows.append(image)
             spots.append((top, left))
-    changed = _answers(predictor, np.stack(windows))
+    changed = _predict(predictor, np.stack(windows))
     maps = {}
-    for task, whole in answers.items():
+    for task, whole in predictions.items():
         change = whole[0] - changed[task]
         if task == "gender" and whole[0] < 0:
             change = -change
@@ -125,7 +125,7 @@ def blur_details(face: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(face).filter(ImageFilter.GaussianBlur(_BLUR * len(face))))
 
 
-def _answers(predictor: "Predictor", faces: np.ndarray) -> dict[str, np.ndarray]:
+def _predict(predictor: "Predictor", faces: np.ndarray) -> dict[str, np.ndarray]:
     """Log odds of female, and years, of faces (n, size, size, 3)."""
     parts = [predictor.predict_pixels(faces[start : start + 64]) for start in range(0, len(faces), 64)]
     found = {}
@@ -162,7 +162,7 @@ def _curves(
     steps = np.linspace(0, MAP_SIZE * MAP_SIZE, _STEPS + 1).round()
     first = [ranks[..., None] < step for step in steps]
     images = [np.where(gone, cover, face) for gone in first] + [np.where(kept, face, cover) for kept in first]
-    values = _answers(predictor, np.stack(images))[task]
+    values = _predict(predictor, np.stack(images))[task]
     change = np.abs(values - values[0])
     return change[: _STEPS + 1], change[_STEPS + 1 :]
 

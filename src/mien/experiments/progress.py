@@ -8,7 +8,8 @@ from typing import Protocol
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from mien.base.console import note, progress_bar
+from mien.base.console import progress_bar
+from mien.base.notes import note
 from mien.recipe.settings import Recipe
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.base.errors import MienError, MissingExtra, choices
+from mien.base.notes import note
 from mien.data import images
 from mien.data.images import SUFFIXES
 from mien.prediction.inputs import image_files
@@ -92,7 +93,7 @@ def predict_cluster(
     done = folder.begin(settings, overwrite)
     remaining_parts = [dict(part, number=number) for number, part in enumerate(parts) if _name(number) not in done]
     if done:
-        print(f"resuming {out}: {len(done):,} of {len(parts):,} parts are done")
+        note(f"resuming {out}: {len(done):,} of {len(parts):,} parts are done")
     worker = {"options": options, "crops": crops, "out": out}
     with _running(ray), _progress(len(remaining_parts)) as update:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mien.base.errors import MienError, MissingExtra
 from mien.base.lock import lock_open_file
+from mien.base.notes import note
 
 EXTENSIONS = (".csv", ".parquet", ".jsonl")
 
@@ -201,7 +202,7 @@ class Journal:
                 f"{str(self.path)!r} holds the predictions of an interrupted command with another {different}; valid: "
                 "rerun the same command to resume, --overwrite to start over, or another --out"
             )
-        print(f"{self.path}: starting over, the interrupted command had another {different}")
+        note(f"{self.path}: starting over, the interrupted command had another {different}")
 
     def _complete_lines(self) -> Iterator[bytes]:
         """Yields the lines of images, up to the first incomplete one."""

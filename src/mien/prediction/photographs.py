@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.base.errors import MienError, printable
+from mien.base.notes import note
 from mien.data import images
 from mien.data.images import SUFFIXES
 from mien.prediction import annotate, video
@@ -87,8 +88,8 @@ def predict_files(
             columns = track_columns(predictor) if clips else predictor.columns
             journal.finish(columns, frame_columns(predictor) if clips else ())
     if out is None:
-        print("\n".join(_lines(answers.shown[:SHOWN])))
-    print(_summary(answers, out, draw, len(clips)))
+        note("\n".join(_lines(answers.shown[:SHOWN])))
+    note(_summary(answers, out, draw, len(clips)))
     return answers.statuses
 
 
@@ -128,7 +129,7 @@ class _Answers:
                 self.statuses[found[-1]["status"]] += 1
                 self._drawing(found)
             if journal.done:
-                print(f"going on with {journal.path}: {journal.done:,} files are done")
+                note(f"resuming {journal.path}: {journal.done:,} files are done")
 
     def add_photograph(self, file: str, rows: list[Row]) -> None:
         """Takes the rows of the next photograph."""

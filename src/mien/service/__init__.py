@@ -7,6 +7,7 @@
 from typing import TYPE_CHECKING
 
 from mien.base.errors import MissingExtra
+from mien.base.notes import note
 
 try:
     import fastapi  # noqa: F401
@@ -25,7 +26,7 @@ def run(predictor: "Predictor", host: str, port: int, limits: "ServiceLimits", a
     """Serves until SIGINT or SIGTERM, then finishes the pending requests."""
     from mien.service.app import make_app
 
-    print(f"mien serves http://{host}:{port} (press Ctrl-C to stop)", flush=True)
+    note(f"mien serves http://{host}:{port} (press Ctrl-C to stop)")
     # No access log: client addresses are private, and /metrics has the counts.
     uvicorn.run(
         make_app(predictor, limits, api_key),

@@ -146,7 +146,7 @@ def _add_model(app: FastAPI, service: "_Service", keyed: list[Any]) -> None:
         An image without a face, or one that cannot be read, has one row with the reason in `status`; if no image can be
         read, the response is 422.
         """
-        return JSONResponse(await service.answer(request, lambda uploads: service.predict(uploads, crops)))  # type: ignore[return-value]
+        return JSONResponse(await service.respond(request, lambda uploads: service.predict(uploads, crops)))  # type: ignore[return-value]
 
     @app.post("/v1/explain", dependencies=keyed, openapi_extra=_BODY, responses={200: EXAMPLES["explain"], **_REFUSALS})
     async def explain(
@@ -155,7 +155,7 @@ def _add_model(app: FastAPI, service: "_Service", keyed: list[Any]) -> None:
         face: Annotated[int, Query(ge=0, le=999, description="The face_index of the face.")] = 0,
     ) -> Explanation:
         """Occlusion maps of one face: the regions that the predictions depend on."""
-        return JSONResponse(await service.answer(request, lambda uploads: service.explain(uploads, crops, face)))  # type: ignore[return-value]
+        return JSONResponse(await service.respond(request, lambda uploads: service.explain(uploads, crops, face)))  # type: ignore[return-value]
 
     @app.get("/v1/model", dependencies=keyed, responses={401: _REFUSALS[401]})
     def model() -> ModelInfo:
@@ -201,7 +201,7 @@ class _Service:
         held = prometheus.Gauge("mien_held_bytes", "Bytes of requests in memory", registry=self.registry)
         held.set_function(lambda: self._held)
 
-    async def answer(self, request: Request, work: Callable[[list[Upload]], Awaitable[Any]]) -> Any:
+    async def respond(self, request: Request, work: Callable[[list[Upload]], Awaitable[Any]]) -> Any:
         """Reads a request and processes it within the limits; stops if the client disconnects."""
         held = stated_bytes(request, self.limits)
         if self._held + held > self.limits.waiting_bytes:
@@ -235,14 +235,14 @@ class _Service:
 
     async def predict(self, uploads: list[Upload], crops: bool) -> dict[str, Any]:
         """Returns the response of /v1/predict."""
-        answers = await self.batches.predict(uploads, crops)
-        self._count(answers)
-        first = [answer.rows[0] for answer in answers]
+        results = await self.batches.predict(uploads, crops)
+        self._count(results)
+        first = [result.rows[0] for result in results]
         if all(row["status"] not in READ for row in first):
             reasons = ", ".join(sorted({row["status"] for row in first}))
             raise Refusal(422, reasons if len(first) == 1 else "no image could be read", _unread(first))
-        rows = [row for answer in answers for row in answer.rows]
-        left_out = sum(answer.left_out for answer in answers)
+        rows = [row for result in results for row in result.rows]
+        left_out = sum(result.left_out for result in results)
         return {"model": self.predictor.name, "rows": rows, "faces_left_out": left_out}
 
     async def explain(self, uploads: list[Upload], crops: bool, face: int) -> dict[str, Any]:
@@ -282,10 +282,10 @@ class _Service:
             "version": __version__,
         }
 
-    def _count(self, answers: list[ImageResult]) -> None:
-        for answer in answers:
-            self._images.labels(answer.rows[0]["status"]).inc()
-            self._faces.inc(sum(row["status"] == "ok" for row in answer.rows))
+    def _count(self, results: list[ImageResult]) -> None:
+        for result in results:
+            self._images.labels(result.rows[0]["status"]).inc()
+            self._faces.inc(sum(row["status"] == "ok" for row in result.rows))
 
 
 def _place(predictor: Predictor, upload: Upload, crop: FaceCrop) -> tuple[float, float, float]:
@@ -343,7 +343,7 @@ class _Middleware:
             return
         begin, status = time.perf_counter(), 0
 
-        async def answer(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -352,7 +352,7 @@ class _Middleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, receive, send_with_headers)
         except Exception as error:
             # The message of an error may contain image data or file names; its type and location do not.
             place = error.__traceback__
@@ -362,7 +362,7 @@ class _Middleware:
             _log.error("%s at %s", type(error).__name__, where)
             if not status:
                 await _error(500, "failed", "the service failed; nothing of the request is kept")(
-                    scope, receive, answer
+                    scope, receive, send_with_headers
                 )
         finally:
             route = scope.get("route")

@@ -66,8 +66,8 @@ class Error(BaseModel):
     detail: str
 
 
-def _example(answer: dict[str, Any]) -> dict[str, Any]:
-    return {"content": {"application/json": {"example": answer}}}
+def _example(content: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {"application/json": {"example": content}}}
 
 
 _FACE = {"face_index": 0, "x": 182.1, "y": 77.4, "w": 101.6, "h": 101.6, "detector_score": 2.07, "quality": ""}

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mien.base.atomic import atomic_path
-from mien.base.console import note, progress, show
+from mien.base.console import progress, show
 from mien.base.errors import MienError, choices
 from mien.base.lock import Lock
+from mien.base.notes import note
 from mien.demo.draw import draw_faces
 from mien.experiments.progress import StudyProgress
 from mien.experiments.results import Results

@@ -18,8 +18,9 @@ from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from mien.base.atomic import atomic_path
-from mien.base.console import note, progress
+from mien.base.console import progress
 from mien.base.errors import MienError
+from mien.base.notes import note
 from mien.base.table import read_faces_table, read_table, write_table
 from mien.data import leaks, splits
 from mien.data.duplicates import group_files

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from mien.base.console import console
 from mien.base.errors import MienError
+from mien.base.notes import is_quiet, set_quiet
 from mien.recipe.settings import Trainer
 
 _LONGEST = timedelta(days=7)
@@ -67,7 +67,7 @@ class Processes:
                 f"started or is there: {error}"
             ) from None
         self.count, self.rank, self._local_rank = strategy.world_size, strategy.global_rank, strategy.local_rank
-        console.quiet = console.quiet or self.rank > 0
+        set_quiet(is_quiet() or self.rank > 0)
         self._waiting: Any = dist.new_group(backend="gloo", timeout=_LONGEST)
         if settings.batch_size % self.count:
             raise MienError(

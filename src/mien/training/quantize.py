@@ -14,8 +14,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from mien.base.atomic import atomic_path
-from mien.base.console import note, progress, show
+from mien.base.console import progress, show
 from mien.base.errors import MienError
+from mien.base.notes import note
 from mien.data.images import ImageError
 from mien.data.pixels import FilePixels, Pixels, PixelSubset
 from mien.data.sources import data_root

@@ -1,7 +1,7 @@
-"""The predictions of mien or of any other program, in mien's words and joined with the faces.
+"""Reads predictions of mien or of other programs, converts them to mien's columns and matches them with faces.
 
-A prediction belongs to a face by its id (column `face`) or by the name of its file (column `file`). Whatever could
-belong to two faces, or two predictions to one, is an error that says so.
+A prediction is matched by the face id (column `face`) or by the file name (column `file`). Ambiguous matches are
+errors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ from mien.base.table import check_faces, read_table
 from mien.data.sources.csv import GENDER_WORDS
 
 COLUMNS = ("face", "file", "status", *metrics.PREDICTION_COLUMNS)
-"""The columns that a column of another program's may be mapped to."""
+"""The columns that columns of other programs can be mapped to."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What another program calls its answers.
+    """The column names and values of another program.
 
     Attributes:
-        map: Its columns and ours; those that a table lacks are passed over, but one answer must be there.
-        gender: Its values of gender, as text in lower case, beside those that mien understands.
-        percent: Its columns of probabilities that are in percent.
+        map: Its column names, mapped to mien's; absent columns are skipped.
+        gender: Its values of gender, in lower case, in addition to those that mien reads.
+        percent: Its columns with probabilities in percent.
     """
 
     map: Mapping[str, str]
@@ -47,15 +47,15 @@ PRESETS: dict[str, Preset] = {
         {"0": "female", "1": "male", "0.0": "female", "1.0": "male"},
     ),
 }
-"""What other programs write, by name."""
+"""Presets of other programs by name."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Faces with their predictions, as `mien.metrics.score.join` makes them, and what did not match.
+    """Faces with their predictions, as joined by `mien.metrics.join`, and counts of what did not match.
 
     Attributes:
-        joined: One row a face.
+        joined: One row per face.
         key: How rows were matched: "face id", "path" or "file name".
         extra: Predictions that belong to no face of the table.
         missing: Faces without a usable prediction.
@@ -73,10 +73,10 @@ PredictionsInput = pd.DataFrame | str | Path | Sequence[str | Path]
 def read_predictions(
     given: PredictionsInput, map: Mapping[str, str] | None = None, preset: str | None = None
 ) -> pd.DataFrame:
-    """Returns predictions under mien's names, from a table, a file, or several files that make one table.
+    """Reads predictions from a table, a file, or several files of one table, and converts them to mien's columns.
 
     Raises:
-        MienError: A file cannot be read, the map or the preset is not valid, or a gender is not understood.
+        MienError: A file cannot be read, the map or the preset is not valid, or a gender is unknown.
     """
     if isinstance(given, pd.DataFrame):
         table = given
@@ -95,7 +95,7 @@ def read_predictions(
 
 
 def _check_map(table: pd.DataFrame, map: dict[str, str]) -> None:
-    """Refuses columns that the table or the predictions of mien do not have."""
+    """Raises an error for a column that is not in the table, or a name that mien does not have."""
     for theirs, ours in map.items():
         if theirs not in table.columns:
             raise MienError(f"--map {theirs}={ours}: " + choices("column of the predictions", theirs, table.columns))
@@ -106,7 +106,7 @@ def _check_map(table: pd.DataFrame, map: dict[str, str]) -> None:
 def _names(
     table: pd.DataFrame, map: dict[str, str], preset: str | None
 ) -> tuple[dict[str, str], Mapping[str, str], tuple[str, ...]]:
-    """Which column of the table stands for which of ours, further words for gender, columns in percent."""
+    """The mapping of columns to mien's names, further values of gender, and the columns in percent."""
     if preset is not None and preset not in PRESETS:
         raise MienError(choices("preset", preset, PRESETS))
     chosen = Preset({}, {}) if preset is None else PRESETS[preset]
@@ -120,10 +120,12 @@ def _names(
     twice = [name for name in taken if taken.count(name) > 1]
     if twice:
         both = [theirs for theirs, name in names.items() if name == twice[0]]
-        raise MienError(f"--map: {' and '.join(map_name for map_name in both)} both stand for {twice[0]!r}; keep one")
+        raise MienError(
+            f"--map: {' and '.join(map_name for map_name in both)} are both mapped to {twice[0]!r}; keep one"
+        )
     if not set(taken) & {"face", "file"}:
         raise MienError(
-            "predictions: neither 'face' nor 'file' says which face a row is of; "
+            "predictions: neither 'face' nor 'file' identifies the face of a row; "
             f"--map theirs=file names the column; the columns are: {columns_of(table)}"
         )
     if preset is None and "age" not in map.values() and not set(taken) & {"gender", "p_female"}:
@@ -132,7 +134,7 @@ def _names(
 
 
 def _refuse_unread_gender(table: pd.DataFrame) -> None:
-    """Raises where another program's column of genders would be left out without a word."""
+    """Raises if another program's gender column would be ignored silently."""
     for name, preset in PRESETS.items():
         for theirs, ours in preset.map.items():
             if ours == "gender" and theirs in table.columns:
@@ -143,7 +145,7 @@ def _refuse_unread_gender(table: pd.DataFrame) -> None:
 
 
 def _shares(table: pd.DataFrame, column: str) -> pd.Series:
-    """A column of percents as shares; refused where the other gender shows that it is none."""
+    """Converts a column in percent to shares; raises if its values are not in percent."""
     values = pd.to_numeric(table[column], errors="coerce")
     if len(values.dropna()) and values.max() <= 1:
         raise MienError(
@@ -168,10 +170,10 @@ def _read_genders(values: pd.Series, more: Mapping[str, str]) -> pd.Series:
 
 
 def match(faces: pd.DataFrame, predictions: pd.DataFrame) -> Matched:
-    """Returns the faces with their predictions, by the id where there is one, or else by the name of the file.
+    """Matches predictions with faces, by the face id if there is one, otherwise by the file name.
 
     Raises:
-        MienError: No row matches, or one face or one prediction could belong to several.
+        MienError: No row matches, or a match is ambiguous.
     """
     truth = check_faces(faces)
     own = predictions
@@ -190,7 +192,7 @@ def match(faces: pd.DataFrame, predictions: pd.DataFrame) -> Matched:
 
 
 def _by_file(truth: pd.DataFrame, predictions: pd.DataFrame) -> tuple[pd.DataFrame, str, pd.Series]:
-    """The predictions with the face of each, by the whole path or, where that fits none, by the file's name."""
+    """Assigns faces to predictions by the whole path or, if no path matches, by the file name."""
     files = _as_text(predictions["file"])
     key, theirs, ours = "path", files, truth["path"]
     matched = theirs.isin(ours) & theirs.notna()
@@ -211,7 +213,7 @@ def _name(path: str) -> str:
 
 
 def _as_text(values: pd.Series) -> pd.Series:
-    """Ids in the form that the faces table gives them (7.0 and 7 are one id)."""
+    """Ids in the form of the faces table (7.0 and 7 are equal)."""
     filled = pd.DataFrame({"face": range(len(values)), "path": "-", "subject": values.to_numpy()})
     return check_faces(filled, "predictions")["subject"]
 
@@ -230,6 +232,6 @@ def _refuse_twice(values: pd.Series, key: str, where: str) -> None:
     if len(again):
         raise MienError(
             f"{where}: {again.nunique()} {key}s occur more than once, for instance {again.iloc[0]!r} "
-            f"({int((again == again.iloc[0]).sum())} times), so that it is ambiguous which face a prediction is of; "
+            f"({int((again == again.iloc[0]).sum())} times), so that the match is ambiguous; "
             "give both tables the column 'face', and one prediction a face"
         )

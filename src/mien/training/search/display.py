@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pandas as pd
 from rich.progress import Progress
 
-from mien.base.console import note, progress_bar, show
+from mien.base.console import progress_bar, show
+from mien.base.notes import note
 from mien.experiments.hyperband import best_trial
 from mien.training.search.definition import Search
 

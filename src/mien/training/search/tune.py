@@ -6,9 +6,9 @@ from typing import Any
 
 import optuna
 
-from mien.base.console import note
 from mien.base.errors import MienError
 from mien.base.lock import Lock
+from mien.base.notes import note
 from mien.experiments.hyperband import best_trial, brackets
 from mien.experiments.space import Scalar, read_space
 from mien.experiments.space import changes as as_changes
