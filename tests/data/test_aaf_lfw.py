@@ -40,7 +40,7 @@ def test_aaf_labels_parts_and_boxes(tmp_path):
     assert faces.loc[0, ["x", "y", "w", "h"]].tolist() == pytest.approx([40, 50 - 7.2, 120, 120])
     assert faces.loc[1:, "x"].isna().all()
     assert reasons(faces, "dropped") == {"a name that is not NNNNNAyy": 1}
-    assert reasons(faces, "changed")["no readable key points: the whole photograph is taken for the face"] == 2
+    assert reasons(faces, "changed")["no readable key points: the whole photograph is used as the face"] == 2
 
 
 def test_aaf_aligned_faces_have_no_box(tmp_path):

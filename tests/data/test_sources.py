@@ -257,9 +257,9 @@ class TestAdienceOnRealMetadata:
         faces = sources.read_faces("adience", root, "all-ages")
         changed = entries(faces, "changed")
         assert sum(changed.values()) == 17452 - 16156
-        assert changed["age '35' is taken for 25-32"] == 293
-        assert changed["age '(27, 32)' is taken for 25-32"] == 77
-        assert changed["age '(8, 23)' is taken for 15-20"] == 1
+        assert changed["age '35' is assigned to 25-32"] == 293
+        assert changed["age '(27, 32)' is assigned to 25-32"] == 77
+        assert changed["age '(8, 23)' is assigned to 15-20"] == 1
         dropped = entries(sources.read_faces("adience", root, "exact"), "dropped")
         assert dropped["age is none of the eight intervals: the files say '35'"] == 293
         assert dropped["gender is not known: the files say 'u'"] == 1099
@@ -309,9 +309,9 @@ class TestAdience:
             "gender is not known: the files say 'u'": 2,
             "gender is not known: the files say ''": 1,
             "age is not known: the files say 'None'": 1,
-            "age '57' is taken for 60+": 2,
-            "age '35' is taken for 25-32": 1,
-            "age '(8, 23)' is taken for 15-20": 1,
+            "age '57' is assigned to 60+": 2,
+            "age '35' is assigned to 25-32": 1,
+            "age '(8, 23)' is assigned to 15-20": 1,
         }
 
     def test_metadata_alone_is_enough_and_says_so(self, make_adience):
@@ -622,7 +622,7 @@ class TestUtkface:
         root = touch(tmp_path, *UTKFACE_NAMES, "notes.txt", f".cache/{UTKFACE_NAMES[0]}", ".DS_Store")
         faces = sources.read_faces("utkface", root)
         assert faces.attrs["ledger"]["read"] == 2
-        assert entries(faces) == {"files that are no images by their ending, for instance 'notes.txt'": 1}
+        assert entries(faces) == {"files without an image suffix, for example 'notes.txt'": 1}
 
     def test_links_are_followed_once(self, tmp_path):
         touch(tmp_path / "elsewhere", *UTKFACE_NAMES)

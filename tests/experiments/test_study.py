@@ -15,7 +15,7 @@ import yaml
 from mien.base.errors import MienError
 from mien.base.table import check_faces, write_table
 from mien.experiments import study as study_module
-from mien.experiments.results import collect, holm, run_alarms
+from mien.experiments.results import collect, holm, run_warnings
 from mien.experiments.study import StudyFolder, load_study, make_cells, study_names
 from mien.metrics.joined import join
 from mien.metrics.scoring import mean_over_runs, paired_difference, score
@@ -359,7 +359,7 @@ class TestResults:
     def test_nothing_finished_makes_empty_tables(self, tmp_path):
         asked = study()
         results = collect(asked, StudyFolder(tmp_path), make_cells(asked))
-        assert results.comparisons.empty and (results.table["n"] == 0).all() and not results.alarms
+        assert results.comparisons.empty and (results.table["n"] == 0).all() and not results.warnings
 
     def test_holm_by_hand(self):
         p = np.array([0.01, np.nan, 0.04, 0.03])
@@ -430,21 +430,21 @@ INPUT = {"low": [0.0] * 3, "high": [1.0] * 3, "expected_low": [-1.0] * 3, "expec
 
 
 class TestAlarms:
-    def alarms(self, scores=None, joined=JOINED, log=LOG, info=None, changes=()):
+    def found(self, scores=None, joined=JOINED, log=LOG, info=None, changes=()):
         recipe = load_recipe("demo-gender", ["init.weights=imagenet", *changes])
-        return run_alarms(recipe, quiet() if scores is None else scores, joined, log, info or {})
+        return run_warnings(recipe, quiet() if scores is None else scores, joined, log, info or {})
 
     def test_a_good_run_raises_none(self):
         same = {**INPUT, "low": INPUT["expected_low"]}
-        assert self.alarms(info={"input": same, "leaks": []}) == {}
+        assert self.found(info={"input": same, "leaks": []}) == {}
 
     def test_no_better_than_the_majority(self):
         scores = quiet(train=0.55, val=0.55, test=0.54).assign(versus_baseline="unclear")
-        assert "not better than always predicting the majority class (54.0, n 500)" in str(self.alarms(scores))
+        assert "not better than always predicting the majority class (54.0, n 500)" in str(self.found(scores))
 
     @pytest.mark.parametrize("answer", ["female", "male"])
     def test_one_class_predicted_whichever(self, answer):
-        assert f"the same gender, '{answer}'" in self.alarms(joined=JOINED.assign(gender=answer))["one gender"]
+        assert f"the same gender, '{answer}'" in self.found(joined=JOINED.assign(gender=answer))["one gender"]
 
     @pytest.mark.parametrize(
         ("losses", "words"),
@@ -455,25 +455,25 @@ class TestAlarms:
         ],
     )
     def test_losses_that_do_not_fall(self, losses, words):
-        assert words in self.alarms(log=LOG.assign(train_loss=losses))["loss"]
+        assert words in self.found(log=LOG.assign(train_loss=losses))["loss"]
 
     def test_test_above_validation_by_more_than_chance(self):
-        assert "better than that of the validation part" in str(self.alarms(quiet(val=0.83, test=0.95, train=0.95)))
-        assert self.alarms(quiet(val=0.87, test=0.89)) == {}
+        assert "better than that of the validation part" in str(self.found(quiet(val=0.83, test=0.95, train=0.95)))
+        assert self.found(quiet(val=0.87, test=0.89)) == {}
 
     def test_training_far_above_test(self):
-        assert "overfits its training faces" in str(self.alarms(quiet(train=0.99, val=0.86, test=0.86)))
-        assert self.alarms(quiet(train=0.94, val=0.86, test=0.86)) == {}  # beyond chance, but not far
+        assert "overfits its training faces" in str(self.found(quiet(train=0.99, val=0.86, test=0.86)))
+        assert self.found(quiet(train=0.94, val=0.86, test=0.86)) == {}  # beyond chance, but not far
         errors = quiet(train=3.0, val=5.9, test=6.0).assign(metric="age_mae")
-        assert "mean absolute error of age of training faces, 3.00" in self.alarms(errors)["overfitting age_mae"]
-        assert self.alarms(quiet(train=5.0, val=5.9, test=6.0).assign(metric="age_mae")) == {}
+        assert "mean absolute error of age of training faces, 3.00" in self.found(errors)["overfitting age_mae"]
+        assert self.found(quiet(train=5.0, val=5.9, test=6.0).assign(metric="age_mae")) == {}
 
     def test_leaks_odd_pixels_and_augmented_tests(self):
-        found = self.alarms(info={"leaks": ["9 test images show a subject of the train part"], "input": INPUT})
+        found = self.found(info={"leaks": ["9 test images show a subject of the train part"], "input": INPUT})
         assert (
             "9 test images" in found["leak"]
             and "0 to 1 are the input" in found["input"]
             and "-1 to 1" in found["input"]
         )
-        assert "augmented too" in self.alarms(changes=["augment.evaluation=true"])["evaluation"]
-        assert self.alarms(info={"input": INPUT}, changes=["init.weights=none"]) == {}
+        assert "augmented too" in self.found(changes=["augment.evaluation=true"])["evaluation"]
+        assert self.found(info={"input": INPUT}, changes=["init.weights=none"]) == {}

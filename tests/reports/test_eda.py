@@ -82,7 +82,7 @@ def test_counts_equal_crosstabs(tmp_path: Path) -> None:
     missing = read["missing"].set_index("label")["missing"]
     assert missing["gender"] == faces["gender"].isna().sum() and missing["age in years"] == 5
     pictures = faces["subject"].value_counts()
-    table = read["pictures_per_subject"].set_index("pictures")
+    table = read["images_per_subject"].set_index("images")
     assert table.loc["11-20", "subjects"] == pictures.between(11, 20).sum() and table["faces"].sum() == 200
     assert read["categories"]["faces"].tolist() == faces["race"].value_counts().sort_index().tolist()
 

@@ -34,7 +34,7 @@ def face():
 
 
 def by_hand(explainer, face, place):
-    """Selvaraju and others 2017, equations 1 and 2; for gender of the likelier one."""
+    """Selvaraju and others 2017, equations 1 and 2; for gender of the more_probable one."""
     scores = explainer._scores
     kept = {}
     layer = explainer._layer

@@ -159,7 +159,7 @@ def test_a_card_without_leaks_and_licence(drawn, tmp_path, run):
     card = model_card(plain, "hub:me/plain", None)
     assert "Warning" not in card and "No leak between the parts was found." in card
     assert front_matter(card)["license"] == "other" and "Licence of the publisher: not stated" in card
-    assert "weights learnt from ImageNet" in card and "pip install 'mien[hub]'" in card
+    assert "pretrained on ImageNet" in card and "pip install 'mien[hub]'" in card
 
 
 def test_labels_cannot_become_markup(tmp_path, run):

@@ -10,7 +10,7 @@ from mien.base.table import FACES_COLUMNS
 from mien.data.inspect import Images
 
 NO_GENDER, NO_AGE_GROUP = "no gender", "no age group"
-_MOST_CATEGORIES = 30  # a column with more values is no grouping
+_MOST_CATEGORIES = 30  # a column with more values is not a grouping
 _SIZES = 10  # sizes of images that are listed
 _PICTURES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, np.inf))
 
@@ -32,7 +32,7 @@ def tabulate(faces: pd.DataFrame, found: Images | None = None) -> dict[str, pd.D
         if faces[column].notna().any():
             tables[f"by_{column}"] = label_counts(faces, column).reset_index(names=column)
     if faces["subject"].notna().any():
-        tables["pictures_per_subject"] = _per_subject(faces)
+        tables["images_per_subject"] = _per_subject(faces)
     categories = _category_counts(faces)
     if len(categories):
         tables["categories"] = categories
@@ -119,7 +119,7 @@ def _per_subject(faces: pd.DataFrame) -> pd.DataFrame:
         some = pictures[(pictures >= low) & (pictures <= high)]
         name = f"{low}" if low == high else f"{low} and more" if np.isinf(high) else f"{low}-{high:g}"
         lines.append((name, len(some), int(some.sum())))
-    return pd.DataFrame(lines, columns=["pictures", "subjects", "faces"])
+    return pd.DataFrame(lines, columns=["images", "subjects", "faces"])
 
 
 def _category_counts(faces: pd.DataFrame) -> pd.DataFrame:

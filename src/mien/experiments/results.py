@@ -1,4 +1,4 @@
-"""The results of a study: cells, combinations of levels, comparisons of levels, and alarms."""
+"""The results of a study: cells, combinations of levels, comparisons of levels, and warnings."""
 
 import itertools
 import json
@@ -20,10 +20,10 @@ from mien.recipe.settings import Recipe
 from mien.runs.run import Run
 
 GAP = 0.10
-"""Overfitting alarm: difference of a score between the training and the test part."""
+"""Overfitting warning: difference of a score between the training and the test part."""
 
 _SMALLER = 0.25
-"""Overfitting alarm: relative difference of an error between the training and the test part."""
+"""Overfitting warning: relative difference of an error between the training and the test part."""
 
 _Z = 1.959964
 
@@ -112,7 +112,7 @@ class Results:
         runs: One row per cell.
         table: One row per combination and metric, as numbers.
         comparisons: One row per pair of levels and metric, with a sentence in `in words`.
-        alarms: Warnings, one sentence each.
+        warnings: Warnings, one sentence each.
     """
 
     cells: Sequence[CellResult]
@@ -120,7 +120,7 @@ class Results:
     runs: pd.DataFrame
     table: pd.DataFrame
     comparisons: pd.DataFrame
-    alarms: Sequence[str]
+    warnings: Sequence[str]
 
 
 def collect(study: Study, folder: StudyFolder, cells: Iterable[Cell]) -> Results:
@@ -136,7 +136,7 @@ def collect(study: Study, folder: StudyFolder, cells: Iterable[Cell]) -> Results
         runs_table(study, found),
         combinations_table(study, combinations),
         compare(study, combinations),
-        study_alarms(combinations),
+        study_warnings(combinations),
     )
 
 
@@ -300,7 +300,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def run_alarms(
+def run_warnings(
     recipe: Recipe, scores: pd.DataFrame, joined: pd.DataFrame, log: pd.DataFrame, info: Mapping[str, Any]
 ) -> dict[str, str]:
     """Returns what looks wrong in one run: kind -> sentence.
@@ -312,7 +312,7 @@ def run_alarms(
         log: One row an epoch.
         info: The facts of run.json.
     """
-    found = _score_alarms(scores)
+    found = _score_warnings(scores)
     for task in ("gender", "age_group"):
         if task in joined and len(set(joined[f"true_{task}"].dropna())) > 1:
             predicted = joined[task].dropna()
@@ -320,10 +320,10 @@ def run_alarms(
             if len(answers) == 1:
                 what = f"every test face gets the same {task.replace('_', ' ')}, {answers.pop()!r}"
                 found[f"one {task}"] = f"{what} (n {len(predicted):,})"
-    return found | _loss_alarms(log) | _input_alarms(recipe, info)
+    return found | _loss_warnings(log) | _input_warnings(recipe, info)
 
 
-def _score_alarms(scores: pd.DataFrame) -> dict[str, str]:
+def _score_warnings(scores: pd.DataFrame) -> dict[str, str]:
     """Test scores that are no better than a constant, better than validation, or far below training."""
     found = {}
     for metric in PRIMARY:
@@ -362,7 +362,7 @@ def _beyond_chance(difference: float, *rows: Mapping[str, Any]) -> bool:
     return bool(np.isfinite(error) and difference > _Z * error)
 
 
-def _loss_alarms(log: pd.DataFrame) -> dict[str, str]:
+def _loss_warnings(log: pd.DataFrame) -> dict[str, str]:
     loss = log["train_loss"].to_numpy(dtype=float)
     broken = np.flatnonzero(~np.isfinite(loss))
     if len(broken):
@@ -372,8 +372,8 @@ def _loss_alarms(log: pd.DataFrame) -> dict[str, str]:
     return {}
 
 
-def _input_alarms(recipe: Recipe, info: Mapping[str, Any]) -> dict[str, str]:
-    """Returns alarms about leaks, augmented evaluation and the input range."""
+def _input_warnings(recipe: Recipe, info: Mapping[str, Any]) -> dict[str, str]:
+    """Returns warnings about leaks, augmented evaluation and the input range."""
     found = {}
     if info.get("leaks"):
         found["leak"] = f"the split leaks, as the recipe allows: {'; '.join(map(str, info['leaks']))}"
@@ -394,14 +394,14 @@ def _input_alarms(recipe: Recipe, info: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def study_alarms(combinations: Sequence[Combination]) -> list[str]:
+def study_warnings(combinations: Sequence[Combination]) -> list[str]:
     """What looks wrong, each kind once a combination, with the number of its runs and the first one's sentence."""
     sentences = []
     for combination in combinations:
         kinds: dict[str, list[str]] = {}
         for found in combination.finished:
-            alarms = run_alarms(found.cell.recipe, found.metrics, found.joined, found.run.log, found.run.info)
-            for kind, text in alarms.items():
+            warnings = run_warnings(found.cell.recipe, found.metrics, found.joined, found.run.log, found.run.info)
+            for kind, text in warnings.items():
                 kinds.setdefault(kind, []).append(text)
         total = len(combination.finished)
         for texts in kinds.values():

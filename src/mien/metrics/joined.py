@@ -32,7 +32,7 @@ def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     a face id (further faces in a photograph) concern no row and are ignored.
 
     Raises:
-        MienError: An id occurs twice or is no face of the table, nothing is predicted, an answer is unknown,
+        MienError: An id occurs twice or is not a face of the table, nothing is predicted, an answer is unknown,
             a probability lies outside of 0 to 1, or a column of faces has the name of a prediction.
     """
     truth = check_faces(faces).drop(columns=["x", "y", "w", "h"]).rename(columns=TRUTH_COLUMNS)
@@ -70,8 +70,8 @@ def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     for column in known:
         out[column] = _check_answer(out[column].where(out["status"] == "ok"), column)
     if "gender" not in known and "p_female" in known:
-        likelier = pd.Series(np.where(out["p_female"] >= 0.5, "female", "male"))
-        out["gender"] = likelier.where(out["p_female"].notna()).astype(pd.CategoricalDtype([*GENDERS, UNSURE]))
+        more_probable = pd.Series(np.where(out["p_female"] >= 0.5, "female", "male"))
+        out["gender"] = more_probable.where(out["p_female"].notna()).astype(pd.CategoricalDtype([*GENDERS, UNSURE]))
     if "age_group" not in known and "age" in known:
         out["age_group"] = age_to_group(out["age"])
     return out

@@ -306,7 +306,7 @@ class Recipe(_Settings):
             raise ValueError(f"data.map is for data.source 'csv' only; data.source is {self.data.source!r}")
         if self.optim.warmup >= self.trainer.epochs:
             raise ValueError(
-                f"optim.warmup is {self.optim.warmup:g} epochs of trainer.epochs {self.trainer.epochs}; valid: fewer"
+                f"optim.warmup is {self.optim.warmup:g}, trainer.epochs is {self.trainer.epochs}; valid: fewer epochs"
             )
         if self.optim.schedule == "plateau" and self.optim.warmup:
             raise ValueError(

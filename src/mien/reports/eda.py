@@ -142,11 +142,11 @@ def _missing(faces: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> list[Secti
 
 
 def _subjects(tables: dict[str, pd.DataFrame]) -> list[Section]:
-    table = tables.get("pictures_per_subject")
+    table = tables.get("images_per_subject")
     if table is None:
         text = "The table has no subjects: near-duplicates are the only indication of related images."
         return [Section("Subjects", text=[text])]
-    bars = figures.bars(table.set_index("pictures")[["subjects"]], "subjects")
+    bars = figures.bars(table.set_index("images")[["subjects"]], "subjects")
     return [Section("Subjects", figures=[Chart(bars, "Images per subject", table)])]
 
 

@@ -32,7 +32,7 @@ def write_results(study: Study, folder: StudyFolder, cells: Sequence[Cell]) -> R
     sections = [
         _result(study, results),
         *_compared(study, results),
-        *_alarms(results),
+        *_warnings(results),
         *_courses(results),
         _cost(study, results),
         *_cells(results),
@@ -114,10 +114,10 @@ def _markdown(study: Study, results: Results) -> str:
     rows = [list(map(str, table.columns)), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     words = [f"- {sentence}." for sentence in results.comparisons["in words"]]
-    alarms = [f"- {sentence}" for sentence in results.alarms]
+    warnings = [f"- {sentence}" for sentence in results.warnings]
     parts = [f"# {study.name}", "\n".join(lines), "\n\n".join(_about(study, results))]
     parts += ["## Comparisons", "\n".join(words)] if words else []
-    parts += ["## Warnings", "\n".join(alarms)] if alarms else []
+    parts += ["## Warnings", "\n".join(warnings)] if warnings else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -203,10 +203,10 @@ def _compared(study: Study, results: Results) -> list[Section]:
     return [Section("Comparisons", text=text, tables=[Table("Paired differences", pd.DataFrame(lines))])]
 
 
-def _alarms(results: Results) -> list[Section]:
-    if not results.alarms:
+def _warnings(results: Results) -> list[Section]:
+    if not results.warnings:
         return [Section("Warnings", text=["No check raised a warning."])]
-    return [Section("Warnings", warnings=results.alarms)]
+    return [Section("Warnings", warnings=results.warnings)]
 
 
 def _courses(results: Results) -> list[Section]:

@@ -104,7 +104,7 @@ def run_study(
 
 def _show(study: Study, folder: StudyFolder, results: Results) -> None:
     show(shown_table(study, results), title=f"{study.name}, test parts [95% interval over faces]")
-    for sentence in [*results.comparisons["in words"], *(f"alarm: {alarm}" for alarm in results.alarms)]:
+    for sentence in [*results.comparisons["in words"], *(f"warning: {sentence}" for sentence in results.warnings)]:
         note(sentence)
     for found in results.cells:
         if found.status == "failed":

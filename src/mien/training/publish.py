@@ -300,8 +300,8 @@ def _steps(lineage: dict[str, Any]) -> list[str]:
         weights = lineage["weights"]
         words = {
             "none": "random weights",
-            "imagenet": "weights learnt from ImageNet, as timm has them",
-            "package": "weights learnt from ImageNet, as the package registry has them",
+            "imagenet": "pretrained on ImageNet, from timm",
+            "package": "pretrained on ImageNet, from the package registry",
         }
         return [words.get(weights, f"weights of {weights!r}, with unknown lineage")]
     count = (lineage.get("faces") or {}).get("train")

@@ -113,9 +113,9 @@ def list_images(root: Path, ledger: Ledger) -> list[str]:
             else:
                 (images if name.lower().endswith(SUFFIXES) else others).append(start + name)
     if strange:
-        ledger.warn(f"files whose names are no text in UTF-8, for instance {ascii(min(strange))}", len(strange))
+        ledger.warn(f"files whose names are not valid UTF-8, for instance {ascii(min(strange))}", len(strange))
     if others:
-        ledger.warn(f"files that are no images by their ending, for instance {min(others)!r}", len(others))
+        ledger.warn(f"files without an image suffix, for example {min(others)!r}", len(others))
     return sorted(images)
 
 

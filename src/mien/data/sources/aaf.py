@@ -106,7 +106,7 @@ def _boxes(folder: Path, faces: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
             side = (bottom - top) * _LIP_TO_CHIN
             found[row] = points[:, 0].mean() - side / 2, top - _ABOVE_BROWS * side, side, side
     boxes = pd.DataFrame(found, columns=["x", "y", "w", "h"], index=faces.index)
-    ledger.change(faces, boxes["x"].isna(), "no readable key points: the whole photograph is taken for the face")
+    ledger.change(faces, boxes["x"].isna(), "no readable key points: the whole photograph is used as the face")
     return boxes
 
 

@@ -65,7 +65,7 @@ ODD_INTERVALS = {
 }
 """The other intervals of the files: each goes to the group nearest to its middle.
 
-Single years (`35`) go to the nearest group too, by `table.age_to_group`. Anything else is no age.
+Single years (`35`) go to the nearest group too, by `table.age_to_group`. Anything else is not an age.
 """
 
 _HOME = "https://talhassner.github.io/home/projects/Adience/Adience-data.html"
@@ -80,7 +80,7 @@ def read(root: Path, labels: str) -> tuple[pd.DataFrame, Ledger]:
     Single years set `age` and `age_group`, intervals the group alone.
 
     Raises:
-        MienError: `root` is no folder, or one of the five fold files or of their columns is absent.
+        MienError: `root` is not a folder, or one of the five fold files or of their columns is absent.
     """
     _files.need_folder(root)
     ledger = Ledger("adience")
@@ -147,7 +147,7 @@ def _label(faces: pd.DataFrame, labels: str, ledger: Ledger) -> pd.DataFrame:
     faces = _without(faces, "age", reason, labels in ("all-ages", "exact"), ledger)
     odd = faces["age_group"].notna() & ~faces["raw_age"].isin(list(INTERVALS))
     for text in faces.loc[odd, "raw_age"].value_counts().index:
-        ledger.change(faces, faces["raw_age"] == text, f"age {text!r} is taken for {ages['age_group'][text]}")
+        ledger.change(faces, faces["raw_age"] == text, f"age {text!r} is assigned to {ages['age_group'][text]}")
     return faces
 
 

@@ -39,7 +39,7 @@ def read(root: Path, labels: str) -> tuple[pd.DataFrame, Ledger]:
     """Reads the attribute list under `root`, with the partition and the identities where they are there.
 
     Raises:
-        MienError: `root` is no folder, or the attribute list or its attribute `Male` is absent.
+        MienError: `root` is not a folder, or the attribute list or its attribute `Male` is absent.
     """
     _files.need_folder(root)
     ledger = Ledger("celeba")

@@ -71,7 +71,7 @@ def read(root: Path, labels: str) -> tuple[pd.DataFrame, Ledger]:
     """Reads the label files under `root` by the policy `labels`, one of `LABELS`.
 
     Raises:
-        MienError: `root` is no folder, neither of the files is there, or one lacks a needed column.
+        MienError: `root` is not a folder, neither of the files is there, or one lacks a needed column.
     """
     _files.need_folder(root)
     ledger = Ledger("fairface")
@@ -144,7 +144,7 @@ def _groups(raw: pd.DataFrame, age_range: pd.Series, labels: str, ledger: Ledger
         inside = {str(group) for group in age_to_group([low, last])}
         middle = str(age_to_group([(low + last) / 2])[0])
         groups[name] = middle if labels == "middle" or len(inside) == 1 else None
-        said = "is in no single age group: it is missing" if groups[name] is None else f"is taken for {groups[name]}"
+        said = "is in no single age group: it is missing" if groups[name] is None else f"is assigned to {groups[name]}"
         if groups[name] != name:
             ledger.change(raw, age_range == name, f"age range {name!r} {said}")
     return age_range.map(groups)

@@ -39,7 +39,7 @@ def read(root: Path, labels: str) -> tuple[pd.DataFrame, Ledger]:
     """Reads the labels from the names of the images below `root`.
 
     Raises:
-        MienError: `root` is no folder, or holds no images.
+        MienError: `root` is not a folder, or holds no images.
     """
     _files.need_folder(root)
     ledger = Ledger("utkface")
