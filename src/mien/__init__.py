@@ -7,6 +7,8 @@ first used, so that `import mien` takes no time and needs no torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mien.base.version import __version__
+
 if TYPE_CHECKING:
     from mien.base.errors import MienError as MienError
     from mien.base.table import read_faces_table as read_faces_table
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from mien.verbs.training import train as train
     from mien.verbs.training import tune as tune
     from mien.weights import model_card as model_card
-
-__version__ = "0.2.0"
 
 _PUBLIC = {
     "MienError": "base.errors:MienError",

@@ -25,7 +25,7 @@ app.add_typer(audit.app, name="audit")
 
 def _version(value: bool) -> None:
     if value:
-        from mien import __version__
+        from mien.base.version import __version__
 
         print(f"mien {__version__}")
         raise typer.Exit

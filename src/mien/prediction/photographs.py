@@ -177,7 +177,7 @@ class _Answers:
 
 def _asked(predictor: Predictor, files: Sequence[str], crops: bool, draw: Path | None) -> dict[str, Any]:
     """All that the answers to a command depend on, but for the content of the images."""
-    from mien import __version__
+    from mien.base.version import __version__
 
     names = hashlib.sha256("\0".join(files).encode("utf-8", "surrogateescape")).hexdigest()
     return {

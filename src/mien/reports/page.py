@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mien import __version__
 from mien.base.atomic import atomic_path
 from mien.base.errors import MienError, MissingExtra
+from mien.base.version import __version__
 from mien.reports import figures
 
 try:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from mien import __version__
 from mien.base.atomic import atomic_path
 from mien.base.errors import MienError, columns_of
 from mien.base.table import read_faces_table, read_table
+from mien.base.version import __version__
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Recipe, flat_settings
 from mien.runs.hub import absent, local_folder

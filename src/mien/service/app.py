@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mien import __version__
+from mien.base.version import __version__
 from mien.data import images
 from mien.evaluation.occlusion import occlusion
 from mien.prediction.photographs import READ

@@ -18,10 +18,10 @@ import onnx
 import pandas as pd
 import yaml
 
-from mien import __version__
 from mien.base.errors import MienError
 from mien.base.lock import Lock
 from mien.base.table import SPLITS
+from mien.base.version import __version__
 from mien.data.sources import SOURCES, data_root
 from mien.data.tabulate import label_counts
 from mien.demo.draw import MARKER

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from mien import __version__, metrics
+from mien import metrics
 from mien.audit.model import ages, schema
 from mien.audit.model.groups import (
     MIN_SUBJECTS,
@@ -23,6 +23,7 @@ from mien.audit.model.groups import (
 from mien.audit.model.inputs import Matched, PredictionsInput, match, read_predictions
 from mien.audit.model.limits import AuditLimits, ModelFindings, check_limits
 from mien.base.errors import MienError, choices
+from mien.base.version import __version__
 from mien.metrics.definitions import METRICS, PERCENT, Metric
 from mien.metrics.intervals import Estimate, Sample, difference
 from mien.metrics.joined import TRUTH_COLUMNS
