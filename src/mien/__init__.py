@@ -7,7 +7,7 @@ first used, so that `import mien` takes no time and needs no torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mien.base.version import __version__
+from mien.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from mien.base.errors import MienError as MienError
