@@ -21,7 +21,7 @@ from PIL import Image
 from skimage import data
 
 from mien.data import images
-from mien.demo.draw import draw_faces
+from mien.demo.dataset import draw_faces
 from mien.prediction.detect import make_detector
 from mien.prediction.outputs import RowsFile
 from mien.prediction.predict import Predictor
@@ -117,7 +117,7 @@ def with_ray(folder: Path, count: int) -> float:
     """Processor seconds of one more crop in `--engine ray`: of a long run, less those of a short one."""
     import ray
 
-    from mien.prediction.cluster import predict_cluster
+    from mien.prediction.ray_cluster import predict_cluster
 
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "MIEN_BENCHMARK": str(os.getpid())}
     ray.init(include_dashboard=False, object_store_memory=100_000_000, logging_level="error", log_to_driver=False)

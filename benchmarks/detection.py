@@ -37,10 +37,10 @@ from mien.evaluation.conditions import (
     reduced,
     window,
 )
-from mien.metrics.words import named, with_interval
+from mien.metrics.wording import named, with_interval
 from mien.prediction.detect import Detector, Found, make_detector, overlap
 from mien.prediction.quality import BEYOND, SHARPNESS, SMALL, notes
-from mien.reports.results import protocol
+from mien.reports.run_results import protocol
 from mien.runs.run import Run, open_run
 from model_card import INTERVALS, markdown, signed, some
 

@@ -130,7 +130,7 @@ def ask(rows: int, folder: Path, memory: str) -> dict[str, object]:
 def check(folder: Path, memory: str) -> None:
     """Prints both kinds of interval for 1,000,000 faces."""
     from mien.base.table import age_to_group, check_faces
-    from mien.metrics.joined import join
+    from mien.metrics.joining import join
     from mien.metrics.scoring import score
 
     home = make(1_000_000, folder, memory)

@@ -23,8 +23,8 @@ from mien.base.console import progress
 from mien.data.sources import data_root
 from mien.evaluation import conditions
 from mien.metrics.definitions import PERCENT
-from mien.metrics.words import HEADLINES, Score, metrics_table, named, scores, unit_of, with_interval
-from mien.reports.results import protocol, protocol_sentence
+from mien.metrics.wording import HEADLINES, Score, metrics_table, named, scores, unit_of, with_interval
+from mien.reports.run_results import protocol, protocol_sentence
 from mien.runs.hub import model_file
 from mien.runs.run import Run, open_run
 from mien.training import publish

@@ -27,8 +27,8 @@ from mien.base.console import progress
 from mien.data.sources import data_root
 from mien.evaluation import conditions
 from mien.evaluation.conditions import CONDITIONS, ORIGINAL, Condition, face_pixels
-from mien.metrics.words import HEADLINES, named, with_interval
-from mien.reports.results import protocol, protocol_sentence
+from mien.metrics.wording import HEADLINES, named, with_interval
+from mien.reports.run_results import protocol, protocol_sentence
 from mien.runs.hub import model_file
 from mien.runs.run import Run, open_run
 from model_card import AGE_BANDS, INTERVALS, SINGLE, SMALL, markdown, signed, some

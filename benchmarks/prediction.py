@@ -33,7 +33,7 @@ from PIL import Image
 
 from mien import Predictor
 from mien.data import images
-from mien.demo.draw import draw_faces
+from mien.demo.dataset import draw_faces
 from mien.prediction.predict import shipped_model
 from mien.runs.hub import model_file
 

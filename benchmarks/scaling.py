@@ -93,7 +93,7 @@ def images(folder: Path) -> Path:
     """A folder with a thousand drawn faces of 128 pixels, made once."""
     from PIL import Image
 
-    from mien.demo.draw import draw_faces
+    from mien.demo.dataset import draw_faces
 
     home = folder / "images"
     if not home.exists():
@@ -147,7 +147,7 @@ def duplicates(n: int, folder: Path) -> Callable[[], object]:
 
 def metrics(n: int, folder: Path) -> Callable[[], object]:
     """Every metric with its interval, overall and by gender, age group and race."""
-    from mien.metrics.joined import join
+    from mien.metrics.joining import join
     from mien.metrics.scoring import score
 
     faces = made_faces(n)
@@ -174,7 +174,7 @@ def report(n: int, folder: Path) -> Callable[[], object]:
 
 def cache(n: int, folder: Path) -> Callable[[], object]:
     """Images decoded into the cache, from where an interruption at half of them left it."""
-    from mien.data.pixels import FilePixels, PixelCache
+    from mien.data.face_pixels import FilePixels, PixelCache
 
     class Stop(Exception):
         pass

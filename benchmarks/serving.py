@@ -25,7 +25,7 @@ from pathlib import Path
 import httpx
 
 from mien import Predictor
-from mien.demo.draw import draw_faces
+from mien.demo.dataset import draw_faces
 
 BATCH = 16
 

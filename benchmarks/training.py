@@ -154,7 +154,7 @@ def main() -> None:
             return
         environment = dict(os.environ)
         if not shared:
-            from mien.demo.draw import draw_faces
+            from mien.demo.dataset import draw_faces
 
             draw_faces(folder)
             environment["MIEN_BENCH_DRAWN"] = folder

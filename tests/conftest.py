@@ -68,7 +68,7 @@ def make_adience(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small set of demonstration faces in Adience's layout."""
-    from mien.demo.draw import draw_faces
+    from mien.demo.dataset import draw_faces
 
     root = tmp_path_factory.mktemp("drawn") / "adience"
     draw_faces(root, subjects=30)

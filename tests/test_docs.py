@@ -201,7 +201,7 @@ def world(tmp_path_factory, drawn):
     from skimage import data as pictures
     from skimage.io import imsave
 
-    from mien.demo.draw import draw_faces
+    from mien.demo.dataset import draw_faces
     from mien.training.fit import train
 
     root = tmp_path_factory.mktemp("world")
@@ -433,7 +433,7 @@ def test_python(block, request, monkeypatch):
     }
     if "import mien" not in block.text:
         names["mien"] = mien
-    from mien.verbs.arguments import as_changes
+    from mien.api.arguments import as_changes
 
     train = mien.train
     monkeypatch.setattr(

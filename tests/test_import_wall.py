@@ -19,7 +19,7 @@ LAYERS = (
     {"experiments", "audit"},
     {"reports", "service"},
     {"training"},
-    {"verbs"},
+    {"api"},
     {"cli"},
 )
 """Every room, from the lowest layer up: a room imports itself, and rooms of lower layers."""
@@ -35,7 +35,8 @@ def imports(path):
 
 
 def test_every_room_has_a_layer():
-    rooms = {path.name for path in HOME.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    files = [path.relative_to(HOME).parts for path in HOME.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    rooms = {parts[0] for parts in files if len(parts) > 1}
     assert rooms == set.union(*LAYERS)
     assert sum(map(len, LAYERS)) == len(set.union(*LAYERS)), "a room stands in two layers"
     assert {path.name for path in HOME.glob("*.py")} == {"__init__.py", "__main__.py"}, "a module outside every room"
@@ -84,6 +85,6 @@ def test_help_and_import_are_light():
 
 
 def test_prediction_needs_no_torch():
-    assert not loaded_by("import mien.prediction.predict, mien.metrics, mien.data.sources, mien.demo.draw") & (
+    assert not loaded_by("import mien.prediction.predict, mien.metrics, mien.data.sources, mien.demo.dataset") & (
         TORCH | {"matplotlib", "scipy"}
     )

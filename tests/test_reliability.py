@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 import torture
 from mien.base.errors import DiskFull, MienError
 from mien.cli import main
-from mien.data.pixels import FilePixels, PixelCache
+from mien.data.face_pixels import FilePixels, PixelCache
 from mien.prediction.outputs import Journal
 from mien.recipe.load import load_recipe
 from mien.training.callbacks import Log

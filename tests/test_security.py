@@ -22,8 +22,8 @@ from mien.base.errors import MienError
 from mien.base.table import read_table
 from mien.cli import main
 from mien.data.images import RESIZE
+from mien.prediction.onnx_session import FORMAT
 from mien.prediction.predict import Predictor
-from mien.prediction.session import FORMAT
 from mien.reports.page import ContactSheet, Section, Table, write_report
 from mien.runs.hub import model_file
 

@@ -39,7 +39,7 @@ _SERVER.set_forkserver_preload(
         "mien.training.search.trials",
         "mien.training.search.storage",
         "mien.training.search.tables",
-        "mien.training.cells",
+        "mien.training.study_cells",
         "mien.training.publish",
         "mien.reports.run",
         "torture",
@@ -109,7 +109,7 @@ def command_line(*arguments: str) -> None:
 
 def fill_cache(root: str, folder: str, repeats: int, decoded: str) -> None:
     """Makes the decode cache of a folder's images, each many times, and writes a byte for each that is decoded."""
-    from mien.data import images, pixels
+    from mien.data import face_pixels, images
 
     tally = os.open(decoded, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     real = images.load_face
@@ -121,7 +121,7 @@ def fill_cache(root: str, folder: str, repeats: int, decoded: str) -> None:
     images.load_face = counted
     paths = sorted(str(path.relative_to(root)) for path in Path(root).rglob("*.jpg")) * repeats
     faces = pd.DataFrame({"path": paths, "x": np.nan, "y": np.nan, "w": np.nan, "h": np.nan})
-    pixels.PixelCache(pixels.FilePixels(faces, root, 48), Path(folder)).fill()
+    face_pixels.PixelCache(face_pixels.FilePixels(faces, root, 48), Path(folder)).fill()
 
 
 # ---- what is tormented -------------------------------------------------------------------------------------------
@@ -521,7 +521,7 @@ def main() -> None:
     parser.add_argument("--only", help="names of tasks, with commas")
     parser.add_argument("--scratch", type=Path, help="a folder that stays; default: one that does not")
     options = parser.parse_args()
-    from mien.demo.draw import draw_faces
+    from mien.demo.dataset import draw_faces
 
     with _scratch(options.scratch) as home:
         os.environ["MIEN_CACHE"] = str(home / "cache")

@@ -10,58 +10,58 @@ from typing import TYPE_CHECKING, Any
 from mien.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from mien.api.audit import audit_data as audit_data
+    from mien.api.audit import audit_model as audit_model
+    from mien.api.data import draw as draw
+    from mien.api.data import eda as eda
+    from mien.api.data import faces as faces
+    from mien.api.prediction import explain as explain
+    from mien.api.prediction import predict as predict
+    from mien.api.prediction import serve as serve
+    from mien.api.training import evaluate as evaluate
+    from mien.api.training import export as export
+    from mien.api.training import preview as preview
+    from mien.api.training import publish as publish
+    from mien.api.training import recipes as recipes
+    from mien.api.training import report as report
+    from mien.api.training import studies as studies
+    from mien.api.training import study as study
+    from mien.api.training import train as train
+    from mien.api.training import tune as tune
     from mien.base.errors import MienError as MienError
     from mien.base.table import read_faces_table as read_faces_table
     from mien.prediction.predict import Predictor as Predictor
     from mien.recipe.load import load_recipe as load_recipe
     from mien.runs.run import Run as Run
     from mien.runs.run import open_run as open_run
-    from mien.verbs.audit import audit_data as audit_data
-    from mien.verbs.audit import audit_model as audit_model
-    from mien.verbs.data import draw as draw
-    from mien.verbs.data import eda as eda
-    from mien.verbs.data import faces as faces
-    from mien.verbs.prediction import explain as explain
-    from mien.verbs.prediction import predict as predict
-    from mien.verbs.prediction import serve as serve
-    from mien.verbs.training import evaluate as evaluate
-    from mien.verbs.training import export as export
-    from mien.verbs.training import preview as preview
-    from mien.verbs.training import publish as publish
-    from mien.verbs.training import recipes as recipes
-    from mien.verbs.training import report as report
-    from mien.verbs.training import studies as studies
-    from mien.verbs.training import study as study
-    from mien.verbs.training import train as train
-    from mien.verbs.training import tune as tune
     from mien.weights import model_card as model_card
 
 _PUBLIC = {
     "MienError": "base.errors:MienError",
     "Predictor": "prediction.predict:Predictor",
     "Run": "runs.run:Run",
-    "audit_data": "verbs.audit:audit_data",
-    "audit_model": "verbs.audit:audit_model",
-    "draw": "verbs.data:draw",
-    "eda": "verbs.data:eda",
-    "evaluate": "verbs.training:evaluate",
-    "explain": "verbs.prediction:explain",
-    "export": "verbs.training:export",
-    "faces": "verbs.data:faces",
+    "audit_data": "api.audit:audit_data",
+    "audit_model": "api.audit:audit_model",
+    "draw": "api.data:draw",
+    "eda": "api.data:eda",
+    "evaluate": "api.training:evaluate",
+    "explain": "api.prediction:explain",
+    "export": "api.training:export",
+    "faces": "api.data:faces",
     "load_recipe": "recipe.load:load_recipe",
     "model_card": "weights:model_card",
     "open_run": "runs.run:open_run",
-    "predict": "verbs.prediction:predict",
-    "preview": "verbs.training:preview",
-    "publish": "verbs.training:publish",
+    "predict": "api.prediction:predict",
+    "preview": "api.training:preview",
+    "publish": "api.training:publish",
     "read_faces_table": "base.table:read_faces_table",
-    "recipes": "verbs.training:recipes",
-    "report": "verbs.training:report",
-    "serve": "verbs.prediction:serve",
-    "studies": "verbs.training:studies",
-    "study": "verbs.training:study",
-    "train": "verbs.training:train",
-    "tune": "verbs.training:tune",
+    "recipes": "api.training:recipes",
+    "report": "api.training:report",
+    "serve": "api.prediction:serve",
+    "studies": "api.training:studies",
+    "study": "api.training:study",
+    "train": "api.training:train",
+    "tune": "api.training:tune",
 }
 """The public names, and where each is defined."""
 

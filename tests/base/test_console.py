@@ -8,7 +8,7 @@ import pandas as pd
 
 from mien.base import console as module
 from mien.base.console import progress, show
-from mien.base.notes import note, quiet, to_file
+from mien.base.messages import note, quiet, to_file
 
 
 def test_notes_and_tables_go_to_standard_output_and_progress_to_standard_error(capsys, monkeypatch):
@@ -35,7 +35,7 @@ def test_quiet_switches_everything_off_and_on_again(capsys, monkeypatch):
 
 
 def test_the_environment_variable_is_the_same_switch():
-    code = "from mien.base.notes import note; note('a note')"
+    code = "from mien.base.messages import note; note('a note')"
     for value, expected in (("1", ""), ("0", "a note\n"), ("", "a note\n")):
         environment = os.environ | {"MIEN_QUIET": value}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

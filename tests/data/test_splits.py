@@ -11,10 +11,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mien.base.table import check_faces
-from mien.data import leaks, splits, units
+from mien.data import leaks, split_units, splits
 from mien.data.leaks import LeakError
 from mien.data.sources import read_faces
-from mien.data.units import SplitError
+from mien.data.split_units import SplitError
 from mien.recipe.settings import Split
 
 
@@ -188,12 +188,12 @@ def test_connected_agrees_with_scipy(seed, rows, keys, values):
     size = rows + keys * values
     graph = coo_array((known[known], (row[known], key.ravel()[known])), shape=(size, size))
     expected = connected_components(graph, directed=False)[1][:rows]
-    assert units.connected(list(codes)).tolist() == pd.factorize(expected)[0].tolist()
+    assert split_units.connected(list(codes)).tolist() == pd.factorize(expected)[0].tolist()
 
 
 def test_a_long_chain_is_connected():
     rows = np.random.default_rng(0).permutation(20_000)
-    assert set(units.connected([rows // 2, (rows + 1) // 2])) == {0}
+    assert set(split_units.connected([rows // 2, (rows + 1) // 2])) == {0}
 
 
 class TestLeaks:

@@ -17,12 +17,12 @@ from mien.base.table import check_faces, write_table
 from mien.experiments import study as study_module
 from mien.experiments.results import collect, holm, run_warnings
 from mien.experiments.study import StudyFolder, load_study, make_cells, study_names
-from mien.metrics.joined import join
+from mien.metrics.joining import join
 from mien.metrics.scoring import mean_over_runs, paired_difference, score
 from mien.recipe.load import load_recipe
 from mien.runs.run import Run
-from mien.training import cells as runner
-from mien.training.cells import TrainingJob, make_jobs, run_study
+from mien.training import study_cells as runner
+from mien.training.study_cells import TrainingJob, make_jobs, run_study
 
 BASE = {
     "base": "demo-gender",

@@ -10,13 +10,13 @@ import pandas as pd
 from PIL import Image
 
 from mien.base.errors import MienError
+from mien.base.strict_yaml import read_yaml
 from mien.base.table import check_faces, read_table
-from mien.base.yaml import read_yaml
 from mien.data import images
 from mien.data.sources import read_faces
 from mien.experiments.space import read_space
 from mien.experiments.study import load_study
-from mien.prediction.inputs import image_files
+from mien.prediction.input_files import image_files
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Recipe
 

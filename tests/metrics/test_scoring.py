@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from mien import metrics
 from mien.base.errors import MienError
 from mien.base.labels import AGE_GROUPS
-from mien.metrics import intervals, words
+from mien.metrics import intervals, wording
 from mien.metrics.definitions import CONSTANT_PROBABILITY, MAJORITY_CLASS, MEDIAN_AGE, METRICS, PERCENT
-from mien.metrics.joined import join
+from mien.metrics.joining import join
 from mien.metrics.scoring import paired_difference, score
 
 PROBABILITIES = [f"p_{group}" for group in AGE_GROUPS]
@@ -326,15 +326,15 @@ def test_an_entry_says_how_it_is_presented(name: str) -> None:
     expected = {"age": MEDIAN_AGE, "p_female": CONSTANT_PROBABILITY}.get(metric.predictions[0], MAJORITY_CLASS)
     assert metric.baseline in (None, expected)
     assert metric.baseline is None or metric.better is not None
-    line = words.Score("all", name, 0.5, 0.4, 0.6, 10, 5, 0.45, "better")
-    assert words.verdict(line) == (f"better than always predicting {metric.baseline}" if metric.baseline else "")
-    assert words.number(name, 0.5, unit=True).endswith(metric.unit.symbol)
-    assert (name in words.HEADLINES) == metric.headline
+    line = wording.Score("all", name, 0.5, 0.4, 0.6, 10, 5, 0.45, "better")
+    assert wording.verdict(line) == (f"better than always predicting {metric.baseline}" if metric.baseline else "")
+    assert wording.number(name, 0.5, unit=True).endswith(metric.unit.symbol)
+    assert (name in wording.HEADLINES) == metric.headline
 
 
 def test_each_label_has_one_primary_metric() -> None:
-    assert [METRICS[name].truth for name in words.PRIMARY] == ["true_gender", "true_age_group", "true_age"]
-    assert set(words.PRIMARY) <= set(words.HEADLINES)
+    assert [METRICS[name].truth for name in wording.PRIMARY] == ["true_gender", "true_age_group", "true_age"]
+    assert set(wording.PRIMARY) <= set(wording.HEADLINES)
 
 
 @pytest.mark.parametrize("name", METRICS)

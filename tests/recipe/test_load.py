@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from mien.base.yaml import RecipeError
+from mien.base.strict_yaml import RecipeError
 from mien.recipe.load import load_recipe, recipe_names
 from mien.recipe.settings import Recipe, first_stage
 
@@ -16,7 +16,7 @@ def mistake(*changes, recipe=None):
 def test_shipped_recipes_load_and_have_a_full_header(name):
     from importlib import resources
 
-    text = (resources.files("mien") / "recipe" / f"{name}.yaml").read_text()
+    text = (resources.files("mien") / "recipe" / "recipes" / f"{name}.yaml").read_text()
     header = text.split("\n")[:4]
     assert all(line.startswith("# ") for line in header)
     assert [line.split(":")[0] for line in header[1:]] == ["# command", "# time", "# score"]

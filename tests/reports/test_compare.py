@@ -9,7 +9,7 @@ from made_runs import check_page, make_run
 from mien import metrics
 from mien.base.errors import MienError
 from mien.base.table import check_faces, write_table
-from mien.metrics.words import with_interval
+from mien.metrics.wording import with_interval
 from mien.reports.compare import compare_runs
 from mien.runs.run import Run
 

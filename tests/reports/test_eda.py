@@ -11,7 +11,7 @@ from PIL import Image
 from mien.base.errors import MienError
 from mien.base.labels import AGE_GROUPS
 from mien.base.table import check_faces
-from mien.data.inspect import inspect_images
+from mien.data.image_files import inspect_images
 from mien.data.sources import read_faces
 from mien.reports import figures
 from mien.reports.eda import explore, tabulate

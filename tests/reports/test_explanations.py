@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from mien import MienError
 from mien.cli.program import app
 from mien.data.sources import read_faces
-from mien.demo.draw import draw_faces
+from mien.demo.dataset import draw_faces
 from mien.prediction.predict import Predictor
 from mien.reports.explanations import explain_files, explain_groups
 

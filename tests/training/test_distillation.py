@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 
 from mien.base.errors import MienError
 from mien.base.labels import GENDERS
-from mien.base.yaml import RecipeError
+from mien.base.strict_yaml import RecipeError
+from mien.data.face_pixels import FilePixels
 from mien.data.leaks import LeakError
-from mien.data.pixels import FilePixels
 from mien.prediction.predict import Predictor
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Age, AgeGroup, Gender, Model, without_paths

@@ -7,7 +7,7 @@ import torch
 from mien.base.errors import MienError
 from mien.cli import main
 from mien.data import splits
-from mien.data.pixels import FilePixels
+from mien.data.face_pixels import FilePixels
 from mien.data.sources import read_faces
 from mien.recipe.load import load_recipe
 from mien.reports.preview import BatchTrace

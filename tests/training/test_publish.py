@@ -16,7 +16,7 @@ from mien.base.errors import MienError
 from mien.base.table import write_table
 from mien.cli import main
 from mien.data.sources import SOURCES, read_faces
-from mien.demo.draw import draw_faces
+from mien.demo.dataset import draw_faces
 from mien.evaluation.evaluate import evaluate, evaluate_on
 from mien.prediction.predict import Predictor
 from mien.recipe.load import load_recipe

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from mien.base.errors import MienError
 from mien.data.leaks import LeakError
-from mien.demo.draw import draw_faces
+from mien.demo.dataset import draw_faces
 from mien.prediction.predict import Predictor
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Init, Model, Optim

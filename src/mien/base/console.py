@@ -1,4 +1,4 @@
-"""Tables and progress in the terminal, with rich; see `mien.base.notes` for what goes where, and the quiet switch.
+"""Tables and progress in the terminal, with rich; see `mien.base.messages` for what goes where, and the quiet switch.
 
 Progress is a bar where standard output and standard error are terminals, otherwise a line every ten seconds.
 """
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 
 from mien.base.errors import printable
-from mien.base.notes import is_quiet, note, progress_line, set_quiet
+from mien.base.messages import is_quiet, note, progress_line, set_quiet
 from mien.base.progress import ProgressCallback
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The command line: one thin module for each family of verbs, wired to `mien.verbs`."""
+"""The command line: one thin module for each family of verbs, wired to `mien.api`."""
 
 from mien.cli.program import main
 

@@ -53,8 +53,8 @@ def model_(
 
     Exit status: 0 without limits or where all hold, 3 where one fails.
     """
+    from mien.api.audit import audit_model
     from mien.base.console import console
-    from mien.verbs.audit import audit_model
 
     report = audit_model(
         list(predictions),
@@ -108,8 +108,8 @@ def data(
     Exit status: 0 when results on it can be trusted, 3 when a problem was found. (mien eda shows a data set and
     evaluates nothing.)
     """
+    from mien.api.audit import audit_data
     from mien.base.console import console
-    from mien.verbs.audit import audit_data
 
     report = audit_data(faces, root, run or (), out, sheet)
     for check in report.checks:

@@ -19,8 +19,8 @@ def draw(
     seed: Annotated[int, typer.Option(help="Another seed draws other faces.")] = 0,
 ) -> None:
     """Draw demonstration faces. They show that the software works and say nothing about people."""
+    from mien.api.data import draw
     from mien.base.console import console
-    from mien.verbs.data import draw
 
     counts = draw(root, layout, seed)
     console.print(f"{root}: {', '.join(f'{count} {name}' for name, count in counts.items())}", highlight=False)
@@ -44,8 +44,8 @@ def faces(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
 ) -> None:
     """Read a data set into the faces table, and report what became of every row."""
+    from mien.api.data import faces
     from mien.base.console import console, show_ledger
-    from mien.verbs.data import faces
 
     table = faces(source, root, labels, map=column_pairs(map), corrections=corrections, out=out, overwrite=overwrite)
     ledger = table.attrs["ledger"]
@@ -63,7 +63,7 @@ def eda(
     out: Annotated[Path, typer.Option(help="Folder for the report and its tables.")] = Path("eda"),
 ) -> None:
     """Explore a data set: labels, image sizes, duplicates and leaks, as one HTML report."""
+    from mien.api.data import eda
     from mien.base.console import console
-    from mien.verbs.data import eda
 
     console.print(f"report: {eda(faces, root, out)}", highlight=False)

@@ -66,7 +66,7 @@ def predict(
         if engine == "ray":
             if out is None or draw is not None:
                 raise MienError("--engine ray needs --out, a folder, and does not support --draw")
-            from mien.prediction.cluster import predict_cluster
+            from mien.prediction.ray_cluster import predict_cluster
 
             about = chosen | {"model": model, "runtime": runtime, "threads": threads or 1}
             statuses = predict_cluster(paths, out, crops=crops, column=image_column, overwrite=overwrite, **about)
@@ -107,8 +107,8 @@ def explain(
     limit: Annotated[int, typer.Option(min=1, help="Largest number of faces of a group.")] = 50,
 ) -> None:
     """Map which regions of a face a prediction depends on, and test each map against random maps."""
+    from mien.api.prediction import explain
     from mien.base.console import console, show
-    from mien.verbs.prediction import explain
 
     table = explain(paths, out, crops=crops, model=model, method=method, faces=faces, root=root, by=by, limit=limit)
     show(table.head(20).astype("object").where(table.head(20).notna(), ""), "explanations")
@@ -136,7 +136,7 @@ def serve(
     ] = 512_000_000,
 ) -> None:
     """Serve a page and an API over the predictor. Photographs stay in memory and are not kept."""
-    from mien.verbs.prediction import serve
+    from mien.api.prediction import serve
 
     serve(
         host,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mien.base.console import console, show
-from mien.metrics.words import BASELINE, metrics_table, scores
+from mien.metrics.wording import BASELINE, metrics_table, scores
 from mien.runs.run import Run
 
 if TYPE_CHECKING:

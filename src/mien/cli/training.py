@@ -15,7 +15,7 @@ app = typer.Typer()
 @app.command(epilog="Example: mien recipes")
 def recipes() -> None:
     """List the recipes that ship with mien, one per line."""
-    from mien.verbs.training import recipes
+    from mien.api.training import recipes
 
     _list(recipes())
 
@@ -27,8 +27,8 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/<recipe>.")] = None,
 ) -> None:
     """Train, export and evaluate one model. Rerun the same command to resume an interrupted run."""
+    from mien.api.training import train
     from mien.cli.show import show_metrics
-    from mien.verbs.training import train
 
     with interruptible():
         run = train(recipe, set, out)
@@ -61,8 +61,8 @@ def tune(
     reached the same rung before it, whereas Hyperband as published waits until a rung is full. Rerun the same command
     to resume an interrupted search; several processes may run it at the same time.
     """
+    from mien.api.training import tune
     from mien.cli.show import show_metrics
-    from mien.verbs.training import tune
 
     with interruptible():
         run = tune(
@@ -83,7 +83,7 @@ def tune(
 @app.command(epilog="Example: mien studies")
 def studies() -> None:
     """List the studies that ship with mien, one per line."""
-    from mien.verbs.training import studies
+    from mien.api.training import studies
 
     _list(studies())
 
@@ -102,8 +102,8 @@ def study(
     ] = False,
 ) -> None:
     """Train and compare the runs of a study. Rerun the same command to train what is not finished."""
-    from mien.verbs.training import plan_study
-    from mien.verbs.training import study as run_study
+    from mien.api.training import plan_study
+    from mien.api.training import study as run_study
 
     if plan:
         from mien.cli.show import show_plan
@@ -126,8 +126,8 @@ def preview(
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("preview.html"),
 ) -> None:
     """Show a batch as the network sees it: each augmentation step, the labels and the range of pixel values."""
+    from mien.api.training import preview
     from mien.base.console import console
-    from mien.verbs.training import preview
 
     for warning in preview(recipe, set, out):
         console.print(warning, style="yellow", highlight=False, soft_wrap=True)
@@ -144,9 +144,9 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score a run on its test part, or on other data after a leak check."""
+    from mien.api.training import evaluate
     from mien.cli.show import show_metrics
     from mien.runs.run import open_run
-    from mien.verbs.training import evaluate
 
     table = evaluate(run, faces, root, allow_leaks=allow_leaks)
     show_metrics(open_run(run), None if faces is None else table)
@@ -158,8 +158,8 @@ def report(
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Compare runs: a table on the screen, and one HTML report with the figures."""
+    from mien.api.training import report
     from mien.base.console import console, show
-    from mien.verbs.training import report
 
     table = report(runs, out)
     # A terminal is taller than it is wide: one column per run.
@@ -186,8 +186,8 @@ def export(
     ] = None,
 ) -> None:
     """Write a run as one ONNX file, which predicts without torch."""
+    from mien.api.training import export
     from mien.base.console import console
-    from mien.verbs.training import export
 
     export(run, out, quantize=quantize, root=root, max_loss=max_loss, max_age_loss=max_age_loss)
     console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", highlight=False)
@@ -200,8 +200,8 @@ def publish(
     license: Annotated[str | None, typer.Option(help="Identifier of the licence that you give, as on the Hub.")] = None,
 ) -> None:
     """Share a run: weights, ONNX file, recipe, metrics and a model card, but neither faces nor predictions."""
+    from mien.api.training import publish
     from mien.base.console import console
-    from mien.verbs.training import publish
 
     for warning in publish(run, dest, license):
         console.print(warning, style="yellow", highlight=False, soft_wrap=True)

@@ -19,8 +19,8 @@ from PIL import Image
 from mien.base.atomic import atomic_path
 from mien.base.errors import MienError, MissingExtra
 from mien.data import images
-from mien.data.pixels import cache_folder
-from mien.data.units import components
+from mien.data.face_pixels import cache_folder
+from mien.data.split_units import components
 
 SIDE = 32
 """Side of a thumbnail in pixels."""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mien.base.errors import MienError
-from mien.data.units import Kind, checked_groups, unit_keys
+from mien.data.split_units import Kind, checked_groups, unit_keys
 
 _DESCRIPTIONS: dict[Kind, str] = {
     "subject": "show a subject of",

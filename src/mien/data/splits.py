@@ -9,7 +9,7 @@ import pandas as pd
 from mien.base.errors import choices
 from mien.base.labels import AGE_GROUPS
 from mien.base.table import FACES_COLUMNS, SPLITS
-from mien.data.units import SplitError, checked_groups, connected, unit_keys
+from mien.data.split_units import SplitError, checked_groups, connected, unit_keys
 
 TRAIN, VAL, TEST = range(len(SPLITS))
 

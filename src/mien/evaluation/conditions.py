@@ -19,8 +19,8 @@ from mien import metrics
 from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
 from mien.data import images
-from mien.data.pixels import boxes
-from mien.metrics.words import HEADLINES
+from mien.data.face_pixels import boxes
+from mien.metrics.wording import HEADLINES
 
 if TYPE_CHECKING:
     from mien.prediction.predict import Predictor

@@ -8,12 +8,12 @@ import pandas as pd
 from mien import metrics
 from mien.base.console import progress
 from mien.base.errors import MienError
-from mien.base.notes import note
+from mien.base.messages import note
 from mien.base.table import write_table
 from mien.data import leaks
 from mien.data.duplicates import group_files
+from mien.data.face_pixels import Pixels, PixelSubset
 from mien.data.images import check_there
-from mien.data.pixels import Pixels, PixelSubset
 from mien.data.sources import data_root
 from mien.prediction.predict import Predictor
 from mien.runs.run import Run

@@ -9,7 +9,7 @@ from typing import Protocol
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from mien.base.console import progress_bar
-from mien.base.notes import note
+from mien.base.messages import note
 from mien.recipe.settings import Recipe
 
 

@@ -15,7 +15,7 @@ from mien.base.table import SPLITS
 from mien.experiments.study import Cell, Study, StudyFolder, metrics_of, settings
 from mien.metrics.definitions import METRICS, UNSURE
 from mien.metrics.scoring import MeanScore
-from mien.metrics.words import PRIMARY, named, number, with_interval
+from mien.metrics.wording import PRIMARY, named, number, with_interval
 from mien.recipe.settings import Recipe
 from mien.runs.run import Run
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from mien.base.errors import MienError, listed, validation_message
-from mien.base.yaml import RecipeError, read_yaml_file
+from mien.base.strict_yaml import RecipeError, read_yaml_file
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Recipe
 

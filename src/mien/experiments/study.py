@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mien.base.errors import MienError, choices, listed, validation_message
 from mien.base.labels import PREDICTED
-from mien.base.yaml import read_yaml, read_yaml_file
+from mien.base.strict_yaml import read_yaml, read_yaml_file
 from mien.data.splits import METHODS
 from mien.metrics.definitions import METRICS
 from mien.recipe.load import load_recipe

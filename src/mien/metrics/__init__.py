@@ -7,7 +7,7 @@
 from mien.metrics.definitions import METRICS, UNSURE, Metric, mean_parts
 from mien.metrics.diagnostics import confidence, confusion, reliability
 from mien.metrics.intervals import Difference
-from mien.metrics.joined import PREDICTION_COLUMNS, TRUTH_COLUMNS, join
+from mien.metrics.joining import PREDICTION_COLUMNS, TRUTH_COLUMNS, join
 from mien.metrics.scoring import (
     METRICS_COLUMNS,
     is_applicable,

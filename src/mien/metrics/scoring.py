@@ -18,7 +18,7 @@ from mien.base.errors import MienError, choices
 from mien.base.table import check_faces
 from mien.metrics.definitions import METRICS, UNSURE, Metric
 from mien.metrics.intervals import Difference, Sample, difference, resample
-from mien.metrics.joined import TRUTH_COLUMNS
+from mien.metrics.joining import TRUTH_COLUMNS
 
 METRICS_COLUMNS = (
     "group",

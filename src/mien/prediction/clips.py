@@ -23,8 +23,8 @@ from mien.base.errors import MienError
 from mien.data.images import Box, ImageError
 from mien.prediction import annotate
 from mien.prediction.predict import FaceCrop, Predictor, Row
-from mien.prediction.tracks import GAP, Follower
-from mien.prediction.video import ClipWriter, Frame, frames
+from mien.prediction.tracking import GAP, Follower
+from mien.prediction.video_files import ClipWriter, Frame, frames
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from typing import Any
 
 from mien.base.errors import MienError, MissingExtra
 from mien.base.lock import lock_open_file
-from mien.base.notes import note
+from mien.base.messages import note
 
 EXTENSIONS = (".csv", ".parquet", ".jsonl")
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mien.base.errors import MienError, printable
-from mien.base.notes import note
+from mien.base.messages import note
 from mien.data import images
 from mien.data.images import SUFFIXES
-from mien.prediction import annotate, video
+from mien.prediction import annotate, video_files
 from mien.prediction.clips import EVERY, ClipReader, check_every, draw_clip, frame_columns, track_columns
-from mien.prediction.inputs import homes, image_files
+from mien.prediction.input_files import homes, image_files
 from mien.prediction.outputs import Journal, check_output, frames_path, journal_path
 from mien.prediction.predict import BATCH, Predictor, Row
 
@@ -54,7 +54,7 @@ def predict_files(
 
     Args:
         predictor: With the model and the detector to use.
-        paths: See `inputs.image_files`; files with one of `video.ENDINGS` are clips.
+        paths: See `inputs.image_files`; files with one of `video_files.ENDINGS` are clips.
         out: A `.csv`, `.parquet` or `.jsonl` file; None: the first rows go to the screen. The frames of clips go to a
             file beside it, see `outputs.frames_path`.
         crops: Each image, or frame of a clip, already is a face.
@@ -66,7 +66,7 @@ def predict_files(
         How many files have each status.
     """
     check_every(every)
-    photographs, clips = _sorted_out(image_files(paths, (*SUFFIXES, *video.ENDINGS)))
+    photographs, clips = _sorted_out(image_files(paths, (*SUFFIXES, *video_files.ENDINGS)))
     files = photographs + clips
     _check_places(out, draw, overwrite, clips)
     places = homes(paths)
@@ -95,14 +95,14 @@ def predict_files(
 
 def _sorted_out(files: list[str]) -> tuple[list[str], list[str]]:
     """Photographs and clips."""
-    kinds = [video.is_clip(file) for file in files]
+    kinds = [video_files.is_clip(file) for file in files]
     return [file for file, clip in zip(files, kinds, strict=True) if not clip], list(compress(files, kinds))
 
 
 def _check_places(out: Path | None, draw: Path | None, overwrite: bool, clips: Sequence[str]) -> None:
     """Raises before any work is done."""
     if clips:
-        video.load_av()
+        video_files.load_av()
     if out is not None:
         check_output(out, overwrite)
         if clips and not journal_path(out).exists():  # which was begun after this had been checked
@@ -172,7 +172,7 @@ class _Answers:
         if self._draw is None or rows[0]["status"] != "ok":
             return None
         file = rows[0]["file"]
-        return annotate.annotated_path(self._draw, file, self._drawn, ".mp4" if video.is_clip(file) else ".png")
+        return annotate.annotated_path(self._draw, file, self._drawn, ".mp4" if video_files.is_clip(file) else ".png")
 
 
 def _asked(predictor: Predictor, files: Sequence[str], crops: bool, draw: Path | None) -> dict[str, Any]:

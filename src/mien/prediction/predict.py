@@ -17,14 +17,14 @@ import numpy as np
 from mien.base.errors import MienError, choices
 from mien.base.labels import AGE_GROUPS, age_group_codes
 from mien.data import images
-from mien.prediction.session import OpenVinoSession, open_session, read_metadata
+from mien.prediction.onnx_session import OpenVinoSession, open_session, read_metadata
 from mien.runs.hub import model_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mien.base.progress import ProgressCallback
-    from mien.data.pixels import Pixels
+    from mien.data.face_pixels import Pixels
 
 SHIPPED = "mien-1.onnx"
 """The model that ships with the package, in `weights/`; see `mien.model_card`."""
@@ -188,7 +188,7 @@ class Predictor:
         """
         import pandas as pd
 
-        from mien.data.pixels import FilePixels
+        from mien.data.face_pixels import FilePixels
 
         source = pixels if pixels is not None else FilePixels(faces, root, self.size, self.margin)
         parts = []

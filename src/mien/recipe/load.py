@@ -11,13 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from mien.base.errors import choices, listed, shortened, validation_message
-from mien.base.yaml import RecipeError, _parse, read_yaml, read_yaml_file
+from mien.base.strict_yaml import RecipeError, _parse, read_yaml, read_yaml_file
 from mien.recipe.settings import Recipe, _Settings
 
 
 def recipe_names() -> dict[str, str]:
     """Returns the recipes that ship with mien: name -> first line of the header."""
-    folder = resources.files("mien") / "recipe"
+    folder = resources.files("mien") / "recipe" / "recipes"
     files = sorted(
         (file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: Path(file.name).stem
     )
@@ -59,7 +59,7 @@ def _read(recipe: "str | Path | Recipe | Mapping[str, Any]", above: tuple[str, .
             raise RecipeError(f"recipe file {shortened(str(path))!r} does not exist")
         tree = read_yaml_file(path, f"recipe {str(recipe)!r}")
     elif str(recipe) in recipe_names():
-        text = (resources.files("mien") / "recipe" / f"{recipe}.yaml").read_text("utf-8")
+        text = (resources.files("mien") / "recipe" / "recipes" / f"{recipe}.yaml").read_text("utf-8")
         tree = read_yaml(text, f"recipe {str(recipe)!r}")
     else:
         raise RecipeError(choices("recipe", str(recipe), recipe_names()) + "; or a .yaml file")

@@ -11,11 +11,11 @@ from mien.audit.data.audit import DataAudit
 from mien.audit.data.checks import CHECK_LEVELS, Check
 from mien.base.atomic import atomic_path, new_folder
 from mien.base.table import write_table
-from mien.data.inspect import Images
+from mien.data.image_files import Images
 from mien.reports import figures
 from mien.reports.eda import duplicate_section
+from mien.reports.label_review import SHEET, write_review
 from mien.reports.page import CaptionedFaces, Chart, Section, Table, write_report
-from mien.reports.review import SHEET, write_review
 from mien.reports.thumbnails import thumbnails
 
 _MAX_IMAGES = 12  # of a kind

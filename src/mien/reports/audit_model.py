@@ -8,11 +8,11 @@ import pandas as pd
 from pydantic import BaseModel
 
 from mien.audit.model.schema import AgeLimit, GroupGap, GroupMetric, Interval, ModelAuditReport
-from mien.audit.model.words import percent
+from mien.audit.model.summary import percent
 from mien.base.atomic import atomic_path, new_folder
 from mien.base.table import write_table
 from mien.metrics.definitions import METRICS, PERCENT, Unit
-from mien.metrics.words import in_unit, named, number, unit_of, with_interval
+from mien.metrics.wording import in_unit, named, number, unit_of, with_interval
 from mien.reports import figures
 from mien.reports.page import Chart, Section, Table, write_report
 

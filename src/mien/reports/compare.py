@@ -9,18 +9,10 @@ import pandas as pd
 
 from mien import metrics
 from mien.base.errors import MienError
-from mien.metrics.words import (
-    BASELINE,
-    HEADLINES,
-    metrics_table,
-    named,
-    number,
-    unit_of,
-    with_interval,
-)
+from mien.metrics.wording import BASELINE, HEADLINES, metrics_table, named, number, unit_of, with_interval
 from mien.reports import figures
 from mien.reports.page import Chart, Section, Table, write_report
-from mien.reports.results import (
+from mien.reports.run_results import (
     METHOD,
     RunResults,
     calibration_sections,

@@ -10,9 +10,7 @@ from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
 from mien.base.table import check_faces, write_table
 from mien.data import leaks
-from mien.data.inspect import Images, inspect_images
-from mien.data.sources import data_root
-from mien.data.tabulate import (
+from mien.data.counts import (
     age_group_values,
     by_gender,
     column_values,
@@ -22,6 +20,8 @@ from mien.data.tabulate import (
     subjects_in_several_folds,
     tabulate,
 )
+from mien.data.image_files import Images, inspect_images
+from mien.data.sources import data_root
 from mien.reports import figures
 from mien.reports.page import CaptionedFaces, Chart, ContactSheet, Section, Table, write_report
 from mien.reports.tables import histogram_table, ledger_table

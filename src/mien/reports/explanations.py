@@ -13,10 +13,10 @@ from mien.base.console import progress
 from mien.base.errors import MienError
 from mien.base.table import write_table
 from mien.data import images
-from mien.data.pixels import boxes
+from mien.data.face_pixels import boxes
 from mien.evaluation.occlusion import check_maps, occlusion, overlay
 from mien.prediction.annotate import label
-from mien.prediction.inputs import image_files
+from mien.prediction.input_files import image_files
 from mien.prediction.outputs import as_utf8
 from mien.prediction.predict import FaceCrop, Predictor
 from mien.reports.page import ContactSheet, FaceImage, Section, Table, write_report

@@ -8,19 +8,12 @@ import numpy as np
 import pandas as pd
 
 from mien.base.table import SPLITS
-from mien.data.tabulate import label_counts
-from mien.metrics.words import (
-    BASELINE,
-    HEADLINES,
-    Score,
-    metrics_table,
-    named,
-    unit_of,
-)
+from mien.data.counts import label_counts
+from mien.metrics.wording import BASELINE, HEADLINES, Score, metrics_table, named, unit_of
 from mien.recipe.settings import Recipe, flat_settings
 from mien.reports import figures
 from mien.reports.page import Chart, Section, Table, write_report
-from mien.reports.results import (
+from mien.reports.run_results import (
     METHOD,
     RunResults,
     calibration_sections,

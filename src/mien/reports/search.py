@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mien.base.errors import MienError
-from mien.experiments.hyperband import best_trial
-from mien.metrics.words import metrics_table, scores
+from mien.experiments.brackets import best_trial
+from mien.metrics.wording import metrics_table, scores
 from mien.reports import figures
 from mien.reports.page import Chart, Section, Table, write_report
 from mien.runs.run import Run

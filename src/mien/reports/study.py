@@ -12,7 +12,7 @@ from mien.data.splits import METHODS
 from mien.experiments.progress import duration
 from mien.experiments.results import Combination, Results, collect, records
 from mien.experiments.study import Cell, Study, StudyFolder
-from mien.metrics.words import PRIMARY, named, number, unit_of, with_interval
+from mien.metrics.wording import PRIMARY, named, number, unit_of, with_interval
 from mien.recipe.settings import Recipe
 from mien.reports import figures
 from mien.reports.page import Chart, Section, Table, write_report

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from mien.data import images
-from mien.data.pixels import boxes
+from mien.data.face_pixels import boxes
 from mien.reports.page import FaceImage
 
 _THUMBNAIL = 96  # pixels

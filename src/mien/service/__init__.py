@@ -7,7 +7,7 @@
 from typing import TYPE_CHECKING
 
 from mien.base.errors import MissingExtra
-from mien.base.notes import note
+from mien.base.messages import note
 
 try:
     import fastapi  # noqa: F401

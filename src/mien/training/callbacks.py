@@ -15,7 +15,7 @@ from rich.progress import Progress
 from mien.base.atomic import atomic_path
 from mien.base.console import progress_bar
 from mien.base.errors import MienError
-from mien.base.notes import note, progress_line
+from mien.base.messages import note, progress_line
 from mien.base.table import write_table
 from mien.data.images import check_there
 from mien.training.data import mixed_seed

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
+from mien.data.face_pixels import Pixels
 from mien.data.images import ImageError
-from mien.data.pixels import Pixels
 from mien.recipe.settings import Augment, Recipe
 from mien.training.augment import make_augmentation, mix
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from mien.base.atomic import atomic_path
 from mien.base.console import progress
 from mien.base.errors import MienError
+from mien.data.face_pixels import FilePixels
 from mien.data.images import ImageError, check_there
-from mien.data.pixels import FilePixels
 from mien.recipe.settings import Recipe
 from mien.runs.run import Run, open_run
 from mien.training.memory import keep_freed_memory
-from mien.training.network import load_network
+from mien.training.trained_network import load_network
 
 _BATCH = 64
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mien.base.atomic import atomic_path
 from mien.base.errors import MienError
 from mien.training.model import FaceNet
-from mien.training.onnxfile import describe
+from mien.training.onnx_metadata import describe
 
 TOLERANCE = 1e-3
 """Largest difference of a probability, or of an age in decades, between torch and the file."""

@@ -20,15 +20,15 @@ from torch import Tensor
 from mien.base.atomic import atomic_path
 from mien.base.console import progress
 from mien.base.errors import MienError
-from mien.base.notes import note
+from mien.base.messages import note
 from mien.base.table import read_faces_table, read_table, write_table
 from mien.data import leaks, splits
 from mien.data.duplicates import group_files
+from mien.data.face_pixels import FilePixels, PixelCache, Pixels, check_readable
 from mien.data.images import RESIZE, check_there
-from mien.data.pixels import FilePixels, PixelCache, Pixels, check_readable
 from mien.data.sources import data_root, read_faces
 from mien.evaluation.evaluate import evaluate
-from mien.prediction.session import FORMAT
+from mien.prediction.onnx_session import FORMAT
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Init, Recipe, first_stage, without_paths
 from mien.reports.run import run_report
@@ -40,12 +40,12 @@ from mien.training.calibrate import calibrate
 from mien.training.callbacks import AtomicCheckpoints, EpochCallback, Log, Resume, StepSeeds, UnreadableLimit
 from mien.training.data import Augmented, FaceData
 from mien.training.distillation import open_teachers, teacher_probabilities
+from mien.training.distributed import Processes
 from mien.training.export import export
 from mien.training.heads import column_classes, label_column
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
-from mien.training.network import load_network
-from mien.training.processes import Processes
+from mien.training.trained_network import load_network
 
 
 def train(

@@ -15,7 +15,7 @@ from mien.base.errors import MienError
 from mien.evaluation.occlusion import pool_map
 from mien.runs.run import Run
 from mien.training.model import FaceNet
-from mien.training.network import load_network
+from mien.training.trained_network import load_network
 
 
 class GradCam:

@@ -20,8 +20,8 @@ from mien.data.splits import METHODS
 from mien.experiments.progress import duration
 from mien.experiments.study import Study, StudyFolder, check_folder, load_study, make_cells, missing_roots
 from mien.recipe.settings import Init, Recipe
-from mien.training.cells import TrainingJob, make_jobs, threads_for
 from mien.training.model import FaceNet
+from mien.training.study_cells import TrainingJob, make_jobs, threads_for
 
 _SECONDS = 20.0
 """Time limit of all measurements."""

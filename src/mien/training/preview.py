@@ -13,9 +13,9 @@ from torchvision.transforms import v2
 
 from mien.base.errors import MienError
 from mien.data import splits
-from mien.data.pixels import FilePixels, Pixels
+from mien.data.face_pixels import FilePixels, Pixels
 from mien.data.sources import data_root, read_faces
-from mien.demo.draw import draw_faces
+from mien.demo.dataset import draw_faces
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Recipe
 from mien.reports.preview import BatchTrace, write_preview

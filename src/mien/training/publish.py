@@ -22,15 +22,15 @@ from mien.base.errors import MienError
 from mien.base.lock import Lock
 from mien.base.table import SPLITS
 from mien.base.version import __version__
+from mien.data.counts import label_counts
 from mien.data.sources import SOURCES, data_root
-from mien.data.tabulate import label_counts
-from mien.demo.draw import MARKER
-from mien.metrics.words import HEADLINES, Score, metrics_table, named, scores, with_interval
+from mien.demo.dataset import MARKER
+from mien.metrics.wording import HEADLINES, Score, metrics_table, named, scores, with_interval
 from mien.recipe.settings import Recipe, without_paths
-from mien.reports.results import protocol, protocol_sentence
+from mien.reports.run_results import protocol, protocol_sentence
 from mien.runs.hub import FILES, PREFIX, Repository, repository, unreachable
 from mien.runs.run import Run, open_run
-from mien.training.onnxfile import describe, description
+from mien.training.onnx_metadata import describe, description
 
 FACTS = (
     "status",

@@ -16,17 +16,17 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from mien.base.atomic import atomic_path
 from mien.base.console import progress, show
 from mien.base.errors import MienError
-from mien.base.notes import note
+from mien.base.messages import note
+from mien.data.face_pixels import FilePixels, Pixels, PixelSubset
 from mien.data.images import ImageError
-from mien.data.pixels import FilePixels, Pixels, PixelSubset
 from mien.data.sources import data_root
 from mien.metrics.definitions import METRICS
-from mien.metrics.joined import join
+from mien.metrics.joining import join
 from mien.metrics.scoring import paired_difference, score
-from mien.metrics.words import PRIMARY
+from mien.metrics.wording import PRIMARY
 from mien.prediction.predict import Predictor
 from mien.runs.run import Run
-from mien.training.onnxfile import describe, description
+from mien.training.onnx_metadata import describe, description
 
 _FACES = 512  # whose activations set the ranges
 _BATCH = 16

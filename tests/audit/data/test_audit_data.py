@@ -12,13 +12,13 @@ from test_label_errors import make_answers, make_faces, make_run
 from typer.testing import CliRunner
 
 import mien
+from mien.api.audit import audit_data
 from mien.audit.data import findings
 from mien.audit.data.checks import share_check
 from mien.audit.data.schema import DataAuditReport, json_schema
 from mien.base.errors import MienError
 from mien.base.table import check_faces, write_table
 from mien.cli.program import app
-from mien.verbs.audit import audit_data
 
 
 def checks(report):

@@ -10,7 +10,7 @@ from fairlearn import metrics as fairlearn
 
 import mien
 from mien import metrics
-from mien.audit.model import ages
+from mien.audit.model import age_rules
 from mien.audit.model.audit import AuditSettings, audit_predictions
 from mien.audit.model.limits import AuditLimits, read_limits
 from mien.audit.model.schema import ModelAuditReport, json_schema
@@ -112,8 +112,8 @@ def test_json_keeps_to_the_schema_that_ships(report: ModelAuditReport) -> None:
 def test_age_curves_by_hand() -> None:
     rows = pd.DataFrame({"_cluster": [1, 1, 2, 3], "age": [5.0, 18.0, 20.0, None]})
     members = np.ones(4, bool)
-    above = ages.wrong_at(rows, "age", members, True, 10, 0)
-    below = ages.wrong_at(rows, "age", members, False, 10, 0)
+    above = age_rules.wrong_at(rows, "age", members, True, 10, 0)
+    below = age_rules.wrong_at(rows, "age", members, False, 10, 0)
     assert [above[t].value for t in (0, 5, 6, 18, 19, 21)] == [0.75, 0.75, 0.5, 0.5, 0.25, 0]
     assert [below[t].value for t in (0, 5, 6, 18, 19, 21)] == [0, 0, 0.25, 0.25, 0.5, 0.75]
 

@@ -13,7 +13,7 @@ from mien.audit.model.groups import Group, MetricJob, group_samples, groupings, 
 from mien.base.errors import MienError
 from mien.metrics import intervals
 from mien.metrics.definitions import METRICS
-from mien.metrics.joined import join
+from mien.metrics.joining import join
 from mien.metrics.scoring import score, sort_by_subject
 
 

@@ -11,12 +11,12 @@ from mien.audit.data import findings, image_quality, label_errors
 from mien.audit.data.checks import Check, all_passed, count_check, not_checked
 from mien.audit.data.label_errors import OutOfFold
 from mien.audit.data.schema import DataAuditReport, DatasetInfo, RunUsage, SuggestionCounts
-from mien.audit.data.words import summary
+from mien.audit.data.summary import summary
 from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
 from mien.base.table import check_faces
 from mien.base.version import __version__
-from mien.data.inspect import Images, inspect_images
+from mien.data.image_files import Images, inspect_images
 from mien.data.sources import data_root
 from mien.runs.run import Run, open_run
 

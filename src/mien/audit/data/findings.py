@@ -8,7 +8,7 @@ import pandas as pd
 from mien.audit.data import image_quality
 from mien.audit.data.checks import Check, CheckLevel, count_check, not_checked, share_check
 from mien.base.table import OLDEST, SPLITS, age_to_group
-from mien.data.inspect import Images
+from mien.data.image_files import Images
 from mien.data.leaks import spanning_parts
 from mien.metrics.intervals import wilson
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mien.base.progress import ProgressCallback
 from mien.data import images
-from mien.data.pixels import boxes
+from mien.data.face_pixels import boxes
 from mien.prediction.quality import SHARPNESS, SMALL, sharpness
 
 UNIFORM = 6.0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from mien import metrics
-from mien.audit.model import ages, schema
+from mien.audit.model import age_rules, schema
 from mien.audit.model.groups import (
     MIN_SUBJECTS,
     RELIABLE_SUBJECTS,
@@ -26,7 +26,7 @@ from mien.base.errors import MienError, choices
 from mien.base.version import __version__
 from mien.metrics.definitions import METRICS, PERCENT, Metric
 from mien.metrics.intervals import Estimate, Sample, difference
-from mien.metrics.joined import TRUTH_COLUMNS
+from mien.metrics.joining import TRUTH_COLUMNS
 
 if TYPE_CHECKING:
     from mien.audit.model.robustness import RobustnessTest
@@ -114,7 +114,7 @@ def audit_predictions(
     findings = _findings(rows, tables, columns, settings)
     verdicts = check_limits(settings.limits, findings) if settings.limits else []
     other = None if against is None else match(faces, read_predictions(against, None, against_preset)).joined
-    from mien.audit.model.words import summary
+    from mien.audit.model.summary import summary
 
     return schema.ModelAuditReport(
         mien=__version__,
@@ -202,7 +202,7 @@ def _findings(
                 worsts.append(schema.WorstGroup(metric=name, by=columns, group=bad.group.name, **own))
             if gap := _gap(name, [table], columns):
                 gaps.append(gap)
-    limits = ages.age_limits(rows, settings.child_rate, settings.n_boot, settings.seed)
+    limits = age_rules.age_limits(rows, settings.child_rate, settings.n_boot, settings.seed)
     return ModelFindings(lines, worsts, gaps, _fairness(tables, by), limits)
 
 

@@ -31,7 +31,7 @@ import pandas as pd
 from mien.base.errors import MienError
 from mien.metrics.definitions import Metric
 from mien.metrics.intervals import Estimate, Sample, Z, draws, pooled
-from mien.metrics.joined import TRUTH_COLUMNS
+from mien.metrics.joining import TRUTH_COLUMNS
 
 MIN_SUBJECTS = 30
 """Groups with fewer subjects are reported with their interval, but never ranked: they are uncertain, not bad.

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien.audit.model.schema import AgeLimit, Fairness, GroupGap, GroupMetric, Interval, LimitVerdict, WorstGroup
 from mien.base.errors import MienError, listed, validation_message
-from mien.base.yaml import RecipeError, read_yaml_file
+from mien.base.strict_yaml import RecipeError, read_yaml_file
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Years = Annotated[float, Field(ge=0)]

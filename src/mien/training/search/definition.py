@@ -14,11 +14,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mien.base.errors import MienError, choices
-from mien.experiments.hyperband import brackets
+from mien.experiments.brackets import brackets
 from mien.experiments.space import Space
 from mien.metrics.definitions import METRICS
-from mien.metrics.joined import TRUTH_COLUMNS
-from mien.metrics.words import PRIMARY
+from mien.metrics.joining import TRUTH_COLUMNS
+from mien.metrics.wording import PRIMARY
 from mien.recipe.settings import Recipe
 
 Sampler = Literal["random", "tpe"]

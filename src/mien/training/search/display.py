@@ -8,8 +8,8 @@ import pandas as pd
 from rich.progress import Progress
 
 from mien.base.console import progress_bar, show
-from mien.base.notes import note
-from mien.experiments.hyperband import best_trial
+from mien.base.messages import note
+from mien.experiments.brackets import best_trial
 from mien.training.search.definition import Search
 
 

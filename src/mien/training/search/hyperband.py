@@ -16,7 +16,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial
 
-from mien.experiments.hyperband import brackets
+from mien.experiments.brackets import brackets
 from mien.experiments.space import Scalar, Space, is_whole
 from mien.training.search.definition import Sampler, Search
 

@@ -9,8 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mien.base.atomic import atomic_path
 from mien.base.table import read_faces_table, write_table
-from mien.experiments.hyperband import STATES, make_ledger
-from mien.metrics.words import HEADLINES, named, scores, with_interval
+from mien.experiments.brackets import STATES, make_ledger
+from mien.metrics.wording import HEADLINES, named, scores, with_interval
 from mien.recipe.settings import Recipe
 from mien.runs.run import Run
 from mien.training.search.definition import Search

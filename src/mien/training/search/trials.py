@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mien.base.errors import MienError
 from mien.base.lock import Lock
-from mien.base.notes import to_file
+from mien.base.messages import to_file
 from mien.experiments.space import changes as as_changes
 from mien.recipe.load import load_recipe
 from mien.runs.run import Run

@@ -8,8 +8,8 @@ import optuna
 
 from mien.base.errors import MienError
 from mien.base.lock import Lock
-from mien.base.notes import note
-from mien.experiments.hyperband import best_trial, brackets
+from mien.base.messages import note
+from mien.experiments.brackets import best_trial, brackets
 from mien.experiments.space import Scalar, read_space
 from mien.experiments.space import changes as as_changes
 from mien.recipe.load import load_recipe

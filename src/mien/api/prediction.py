@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mien.api.arguments import PathLike, as_columns, as_faces, as_list
+from mien.api.training import needs_training
 from mien.base.errors import MienError, choices
-from mien.verbs.arguments import PathLike, as_columns, as_faces, as_list
-from mien.verbs.training import needs_training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,13 +73,13 @@ def _in_memory(predictor: "Predictor", paths: list[str], crops: bool, every: flo
     import pandas as pd
 
     from mien.data.images import SUFFIXES
-    from mien.prediction import video
+    from mien.prediction import video_files
     from mien.prediction.clips import predict_clip
-    from mien.prediction.inputs import image_files
+    from mien.prediction.input_files import image_files
 
-    files = image_files(paths, (*SUFFIXES, *video.ENDINGS))
-    clips = [file for file in files if video.is_clip(file)]
-    photographs = predictor.predict([file for file in files if not video.is_clip(file)], crops=crops)
+    files = image_files(paths, (*SUFFIXES, *video_files.ENDINGS))
+    clips = [file for file in files if video_files.is_clip(file)]
+    photographs = predictor.predict([file for file in files if not video_files.is_clip(file)], crops=crops)
     tracks = [predict_clip(predictor, clip, every, crops).tracks for clip in clips]
     if not tracks:
         return photographs

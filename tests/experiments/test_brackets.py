@@ -9,7 +9,7 @@ import pytest
 
 from mien.base.errors import MienError
 from mien.base.lock import Lock
-from mien.experiments.hyperband import best_trial, brackets, make_ledger
+from mien.experiments.brackets import best_trial, brackets, make_ledger
 
 
 def test_brackets_are_those_of_the_paper():

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from mien.base.errors import MienError, MissingExtra, choices
-from mien.base.notes import note
+from mien.base.messages import note
 from mien.data import images
 from mien.data.images import SUFFIXES
-from mien.prediction.inputs import image_files
+from mien.prediction.input_files import image_files
 from mien.prediction.outputs import RowsFile
 from mien.prediction.predict import BATCH, FaceCrop, Predictor, Row
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mien.api.arguments import PathLike, as_columns, as_faces, as_list
 from mien.base.errors import MienError
-from mien.verbs.arguments import PathLike, as_columns, as_faces, as_list
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
 from mien.data import images
 from mien.data.duplicates import fingerprints, groups, near_duplicates
-from mien.data.pixels import cache_folder
+from mien.data.face_pixels import cache_folder
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from skimage import data
 
 from mien import MienError, Predictor
 from mien.cli import main
-from mien.prediction import video
+from mien.prediction import video_files
 from mien.prediction.annotate import COLOURS
 from mien.prediction.clips import ClipReader, Sighting, Track, place, predict_clip
 from mien.prediction.outputs import frames_path
-from mien.prediction.video import ClipWriter, frames
+from mien.prediction.video_files import ClipWriter, frames
 
 FACE = Image.fromarray(data.astronaut()[0:240, 100:340]).resize((150, 150))
 MIRRORED = FACE.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -432,7 +432,7 @@ def test_an_encoder_is_found_where_there_is_no_h264(tmp_path, monkeypatch):
         writer.add(np.full((49, 65, 3), 90, np.uint8), 0.0)
     ((time, level),) = levels(tmp_path / "plain.mp4")
     assert time == 0 and abs(level - 90) <= 3
-    monkeypatch.setattr(video, "_ENCODERS", (("no such encoder", {}), *video._ENCODERS[1:]))
+    monkeypatch.setattr(video_files, "_ENCODERS", (("no such encoder", {}), *video_files._ENCODERS[1:]))
     with ClipWriter(tmp_path / "other.mp4") as writer:
         for number in range(3):
             writer.add(np.full((48, 64, 3), 90, np.uint8), number / 10)

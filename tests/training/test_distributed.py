@@ -18,8 +18,8 @@ from mien.recipe.load import load_recipe
 from mien.runs.run import Run, open_run
 from mien.training.callbacks import Log
 from mien.training.data import EpochSampler
+from mien.training.distributed import Processes
 from mien.training.fit import make_net, train
-from mien.training.processes import Processes
 
 # Masked labels, two tasks and mixed sizes of groups: what makes the loss of a batch no mean of its parts' losses.
 SMALL = {

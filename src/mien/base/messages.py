@@ -30,7 +30,7 @@ def quiet() -> Iterator[None]:
     """Prints nothing while the block runs.
 
     Examples:
-        >>> from mien.base.notes import note, quiet
+        >>> from mien.base.messages import note, quiet
         >>> with quiet():
         ...     note("not printed")
     """

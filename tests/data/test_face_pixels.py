@@ -9,7 +9,7 @@ from PIL import Image
 from mien.base.errors import DiskFull, MienError
 from mien.base.table import check_faces
 from mien.data import images
-from mien.data.pixels import FilePixels, PixelCache, PixelSubset, check_readable
+from mien.data.face_pixels import FilePixels, PixelCache, PixelSubset, check_readable
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_cache_is_not_filled_twice_but_follows_its_source(folder, faces, tmp_pat
 
 def test_an_interrupted_fill_goes_on(folder, faces, tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr("mien.data.pixels._CHUNK", 2)
+    monkeypatch.setattr("mien.data.face_pixels._CHUNK", 2)
 
     def stop(done, total):
         if done == 2:

@@ -17,7 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from mien.base.errors import MienError
-from mien.base.notes import is_quiet, set_quiet
+from mien.base.messages import is_quiet, set_quiet
 from mien.recipe.settings import Trainer
 
 _LONGEST = timedelta(days=7)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mien.api.arguments import PathLike, as_faces
 from mien.base.console import progress
 from mien.base.errors import MienError
-from mien.verbs.arguments import PathLike, as_faces
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ def draw(root: PathLike, layout: str = "adience", seed: int = 0, *, subjects: in
         >>> mien.draw(tempfile.mkdtemp() + "/faces", subjects=10)["subjects"]
         10
     """
-    from mien.demo.draw import draw_faces
+    from mien.demo.dataset import draw_faces
 
     with progress("drawing") as update:
         return draw_faces(root, layout, seed, subjects, progress=update)

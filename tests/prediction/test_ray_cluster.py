@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from mien.base.errors import MienError
-from mien.prediction.cluster import STATE_FILE, _images, _name, _parts, _Worker, predict_cluster
 from mien.prediction.photographs import predict_files
 from mien.prediction.predict import Predictor
+from mien.prediction.ray_cluster import STATE_FILE, _images, _name, _parts, _Worker, predict_cluster
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from mien.prediction.tracks import GAP, Follower, agreement
+from mien.prediction.tracking import GAP, Follower, agreement
 
 SIDE = 100.0
 

@@ -13,8 +13,8 @@ from mien.base.atomic import atomic_path
 from mien.base.console import progress, show
 from mien.base.errors import MienError, choices
 from mien.base.lock import Lock
-from mien.base.notes import note
-from mien.demo.draw import draw_faces
+from mien.base.messages import note
+from mien.demo.dataset import draw_faces
 from mien.experiments.progress import StudyProgress
 from mien.experiments.results import Results
 from mien.experiments.study import (

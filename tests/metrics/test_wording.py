@@ -6,7 +6,7 @@ import pytest
 
 from mien import metrics
 from mien.metrics.definitions import PERCENT
-from mien.metrics.words import metrics_table, number, scores, verdict, with_interval
+from mien.metrics.wording import metrics_table, number, scores, verdict, with_interval
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mien.base.errors import MienError
 from mien.data.sources import read_faces
-from mien.demo.draw import MARKER, draw_faces
+from mien.demo.dataset import MARKER, draw_faces
 from mien.demo.portraits import STYLES, portrait, sample_person, sample_picture
 
 NUMBERS = ["x", "y", "dx", "dy", "tilt_ang", "fiducial_yaw_angle", "fiducial_score"]

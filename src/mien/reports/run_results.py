@@ -10,7 +10,7 @@ from mien import metrics
 from mien.base.labels import AGE_GROUPS, GENDERS
 from mien.base.table import read_table
 from mien.data.splits import METHODS
-from mien.metrics.words import PRIMARY, Score, named, number, scores, verdict, with_interval
+from mien.metrics.wording import PRIMARY, Score, named, number, scores, verdict, with_interval
 from mien.recipe.settings import Recipe
 from mien.reports import figures
 from mien.reports.page import Chart, Section

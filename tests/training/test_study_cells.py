@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from mien.base.errors import MienError
-from mien.demo.draw import draw_faces
+from mien.demo.dataset import draw_faces
 from mien.experiments.study import StudyFolder, load_study, make_cells
 from mien.training import plan as planning
-from mien.training.cells import run_study
 from mien.training.plan import make_plan, operations
+from mien.training.study_cells import run_study
 
 STUDY = {
     "base": "demo-gender",

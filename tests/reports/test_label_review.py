@@ -12,7 +12,7 @@ from mien.audit.data.label_errors import COLUMNS
 from mien.base.ledger import Ledger
 from mien.base.table import check_faces
 from mien.data.corrections import apply_corrections
-from mien.reports.review import write_review
+from mien.reports.label_review import write_review
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("MIEN_CHROMIUM") or shutil.which("chromium")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mien.base.labels import AGE_GROUPS, GENDERS
 from mien.base.table import FACES_COLUMNS
-from mien.data.inspect import Images
+from mien.data.image_files import Images
 
 NO_GENDER, NO_AGE_GROUP = "no gender", "no age group"
 _MOST_CATEGORIES = 30  # a column with more values is not a grouping

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mien.base.errors import MienError
-from mien.prediction.inputs import image_files
+from mien.prediction.input_files import image_files
 
 
 @pytest.fixture

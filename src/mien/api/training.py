@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mien.api.arguments import PathLike, Settings, as_changes, as_faces, as_list
 from mien.base.errors import MienError, MissingExtra
-from mien.verbs.arguments import PathLike, Settings, as_changes, as_faces, as_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +150,7 @@ def study(
         MienError: The study or a recipe is not valid, data are missing, or `out` holds another study.
     """
     with needs_training("training"):
-        from mien.training.cells import run_study
+        from mien.training.study_cells import run_study
     return run_study(study, as_changes(set), out, jobs, quick)
 
 

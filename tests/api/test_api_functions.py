@@ -14,8 +14,11 @@ from mien.cli.program import app
 
 ONLY_ON_THE_COMMAND_LINE = {
     "faces": {"as_json"},
-    "predict": {"engine", "image_column"},  # mien.prediction.cluster.predict_cluster, which writes a folder of tables
-    "study": {"plan"},  # mien.verbs.training.plan_study, which returns another thing
+    "predict": {
+        "engine",
+        "image_column",
+    },  # predict_cluster writes a folder of tables
+    "study": {"plan"},  # mien.api.training.plan_study, which returns another thing
 }
 ONLY_IN_PYTHON = {"draw": {"subjects"}, "evaluate": {"name"}}
 

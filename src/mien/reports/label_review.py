@@ -14,7 +14,7 @@ from markupsafe import Markup
 from mien.base.atomic import atomic_path
 from mien.base.labels import AGE_GROUPS, GENDERS
 from mien.data import images
-from mien.data.pixels import boxes
+from mien.data.face_pixels import boxes
 from mien.reports.page import NOTICE
 from mien.reports.thumbnails import jpeg_uri
 
