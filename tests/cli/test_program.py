@@ -77,10 +77,10 @@ def test_a_table_of_ones_own(capsys, tmp_path, drawn):
         (["eda", "absent.csv"], ["absent.csv", "does not exist"]),
         (["train", "demo-gendr"], ["'demo-gendr'", "demo-gender"]),
         (["train", "demo-gender", "--set", "optim.lr=fast"], ["optim.lr = 'fast'", "number"]),
-        (["evaluate", "absent"], ["absent", "no run"]),
+        (["evaluate", "absent"], ["absent", "not a mien run"]),
         (["evaluate", "absent", "--faces", "x.csv"], ["--faces and --root go together"]),
         (["export", "absent", "--out", "model.pt"], ["model.pt", ".onnx"]),
-        (["report", "absent"], ["absent", "no run"]),
+        (["report", "absent"], ["absent", "not a mien run"]),
         (["draw", "x", "--layout", "adiance"], ["'adiance'", "adience, celeba"]),
     ],
 )
