@@ -1,8 +1,8 @@
 """mien: classifiers of perceived gender and age from photographs of faces, with numbers that can be trusted.
 
 Each verb of the command line is a function of the same name, with the same options. Names are imported when they are
-first used, so that `import mien` takes no time and needs no torch. The import sets the variables of `mien.base.privacy`,
-so that no library sends usage statistics.
+first used, so that `import mien` takes no time and needs no torch. The import sets the variables of
+`mien.base.privacy`, so that no library sends usage statistics.
 """
 
 from importlib import import_module
