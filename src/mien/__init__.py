@@ -1,13 +1,17 @@
 """mien: classifiers of perceived gender and age from photographs of faces, with numbers that can be trusted.
 
 Each verb of the command line is a function of the same name, with the same options. Names are imported when they are
-first used, so that `import mien` takes no time and needs no torch.
+first used, so that `import mien` takes no time and needs no torch. The import sets the variables of
+`mien.base.privacy`, so that no library sends usage statistics.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mien.base.privacy import disable_telemetry
 from mien.base.version import __version__ as __version__
+
+disable_telemetry()
 
 if TYPE_CHECKING:
     from mien.api.audit import audit_data as audit_data

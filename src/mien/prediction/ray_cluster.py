@@ -108,7 +108,6 @@ def predict_cluster(
 
 
 def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends usage statistics by default
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are also raised as exceptions
     try:
         import ray.data

@@ -93,7 +93,7 @@ def _alone(run: Run, processes: Processes, wait: bool = False) -> Iterator[None]
 
     if not processes.once(take):
         raise MienError(
-            f"run folder {str(run.folder)!r} is in use: another process trains there; wait for it, or give another --out"
+            f"run folder {str(run.folder)!r} is in use: another process trains there; wait, or give another --out"
         )
     try:
         yield
