@@ -10,6 +10,7 @@ from PIL import Image
 from skimage import data
 
 from mien.data import images
+from mien.data.image_files import _size
 from mien.data.images import ImageError
 
 
@@ -62,6 +63,35 @@ def test_every_exif_orientation_comes_out_upright(astronaut, orientation):
     exif[0x0112] = orientation
     got = images.load(encode(np.ascontiguousarray(stored), "PNG", exif=exif))
     assert np.array_equal(got, astronaut)
+
+
+def turned(array, orientation):
+    """How a picture is stored whose EXIF note says how to turn it upright."""
+    turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 1, 7: 3, 8: 3}
+    stored = np.rot90(array, turns[orientation])
+    if orientation in (2, 4, 5, 7):
+        stored = stored[:, ::-1] if orientation in (2, 4) else stored[::-1]
+    return np.ascontiguousarray(stored)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_every_format_with_an_orientation_gives_the_same_size_and_face(astronaut, tmp_path, kind, orientation):
+    tall = astronaut[:, 100:400]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 98}}.get(kind, {})
+    content = encode(turned(tall, orientation), kind, exif=exif, **options)
+    file = tmp_path / f"face.{kind.lower()}"
+    file.write_bytes(content)
+    box = (73.0, 60.0, 100.0, 110.0)
+    expected, _ = images.load_face_and_side(tall, 32, box)
+    for source in (content, file):
+        assert images.dimensions(source) == (300, 512)
+        assert np.abs(images.load(source).astype(int) - tall).mean() < 3
+        assert np.abs(images.load_face(source, 32, box).astype(int) - expected).mean() < 3
+        assert np.abs(images.load_face(source, 200).astype(int) - images.load_face(tall, 200)).mean() < 3
+    assert _size(file) == (300, 512)
 
 
 def test_orientation_and_box_agree_when_the_decoder_reduces(astronaut):
@@ -174,6 +204,64 @@ def test_a_box_far_outside_is_refused():
     with pytest.raises(ImageError) as error:
         images.cut(np.zeros((20, 20, 3), np.uint8), (500, 500, 10), 8)
     assert error.value.reason == "outside"
+
+
+def progressive(scans, side=64):
+    content = encode(np.zeros((side, side, 3), np.uint8), "JPEG", progressive=True)
+    last = content.rfind(b"\xff\xda")
+    return content[:-2] + content[last:-2] * scans + b"\xff\xd9"
+
+
+def test_parts_that_multiply_the_work_are_counted_before_decoding(astronaut, tmp_path):
+    profile = chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(1000)))
+    png = encode(astronaut, "PNG")
+    jpeg = encode(astronaut, "JPEG")
+    bombs = [
+        progressive(4000),
+        jpeg[:2] + b"\xff\xe5\x00\x02" * 6000 + jpeg[2:],
+        png[:33] + profile * 500 + png[33:],
+        png[:33] + chunk(b"teST", b"") * 100_001 + png[33:],
+    ]
+    for number, content in enumerate(bombs):
+        (tmp_path / "bomb").write_bytes(content)
+        for source in (content, tmp_path / "bomb"):
+            for function in (images.load, images.dimensions):
+                with pytest.raises(ImageError) as error:
+                    function(source)
+                assert error.value.reason == "too complex", number
+
+
+def test_scans_hidden_behind_a_false_marker_are_counted():
+    content = progressive(1)
+    last = content.rfind(b"\xff\xda")
+    hidden = content[:-2] + b"\xff\x02\x7f\xf0" + content[last:-2] * 4000 + b"\xff\xd9"
+    with pytest.raises(ImageError, match="too complex"):
+        images.load(hidden)
+
+
+def test_usual_files_of_many_parts_are_read(astronaut):
+    exif = Image.Exif()
+    exif[0x010E] = "a" * 60_000
+    many = encode(astronaut, "JPEG", progressive=True, exif=exif, icc_profile=bytes(3_000_000))
+    assert images.load(many).shape == astronaut.shape
+    clip = many + b"\xff\xda" * 5000  # a clip behind the picture, as some phones append one
+    assert images.load(clip).shape == astronaut.shape
+    assert images.load(encode(astronaut, "PNG", icc_profile=bytes(500_000))).shape == astronaut.shape
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 40_000, 40_000), (-20_000, -20_000, 40_000, 40_000), (0, 0, 1e308, 1e308), (-1e300, 0, 9, 9)]
+)
+def test_a_box_much_larger_than_its_image_is_outside(astronaut, box, monkeypatch):
+    monkeypatch.setattr(np, "pad", lambda *rest, **more: pytest.fail("no memory is taken"))
+    for source in (astronaut, encode(astronaut, "JPEG")):
+        with pytest.raises(ImageError) as error:
+            images.load_face(source, 64, box, 0.4)
+        assert error.value.reason == "outside"
+
+
+def test_a_box_of_the_whole_image_with_the_largest_margin_is_inside(astronaut):
+    assert images.load_face(astronaut, 64, (0, 0, 512, 512), 2.0).shape == (64, 64, 3)
 
 
 @given(

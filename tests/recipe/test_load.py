@@ -2,6 +2,7 @@ import pytest
 import yaml
 
 from mien.base.strict_yaml import RecipeError
+from mien.experiments.study import StudyError, load_study
 from mien.recipe.load import load_recipe, recipe_names
 from mien.recipe.settings import Recipe, first_stage
 
@@ -38,6 +39,14 @@ def test_a_tilde_is_the_home_folder(monkeypatch):
     assert load_recipe({}, ["data.root=~/faces"]).data.root == "/home/somebody/faces"
 
 
+@pytest.mark.parametrize("name", ["../../../evil", "/evil", "a/b", "a\\b", "..", ".evil", "", " ", "a\0b", "a" * 201])
+def test_a_name_is_that_of_one_folder(name):
+    with pytest.raises(RecipeError, match="cannot be the name of a folder; valid"):
+        load_recipe({"name": name})
+    with pytest.raises(StudyError, match="cannot be the name of a folder; valid"):
+        load_study({"name": name, "base": "demo-gender", "axes": {"x": {"a": {}, "b": {"set": ["optim.lr=0.1"]}}}})
+
+
 def test_defaults_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Recipe().optim.lr = 1
@@ -59,7 +68,7 @@ def test_defaults_are_frozen():
         ("tasks.gender=null", ["no task"]),
         ("tasks.age.weigth=2", ["tasks.age.weigth = 2", "'weight'"]),
         ("augment.zoom=[1.2, 0.8]", ["augment", "zoom", "low <= high"]),
-        ("optim.warmup=20", ["optim.warmup", "20", "trainer.epochs 10"]),
+        ("optim.warmup=20", ["optim.warmup", "20", "trainer.epochs is 10"]),
         ("data.map={sex: gender}", []),
         ("optim=3", ["optim = 3"]),
         ("optim.lr.x=3", ["optim.lr.x=3"]),

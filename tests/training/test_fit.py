@@ -1,6 +1,8 @@
 """Whole runs on demonstration faces with timm's tiny test networks."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime
@@ -41,6 +43,30 @@ def recipe(drawn):
 def finished(drawn, tmp_path_factory):
     changes = [f"data.root={drawn}", "tasks=[gender, age_group, age]", "data.labels=masked"]
     return train(SMALL, changes, tmp_path_factory.mktemp("runs") / "finished")
+
+
+def test_two_commands_cannot_train_in_one_folder(recipe, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    held = (
+        "import sys; from pathlib import Path; from mien.base.lock import Lock; lock = Lock(Path(sys.argv[1]));"
+        "print(lock.take(), flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", held, folder / ".lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        with pytest.raises(MienError, match="in use: another process trains there.* --out"):
+            train(recipe, out=folder)
+        assert {path.name for path in folder.iterdir()} == {".lock"}
+        other.communicate()
+    with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:  # the lock is free now
+        patch.setattr("mien.training.fit._train", lambda *rest: _raise(Killed))
+        train(recipe, out=folder)
+    assert list(folder.iterdir()) == []
+
+
+def _raise(error):
+    raise error
 
 
 class Killed(BaseException):

@@ -1,7 +1,11 @@
 """Published models: what they hold, what they must not, and that they do for a run."""
 
+import errno
 import json
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from mien.base.errors import MienError
+from mien.base.errors import DiskFull, MienError
 from mien.base.table import write_table
 from mien.cli import main
 from mien.data.sources import SOURCES, read_faces
@@ -325,3 +329,35 @@ def test_weights_of_another_shape_do_not_load(drawn, tmp_path):
     save_file({"backbone.conv1.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(MienError, match="does not fit"):
         train(SMALL, [f"data.root={drawn}", f"init.weights={tmp_path}"], tmp_path / "run")
+
+
+_PUBLISH = "import sys; from mien.training.publish import publish; publish(sys.argv[1], sys.argv[2])"
+
+
+def test_concurrent_publications_to_one_place_are_whole(run, tmp_path):
+    done = tmp_path / "first"
+    publish(run, str(done))
+    place = tmp_path / "place"
+    commands = [subprocess.Popen([sys.executable, "-c", _PUBLISH, done, place], stderr=subprocess.PIPE) for _ in "abcd"]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: publish(done, str(place)), range(20)))
+    assert [command.communicate()[1] for command in commands] == [b""] * 4
+    assert {path.name for path in place.iterdir()} == set(FILES) and Run(place).finished
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "place"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_full_disk_names_the_file_and_the_destination(run, tmp_path, monkeypatch, name):
+    done = tmp_path / "first"
+    publish(run, str(done))
+
+    def copy(source, target):
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
+        return real(source, target)
+
+    real = shutil.copyfile
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    with pytest.raises(DiskFull, match=f"the disk of '{tmp_path / 'place'}' is full: '{name}' was not written"):
+        publish(done, str(tmp_path / "place"))
+    assert {path.name for path in tmp_path.iterdir()} == {"first"}

@@ -30,6 +30,7 @@ class DiskFull(MienError):
     """No space is left on the disk of a file that is to be written."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         super().__init__(
             f"the disk of {str(path.parent)!r} is full: {path.name!r} was not written; free some space and rerun "
             "the same command"

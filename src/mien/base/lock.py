@@ -33,10 +33,15 @@ class Lock:
     The lock is released when the process ends for any reason; child processes do not inherit it. It works across
     machines if the file system supports POSIX locks, as NFS does. Threads of one process share it: use
     `lock_open_file` between threads.
+
+    Args:
+        file: The lock file; its folder must exist.
+        temporary: Remove the file on release; a killed process leaves it, which does no harm.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, temporary: bool = False) -> None:
         self._file = file
+        self._temporary = temporary
         self._handle: int | None = None
 
     def take(self, wait: bool = False) -> bool:
@@ -51,14 +56,31 @@ class Lock:
         Raises:
             MienError: The file system does not support locks.
         """
-        if self._handle is not None:
-            return True
+        while self._handle is None:
+            handle = self._locked(wait)
+            if handle is None:
+                return False
+            # The previous holder may have removed the file between the two calls.
+            if self._temporary and not self._is_file_of(handle):
+                os.close(handle)
+                continue
+            self._handle = handle
+        return True
+
+    def _is_file_of(self, handle: int) -> bool:
+        try:
+            return os.path.samestat(self._file.stat(), os.fstat(handle))
+        except FileNotFoundError:
+            return False
+
+    def _locked(self, wait: bool) -> int | None:
+        """Opens and locks the file; None if another process has it."""
         handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(handle)
-            return False
+            return None
         except OSError as error:
             os.close(handle)
             raise MienError(
@@ -68,12 +90,13 @@ class Lock:
         except BaseException:
             os.close(handle)
             raise
-        self._handle = handle
-        return True
+        return handle
 
     def release(self) -> None:
         """Releases the lock."""
         if self._handle is not None:
+            if self._temporary:
+                self._file.unlink(missing_ok=True)
             os.close(self._handle)
             self._handle = None
 

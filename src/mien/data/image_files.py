@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
 from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
@@ -56,11 +55,10 @@ def inspect_images(faces: pd.DataFrame, root: Path, progress: ProgressCallback |
 
 
 def _size(path: Path) -> tuple[int | None, int | None]:
-    """Width and height in the file's header."""
+    """Width and height of the upright image, from the file's header."""
     try:
-        with Image.open(path, formats=images.FORMATS) as image:
-            return image.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return images.dimensions(path)
+    except images.ImageError:
         return None, None
 
 

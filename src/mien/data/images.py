@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from mien.base.errors import MienError
+from mien.data.image_structure import StructureError, check_structure
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded (Pillow's own bound for decompression bombs)."""
@@ -33,6 +34,11 @@ Box = tuple[float, float, float, float]
 """x, y, width and height in pixels of the upright image; may reach beyond it."""
 
 _EXIF_ORIENTATION = 0x0112
+_TIFF_SIZE = (0x0100, 0x0101)
+
+_LARGEST_SQUARE = 4
+"""A square that reaches beyond its image has at most so many times its longer side: a box of all of it has three with
+the largest margin."""
 
 
 def check_there(folders: Iterable[Path]) -> None:
@@ -75,7 +81,8 @@ def load(source: Source, min_size: int | None = None) -> np.ndarray:
         uint8, (height, width, 3), upright RGB.
 
     Raises:
-        ImageError: With `reason` one of missing, unreadable, empty, not an image, truncated, too large, too small.
+        ImageError: With `reason` one of missing, unreadable, empty, not an image, truncated, too large, too small,
+            too complex, unsupported.
     """
     with _open(source) as image:
         if min_size is not None:
@@ -84,13 +91,13 @@ def load(source: Source, min_size: int | None = None) -> np.ndarray:
 
 
 def dimensions(source: Source) -> tuple[int, int]:
-    """Width and height in pixels as the header states them; nothing is decoded, nor turned upright.
+    """Width and height in pixels of the upright image; nothing is decoded (except a PNG with EXIF behind its pixels).
 
     Raises:
         ImageError: As `load`, for what the header shows.
     """
     with _open(source) as image:
-        return image.size
+        return _upright_size(image)
 
 
 def load_face(source: Source, size: int, box: Box | None = None, margin: float = 0.0) -> np.ndarray:
@@ -119,9 +126,7 @@ def load_face_and_side(
         ImageError: As `load`.
     """
     with _open(source) as image:
-        width, height = image.size
-        if _lies_on_its_side(image):
-            width, height = height, width
+        width, height = _upright_size(image)
         left, top, side = square(width, height, box, margin)
         _reduce(image, size / side)
         upright = _upright_rgb(image)
@@ -143,7 +148,7 @@ def square(width: float, height: float, box: Box | None = None, margin: float = 
         return (width - side) / 2, (height - side) / 2, side
     x, y, w, h = box
     side = max(w, h) * (1 + margin)
-    if not (side > 0 and all(map(math.isfinite, (x, y, w, h)))):
+    if not (side > 0 and all(map(math.isfinite, (x, y, w, h, side)))):
         raise ImageError("outside", f"the box ({x:g}, {y:g}, {w:g}, {h:g}) holds nothing")
     return x + (w - side) / 2, y + (h - side) / 2, side
 
@@ -152,23 +157,37 @@ def cut(image: Image.Image | np.ndarray, where: tuple[float, float, float], size
     """Cuts the square (left, top, side) and resizes it with antialiasing to uint8 (size, size, 3).
 
     What lies beyond the image repeats its edge.
+
+    Raises:
+        ImageError: The square lies outside of the image, or is much larger than it.
     """
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     left, top, side = where
+    _check_square(picture, where)
     pad = [
         max(0, math.ceil(excess)) for excess in (-left, -top, left + side - picture.width, top + side - picture.height)
     ]
     if any(pad):
         before_x, before_y, after_x, after_y = pad
-        # A box far outside would ask for endless padding; a square's side is more than any face needs.
-        if max(pad) > side:
-            raise ImageError("outside", f"the box lies outside of the image of {picture.width}x{picture.height}")
         widths = ((before_y, after_y), (before_x, after_x), (0, 0))
         picture = Image.fromarray(np.pad(np.asarray(picture), widths, mode="edge"))
         left, top = left + before_x, top + before_y
     # Rounding may put the far edge a hair beyond the image, which Pillow refuses.
     edges = (left, top, min(left + side, picture.width), min(top + side, picture.height))
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=edges))
+
+
+def _check_square(picture: Image.Image, where: tuple[float, float, float]) -> None:
+    """Raises where a square (left, top, side) asks for more padding than any face needs."""
+    left, top, side = where
+    beyond = max(-left, -top, left + side - picture.width, top + side - picture.height)
+    if not beyond > 0:
+        return
+    of = f"of the image of {picture.width}x{picture.height}"
+    if not (math.isfinite(beyond) and math.ceil(beyond) <= side):
+        raise ImageError("outside", f"the box lies outside {of}")
+    if side > _LARGEST_SQUARE * max(picture.size) or side * side > _LARGEST_SQUARE * MAX_PIXELS:
+        raise ImageError("outside", f"the box of {side:,.0f} pixels a side reaches far outside {of}")
 
 
 def file_size(path: str | Path) -> int:
@@ -210,7 +229,10 @@ def _open(source: Source) -> Image.Image:
         name = str(source)
         file_size(source)
     try:
+        _check_parts(source)
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except StructureError as error:
+        raise ImageError("too complex", f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too large", f"{name}: more than {MAX_PIXELS:,} pixels") from error
     except UnidentifiedImageError as error:
@@ -222,6 +244,14 @@ def _open(source: Source) -> Image.Image:
         image.close()
         raise ImageError("too large", f"{name}: {image.width}x{image.height} pixels, at most {MAX_PIXELS:,}")
     return _big_enough(image, name)
+
+
+def _check_parts(source: str | Path | bytes) -> None:
+    if isinstance(source, bytes):
+        check_structure(io.BytesIO(source))
+    else:
+        with Path(source).open("rb") as file:
+            check_structure(file)
 
 
 def _from_pixels(pixels: np.ndarray) -> Image.Image:
@@ -248,8 +278,18 @@ def _reduce(image: Image.Image, scale: float) -> None:
         image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
 
 
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if _lies_on_its_side(image) else (width, height)
+
+
 def _lies_on_its_side(image: Image.Image) -> bool:
+    """Whether the sides of `image.size` are to be swapped for the upright image."""
     try:
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            # Pillow has swapped the size of a TIFF already.
+            stored = tuple(image.tag_v2.get(tag) for tag in _TIFF_SIZE)
+            return image.size == stored and image.tag_v2.get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
         return image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     except Exception as error:  # a PNG's EXIF may stand behind its pixels, which are decoded then
         raise ImageError("truncated", str(error)) from error

@@ -21,7 +21,7 @@ from mien.base.strict_yaml import read_yaml, read_yaml_file
 from mien.data.splits import METHODS
 from mien.metrics.definitions import METRICS
 from mien.recipe.load import load_recipe
-from mien.recipe.settings import STAGE, Recipe, first_stage, flat_settings
+from mien.recipe.settings import STAGE, FolderName, Recipe, first_stage, flat_settings
 from mien.runs.run import Run
 
 # Settings that say where and how a run is computed, and not what.
@@ -46,7 +46,7 @@ class Level(_Strict):
 class Study(_Strict):
     """The levels to compare, the folds and seeds, and the metrics."""
 
-    name: str
+    name: FolderName
     base: str | None = Field(None, description="the base recipe of all cells: a name or a file")
     set: tuple[str, ...] = Field(
         (), description="changes in every cell, as for --set; changes of levels are applied after them"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mien.base.errors import plain_message
+from mien.base.errors import plain_message, shortened
 from mien.base.labels import PREDICTED
 
 Share = float
@@ -246,6 +246,20 @@ class Trainer(_Settings):
     checkpoint_every: int = Field(200, ge=1, description="steps between the checkpoints that a run can resume from")
 
 
+def _check_folder_name(name: str) -> str:
+    """Returns the name of a recipe or a study, which is that of its folder too."""
+    if not name.strip() or name.startswith(".") or set(name) & set("/\\\0") or len(name.encode()) > 200:
+        raise ValueError(
+            f"{shortened(repr(name))} cannot be the name of a folder; valid: at most 200 bytes, without '/' and "
+            "'\\', not starting with '.'"
+        )
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_check_folder_name)]
+"""The name of a recipe or a study: that of one folder in the folder of runs or studies."""
+
+
 class Init(_Settings):
     """The initial weights; with `data`, the network is first trained on that data set (a first stage)."""
 
@@ -289,7 +303,7 @@ class Distillation(_Settings):
 class Recipe(_Settings):
     """One training run."""
 
-    name: str = "recipe"
+    name: FolderName = "recipe"
     data: Data = Data()
     split: Split = Split()
     model: Model = Model()

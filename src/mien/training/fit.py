@@ -4,7 +4,8 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
-from mien.base.atomic import atomic_path
+from mien.base.atomic import atomic_path, naming_full_disk, new_folder
 from mien.base.console import progress
 from mien.base.errors import MienError
+from mien.base.lock import Lock
 from mien.base.messages import note
 from mien.base.table import read_faces_table, read_table, write_table
 from mien.data import leaks, splits
@@ -72,11 +74,45 @@ def train(
     """
     settings = load_recipe(recipe, changes)
     run = Run(out if out is not None else Path("runs") / settings.name)
+    # Searches and studies give a folder of stages; they start their own processes, each with other runs.
+    processes = Processes(settings.trainer, alone=stages is None)
+    with _alone(run, processes):
+        _train(run, settings, processes, stages, on_epoch, score)
+    return run
+
+
+@contextmanager
+def _alone(run: Run, processes: Processes, wait: bool = False) -> Iterator[None]:
+    """Prevents a second command from training in the same folder; with `wait`, it waits until the first has ended."""
+    lock = Lock(run.folder / ".lock", temporary=True)
+
+    def take() -> bool:
+        new_folder(run.folder)
+        with naming_full_disk(run.recipe_file):
+            return lock.take(wait)
+
+    if not processes.once(take):
+        raise MienError(
+            f"run folder {str(run.folder)!r} is in use: another process trains there; wait, or give another --out"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _train(
+    run: Run,
+    settings: Recipe,
+    processes: Processes,
+    stages: str | Path | None = None,
+    on_epoch: Callable[[dict[str, float]], object] | None = None,
+    score: bool = True,
+) -> None:
+    """Does the work of `train` in a folder that no other process uses."""
     root = _root(settings.data.root, "data.root")
     if settings.init.data is not None:
         _root(settings.init.data.root, "init.data.root")
-    # Searches and studies give a folder of stages; they start their own processes, each with other runs.
-    processes = Processes(settings.trainer, alone=stages is None)
     resumed = processes.once(lambda: run.begin(settings))
     note(f"{'resuming run' if resumed else 'run'} {run.folder}")
     start = _first_stage(run, settings, stages, processes)
@@ -89,7 +125,6 @@ def train(
             soft_targets = teacher_probabilities(run, settings, faces, root)
         _fit(run, _starting(settings, start), faces, pixels, unreadable, processes, soft_targets, on_epoch)
     processes.once(lambda: _finish(run, settings, faces, pixels, score))
-    return run
 
 
 def _prepare(run: Run, recipe: Recipe, root: Path, start: Run | None) -> None:
@@ -134,7 +169,11 @@ def _first_stage(run: Run, recipe: Recipe, stages: str | Path | None, processes:
         return None
     folder = run.folder / "first" if stages is None else stage_folder(stage, stages)
     first = Run(folder)
-    return first if processes.once(lambda: first.finished) else train(stage, out=folder)
+    if not processes.once(lambda: first.finished):
+        with _alone(first, processes, wait=True):  # runs of a search can share it
+            if not processes.once(lambda: first.finished):
+                _train(first, stage, Processes(stage.trainer))
+    return first
 
 
 def _starting(recipe: Recipe, start: Run | None) -> Recipe:

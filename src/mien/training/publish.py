@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ import onnx
 import pandas as pd
 import yaml
 
-from mien.base.errors import MienError
+from mien.base.atomic import naming_full_disk
+from mien.base.errors import DiskFull, MienError
 from mien.base.lock import Lock
 from mien.base.table import SPLITS
 from mien.base.version import __version__
@@ -51,6 +53,7 @@ DRAWN = "Drawn faces, which show nobody: free to use. Scores on them test the so
 _CALIBRATION = ("gender_ece", "age_group_ece", "age_interval_coverage")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _OWN = "the publisher's own data"
+_threads = threading.Lock()  # threads of one process share a lock file
 _EXAMPLE = re.compile(r"(, for instance |; looked for ).*")
 
 
@@ -82,16 +85,16 @@ def publish(run: str | Path | Run, destination: str, license: str | None = None)
     if repo is not None and repo.revision:
         raise MienError(f"{destination!r}: a revision is for reading; publish to {PREFIX}{repo.name}")
     folder = Path(destination).expanduser()
-    if repo is None:
-        _check_folder(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
     with _workplace(folder) if repo is None else tempfile.TemporaryDirectory(prefix="mien-") as place:
         made = Path(place) / "new"
         made.mkdir()
-        if source.published:
-            _copy(source, made)
-        else:
-            _write(source, made, destination if repo is not None else folder.name, license)
+        try:
+            if source.published:
+                _copy(source, made)
+            else:
+                _write(source, made, destination if repo is not None else folder.name, license)
+        except DiskFull as error:
+            raise DiskFull((folder if repo is None else made) / error.path.name) from error
         if repo is not None:
             _upload(made, repo, f"{source.name}, published by mien {__version__}")
         else:
@@ -106,14 +109,18 @@ def publish(run: str | Path | Run, destination: str, license: str | None = None)
 @contextmanager
 def _workplace(folder: Path) -> Iterator[str]:
     """Yields a temporary folder beside the destination; its fixed name lets the next call remove leftovers."""
+    _check_folder(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     place = folder.with_name(f".{folder.name[:40]}.part")
-    place.mkdir(exist_ok=True)
-    with Lock(place / "lock"):
+    # Beside the temporary folder and not in it: whoever waits must find the same file.
+    with _threads, Lock(folder.with_name(f".{folder.name[:40]}.lock"), temporary=True):
+        place.mkdir(exist_ok=True)
         # Killed between the two steps of replacing an earlier publication.
         if (place / "old").is_dir() and not folder.exists():
             (place / "old").rename(folder)
         for left in ("new", "old"):
             shutil.rmtree(place / left, ignore_errors=True)
+        _check_folder(folder)
         try:
             yield str(place)
         finally:
@@ -138,7 +145,8 @@ def _copy(source: Run, folder: Path) -> None:
     if missing:
         raise MienError(f"{str(source.folder)!r} is an incomplete published model: {missing[0]!r} is missing")
     for name in FILES:
-        shutil.copyfile(source.folder / name, folder / name)
+        with naming_full_disk(folder / name):
+            shutil.copyfile(source.folder / name, folder / name)
 
 
 def _write(run: Run, folder: Path, shown: str, license: str | None) -> None:
@@ -147,18 +155,26 @@ def _write(run: Run, folder: Path, shown: str, license: str | None) -> None:
         if not file.is_file():
             raise MienError(f"run {str(run.folder)!r} holds no {file.name}; `mien train` and `mien evaluate` write it")
     recipe, facts = without_paths(run.recipe), public_facts(run)
-    shutil.copyfile(run.weights_file, folder / "model.safetensors")
-    shutil.copyfile(run.metrics_file, folder / "metrics.csv")
-    (folder / "recipe.yaml").write_text(recipe.to_yaml(), "utf-8")
+    with naming_full_disk(folder / "model.safetensors"):
+        shutil.copyfile(run.weights_file, folder / "model.safetensors")
+    with naming_full_disk(folder / "metrics.csv"):
+        shutil.copyfile(run.metrics_file, folder / "metrics.csv")
+    _write_text(folder / "recipe.yaml", recipe.to_yaml())
     facts |= {"published": {"name": run.name, "license": license, "by": f"mien {__version__}"}}
-    (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+    _write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
     model = onnx.load(run.model_file)
     lineage = {"dataset": recipe.data.source, "labels": recipe.data.labels, "faces": facts.get("faces")}
     lineage |= {"init": facts["lineage"], "leaks": facts["leaks"]}
     public = {"recipe": recipe.model_dump(mode="json"), "lineage": lineage}
     describe(model, description(model) | public)
-    onnx.save(model, folder / "model.onnx")
-    (folder / "README.md").write_text(model_card(run, shown, license), "utf-8")
+    with naming_full_disk(folder / "model.onnx"):
+        onnx.save(model, folder / "model.onnx")
+    _write_text(folder / "README.md", model_card(run, shown, license))
+
+
+def _write_text(file: Path, text: str) -> None:
+    with naming_full_disk(file):
+        file.write_text(text, "utf-8")
 
 
 def public_facts(run: Run) -> dict[str, Any]:
