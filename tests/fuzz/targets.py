@@ -1,5 +1,6 @@
 """What is fuzzed: bytes in, nothing out, and no error but mien's own. Used by `fuzz.py` and by `test_fuzz.py`."""
 
+import asyncio
 import io
 import json
 import tempfile
@@ -74,14 +75,36 @@ def recipe(content: bytes) -> None:
                 assert str(error)
 
 
+def upload(content: bytes) -> None:
+    """A request of the service: the first line is its Content-Type, the rest the body, in two parts."""
+    from starlette.requests import Request
+
+    from mien.service.limits import ServiceLimits
+    from mien.service.uploads import Holding, Memory, Refusal, read_uploads
+
+    kind, _, body = content.partition(b"\n")
+    parts = [body[: len(body) // 2], body[len(body) // 2 :]]
+
+    async def receive():
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    request = Request({"type": "http", "headers": [(b"content-type", kind)]}, receive)
+    memory = Memory(Holding(1_000_000), 0)
+    try:
+        uploads = asyncio.run(read_uploads(request, ServiceLimits(), memory))
+        assert uploads and all(isinstance(one.content, bytes) and one.name for one in uploads)
+    except Refusal as refusal:
+        assert 400 <= refusal.status < 500 and refusal.reason
+
+
 _PLAIN = Recipe(name="plain")
 
-TARGETS = {"image": image, "table": table, "recipe": recipe}
+TARGETS = {"image": image, "table": table, "recipe": recipe, "upload": upload}
 
 
 def seeds(target: str) -> list[bytes]:
     """Small valid inputs to begin with."""
-    return {"image": _images, "table": _tables, "recipe": _recipes}[target]()
+    return {"image": _images, "table": _tables, "recipe": _recipes, "upload": _uploads}[target]()
 
 
 def _images() -> list[bytes]:
@@ -149,4 +172,16 @@ def _recipes() -> list[bytes]:
         json.dumps({"tasks": {"gender": {}}}).encode(),
         b"optim.lr=0.1",
         b"a: &a [x, x]\nb: [*a, *a]\n",
+    ]
+
+
+def _uploads() -> list[bytes]:
+    form = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n\x89PNG\r\n'
+    named = b"--b\r\nContent-Disposition: form-data; name=images; filename*=utf-8''%41.png\r\n\r\ny\r\n"
+    return [
+        b'multipart/form-data; boundary="b"; charset=utf-8\n' + form + named + b"--b--\r\n",
+        b"multipart/form-data; boundary=b\n" + form + b"--b--\r\n",
+        b"multipart/form-data; boundary=b; charset=undefined\n" + form + b"--b--\r\n",
+        b"image/png\n\x89PNG",
+        b"text/plain\nno image",
     ]

@@ -60,6 +60,7 @@ def run(
         timeout_graceful_shutdown=round(limits.seconds) + 5,
         **server_settings(),
     )
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs characters of requests
     for name in ("asyncio", "uvicorn.error", "mien.service"):
         logging.getLogger(name).addFilter(FewMessages())
     server = AnnouncingServer(
