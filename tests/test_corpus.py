@@ -199,7 +199,7 @@ def test_the_service_answers_each_upload():
     from mien import Predictor
     from mien.service.app import make_app
 
-    with TestClient(make_app(Predictor(threads=1))) as client:
+    with TestClient(make_app(Predictor(threads=1)), base_url="http://localhost") as client:
         for name, picture in PICTURES.items():
             if not callable(picture.content):
                 answer = client.post("/v1/predict?crops=true", files=[("images", ("x", picture.content))])

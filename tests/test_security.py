@@ -354,3 +354,39 @@ def test_no_dependency_is_a_release_known_to_be_malicious():
             assert metadata.version(name) not in versions
         except metadata.PackageNotFoundError:
             continue
+
+
+@pytest.mark.parametrize(
+    ("weight", "output", "tasks", "message"),
+    [
+        (float("nan"), "p_female", ["gender"], "'p_female' has the value nan; valid: 0 to 1"),
+        (float("inf"), "p_female", ["gender"], "'p_female' has the value inf; valid: 0 to 1"),
+        (7.5, "p_female", ["gender"], "'p_female' has the value 7.5; valid: 0 to 1"),
+        (-0.5, "p_female", ["gender"], "'p_female' has the value -0.5; valid: 0 to 1"),
+        (1e30, "age", [], "'age' has the value 1e[+]30; valid: 0 to 150"),
+        (-3.0, "age", [], "'age' has the value -3; valid: 0 to 150"),
+        (0.5, "p_female", ["gender", "age_group"], "no output 'p_0-2'"),
+    ],
+)
+def test_numbers_that_are_no_predictions_are_refused(onnx_file, weight, output, tasks, message):
+    onnx = pytest.importorskip("onnx")
+    path = onnx_file({"tasks": tasks}, output=output)
+    model = onnx.load(str(path))
+    model.graph.initializer[0].float_data[0] = weight
+    onnx.save(model, str(path))
+    with pytest.raises(MienError, match=f"model.onnx.*{message}"):
+        Predictor(path).predict(np.ones((40, 40, 3), np.uint8), crops=True)
+
+
+@pytest.mark.parametrize(("axes", "keep"), [([1, 2], 0), ([0, 1, 2, 3], 1), ([1, 2, 3], 1)])
+def test_outputs_of_another_shape_are_refused(onnx_file, axes, keep):
+    onnx = pytest.importorskip("onnx")
+    path = onnx_file()
+    model = onnx.load(str(path))
+    mean = model.graph.node[1]
+    del mean.attribute[:]
+    mean.attribute.extend([onnx.helper.make_attribute("axes", axes), onnx.helper.make_attribute("keepdims", keep)])
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, str(path))
+    with pytest.raises(MienError, match=r"model.onnx.*output 'p_female' is float32 .*valid: float \(2,\)"):
+        Predictor(path).predict([np.ones((40, 40, 3), np.uint8)] * 2, crops=True)

@@ -14,12 +14,12 @@ import pytest
 class Served:
     """A running `mien serve`, its address and its process."""
 
-    def __init__(self, *arguments, **environment):
+    def __init__(self, *arguments, command=(sys.executable, "-m", "mien"), **environment):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "mien", "serve", "--port", str(port), "--threads", "1", *arguments]
+        command = [*command, "serve", "--port", str(port), "--threads", "1", *arguments]
         self.process = subprocess.Popen(
             command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

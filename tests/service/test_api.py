@@ -178,9 +178,9 @@ def test_slow_and_vanishing_clients_and_a_full_house(astronaut):
     head = f"POST /v1/predict HTTP/1.1\r\nhost: {host}\r\ncontent-type: image/png\r\ncontent-length: 900000\r\n\r\n"
     try:
         slow = socket.create_connection((host, int(port)))
-        slow.sendall(head.encode())
-        time.sleep(0.3)
-        # The slow one's bytes are reserved, so a second large body must be retried later; a small one is served.
+        slow.sendall(head.encode() + bytes(800_000))
+        time.sleep(0.5)
+        # The slow one's bytes are in memory, so a second large body must be retried later; a small one is served.
         kind = {"content-type": "image/png"}
         full = httpx.post(f"{service.address}/v1/predict", content=bytes(900_000), headers=kind)
         assert full.status_code == 503 and full.headers["retry-after"] == "1"
@@ -225,7 +225,7 @@ def test_a_failure_shows_and_logs_nothing_of_the_request(monkeypatch, caplog, as
         raise RuntimeError("private name of a file")
 
     monkeypatch.setattr(predictor, "predict_pixels", fail)
-    with TestClient(make_app(predictor), raise_server_exceptions=False) as client:
+    with TestClient(make_app(predictor), base_url="http://localhost", raise_server_exceptions=False) as client:
         answer = client.post("/v1/predict", files={"images": ("private.png", astronaut)})
         assert answer.status_code == 500 and answer.json()["reason"] == "failed"
         assert client.get("/healthz").status_code == 200
@@ -239,7 +239,7 @@ def test_uploads_never_touch_the_disk(monkeypatch, astronaut):
 
     written = []
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda file: written.append(file))
-    with TestClient(make_app(Predictor(threads=1))) as client:
+    with TestClient(make_app(Predictor(threads=1)), base_url="http://localhost") as client:
         big = astronaut + bytes(5_000_000)
         assert client.post("/v1/predict", files={"images": ("a.png", big)}).status_code == 200
     assert not written
@@ -251,7 +251,7 @@ def test_faces_beyond_the_limit_are_counted(astronaut):
     from mien.service.app import make_app
 
     two = encoded(np.concatenate([data.astronaut(), data.astronaut()[:, ::-1]], axis=1))
-    with TestClient(make_app(Predictor(threads=1), ServiceLimits(faces=1))) as client:
+    with TestClient(make_app(Predictor(threads=1), ServiceLimits(faces=1)), base_url="http://localhost") as client:
         answer = client.post("/v1/predict", files={"images": ("a.png", two)}).json()
     assert len(answer["rows"]) == 1 and answer["faces_left_out"] == 1
 

@@ -1,5 +1,6 @@
 """Prediction: predict for photographs and clips, explain predictions, serve a model."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,6 +168,7 @@ def serve(
     detector: str | None = None,
     threads: int | None = None,
     api_key: str | None = None,
+    allow_host: str | Sequence[str] = (),
     max_bytes: int = 32_000_000,
     max_pixels: int = 40_000_000,
     max_images: int = 64,
@@ -182,7 +184,10 @@ def serve(
         model: A run, a model file, `hub:OWNER/NAME` or a `Predictor`; None: the model that ships with mien.
         detector: Face detector; None: the default one.
         threads: CPU threads; None: one per core.
-        api_key: Requests must send it in the header `X-API-Key`; None: no key is needed.
+        api_key: Requests must send `Authorization: Bearer KEY`; None: the variable MIEN_API_KEY, or no key if it is not
+            set. An empty key is an error.
+        allow_host: Names besides "localhost" and `host` by which requests may address the service, such as that of a
+            proxy; addresses are always allowed.
         max_bytes: Largest request, in bytes.
         max_pixels: Largest image, in pixels.
         max_images: Largest number of images per request.
@@ -192,12 +197,15 @@ def serve(
 
     Raises:
         MissingExtra: mien[serve] is not installed.
+        MienError: The API key is empty, or the address cannot be used.
     """
     from mien.service import run
     from mien.service.limits import ServiceLimits
 
     limits = ServiceLimits(max_bytes, max_pixels, max_images, max_faces, max_seconds, max_waiting)
-    run(_predictor(model, detector, threads=threads), host, port, limits, api_key)
+    key = os.environ.get("MIEN_API_KEY") if api_key is None else api_key
+    names = [allow_host] if isinstance(allow_host, str) else allow_host
+    run(_predictor(model, detector, threads=threads), host, port, limits, key, names)
 
 
 def _predictor(

@@ -126,6 +126,10 @@ def serve(
         str | None,
         typer.Option(envvar="MIEN_API_KEY", help="Key that requests must send; better set as MIEN_API_KEY."),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Further name by which requests may address it; repeatable."),
+    ] = None,
     max_bytes: Annotated[int, typer.Option(help="Largest request, in bytes.")] = 32_000_000,
     max_pixels: Annotated[int, typer.Option(help="Largest image, in pixels.")] = 40_000_000,
     max_images: Annotated[int, typer.Option(help="Largest number of images per request.")] = 64,
@@ -145,6 +149,7 @@ def serve(
         detector=detector,
         threads=threads,
         api_key=api_key,
+        allow_host=allow_host or (),
         max_bytes=max_bytes,
         max_pixels=max_pixels,
         max_images=max_images,

@@ -83,9 +83,44 @@ def _check_metadata(metadata: dict[str, Any], session: Any, name: str) -> None:
         raise MienError(f"model {name!r}: its inputs are {what}; valid: images, uint8 (n, {size}, {size}, 3)")
     # Genders and age groups follow from numbers, and are no outputs of a network.
     known = {column for columns in PREDICTED.values() for column in columns} - {"gender", "age_group"}
-    strange = [output.name for output in session.get_outputs() if output.name not in known]
+    outputs = [output.name for output in session.get_outputs()]
+    strange = [output for output in outputs if output not in known]
     if strange:
         raise MienError(f"model {name!r}: {choices('output', strange[0], sorted(known))}")
+    needed = [column for task in tasks for column in PREDICTED.get(task, ()) if column in known]
+    absent = [column for column in needed if column not in outputs]
+    if absent:
+        raise MienError(f"model {name!r}: its tasks are {', '.join(tasks)}, and it has no output {absent[0]!r}")
+
+
+_TOLERANCE = 1e-3  # of a probability, for sums in single precision
+OLDEST = 150.0
+"""Years: no age of a model is above it, and none below zero."""
+
+
+def check_outputs(columns: dict[str, np.ndarray], faces: int, name: str) -> None:
+    """Refuses numbers that are no predictions: they would become labels, `male` for what is not a number.
+
+    Args:
+        columns: The outputs of a model by name.
+        faces: The number of faces that it was given.
+        name: The name of the model.
+
+    Raises:
+        MienError: An output has another shape or type, or a value that is not finite or out of its range.
+    """
+    for column, values in columns.items():
+        if values.shape != (faces,) or values.dtype.kind != "f":
+            raise MienError(
+                f"model {name!r}: its output {column!r} is {values.dtype} {values.shape}; valid: float ({faces},)"
+            )
+        highest, tolerance = (OLDEST, 0.0) if column.startswith("age") else (1.0, _TOLERANCE)
+        wrong = values[~((values >= -tolerance) & (values <= highest + tolerance))]  # also what is not a number
+        if len(wrong):
+            raise MienError(
+                f"model {name!r}: its output {column!r} has the value {wrong[0]:g}; valid: 0 to {highest:g}. "
+                "Its weights are damaged, or they are not those of a mien model"
+            )
 
 
 class OpenVinoSession:

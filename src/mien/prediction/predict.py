@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mien.base.errors import MienError, choices
+from mien.base.errors import MienError, choices, shortened
 from mien.base.labels import AGE_GROUPS, age_group_codes
 from mien.data import images
-from mien.prediction.onnx_session import OpenVinoSession, open_session, read_metadata
+from mien.prediction.onnx_session import OpenVinoSession, check_outputs, open_session, read_metadata
 from mien.runs.hub import model_file
 
 if TYPE_CHECKING:
@@ -164,9 +164,18 @@ class Predictor:
                 yield from self.predict_crops([crop for future in current for crop in future.result()])
 
     def predict_pixels(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Predicts for face crops, uint8 (n, size, size, 3); returns columns (n,) of the predictions table."""
-        values = self._session.run(self._outputs, {"images": images})
-        return self._add_labels(dict(zip(self._outputs, values, strict=True)))
+        """Predicts for face crops, uint8 (n, size, size, 3); returns columns (n,) of the predictions table.
+
+        Raises:
+            MienError: The model fails, or gives numbers that are no predictions; see `onnx_session.check_outputs`.
+        """
+        try:
+            values = self._session.run(self._outputs, {"images": images})
+        except Exception as error:  # the classes of the runtimes share no base
+            raise MienError(f"model {self.name!r} fails on images: {shortened(str(error))}") from error
+        columns = {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
+        check_outputs(columns, len(images), self.name)
+        return self._add_labels(columns)
 
     def predict_faces(
         self,

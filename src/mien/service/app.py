@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ import prometheus_client as prometheus
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,9 +23,10 @@ from mien.evaluation.occlusion import occlusion
 from mien.prediction.photographs import READ
 from mien.prediction.predict import SHIPPED_NOTICE, FaceCrop, Predictor, Row
 from mien.service.batches import Batches, ImageResult
+from mien.service.hosts import is_allowed
 from mien.service.limits import ServiceLimits
 from mien.service.schemas import EXAMPLES, Error, Explanation, ModelInfo, Prediction
-from mien.service.uploads import FIELD, Refusal, Upload, read_uploads, stated_bytes
+from mien.service.uploads import FIELD, Holding, Memory, Refusal, Upload, read_uploads, stated_bytes
 
 LABELS = (
     "Predictions are perceived binary gender and age, as labelled by people who saw photographs. They do not describe "
@@ -77,6 +79,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         (408, "The request was not received in time"),
         (413, "More bytes, images or pixels than allowed"),
         (415, "Neither a form nor an image"),
+        (421, "The header Host names another service"),
         (422, "No image could be read, or a parameter is wrong"),
         (500, "The service failed; nothing of the request is kept"),
         (503, "Too many requests; retry after Retry-After seconds"),
@@ -84,13 +87,19 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(predictor: Predictor, limits: ServiceLimits | None = None, api_key: str | None = None) -> FastAPI:
+def make_app(
+    predictor: Predictor,
+    limits: ServiceLimits | None = None,
+    api_key: str | None = None,
+    hosts: Collection[str] = (),
+) -> FastAPI:
     """Creates the ASGI application.
 
     Args:
         predictor: The model and the detector.
         limits: Limits of requests; None: the defaults.
         api_key: If given, `/v1` and `/metrics` require `Authorization: Bearer KEY`.
+        hosts: Names that requests may have in the header Host, besides "localhost" and addresses.
     """
     limits = limits or ServiceLimits()
     service = _Service(predictor, limits)
@@ -118,7 +127,7 @@ def make_app(predictor: Predictor, limits: ServiceLimits | None = None, api_key:
     app.exception_handler(Refusal)(_refused)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_plain)
-    app.add_middleware(_Middleware, service=service)
+    app.add_middleware(_Middleware, service=service, hosts={host.lower() for host in hosts})
     return app
 
 
@@ -192,32 +201,29 @@ class _Service:
         self.limits = limits
         self.batches = Batches(predictor, limits)
         self.ready = False
-        self._held = 0
+        self.holding = Holding(limits.waiting_bytes)
         self.registry = prometheus.CollectorRegistry()
         self.requests = prometheus.Counter("mien_requests", "Requests", ["path", "status"], registry=self.registry)
         self.seconds = prometheus.Histogram("mien_request_seconds", "Seconds", ["path"], registry=self.registry)
         self._images = prometheus.Counter("mien_images", "Images by their status", ["status"], registry=self.registry)
         self._faces = prometheus.Counter("mien_faces", "Faces predicted", registry=self.registry)
         held = prometheus.Gauge("mien_held_bytes", "Bytes of requests in memory", registry=self.registry)
-        held.set_function(lambda: self._held)
+        held.set_function(lambda: self.holding.bytes)
 
     async def respond(self, request: Request, work: Callable[[list[Upload]], Awaitable[Any]]) -> Any:
         """Reads a request and processes it within the limits; stops if the client disconnects."""
-        held = stated_bytes(request, self.limits)
-        if self._held + held > self.limits.waiting_bytes:
-            raise Refusal(503, "busy", "too many requests; retry later", retry_after=1)
-        self._held += held
         end = time.monotonic() + self.limits.seconds
+        memory = Memory(self.holding, stated_bytes(request, self.limits))
         try:
             try:
                 async with asyncio.timeout(self.limits.seconds):
-                    uploads = await read_uploads(request, self.limits)
+                    uploads = await read_uploads(request, self.limits, memory)
             except TimeoutError:
                 words = f"the request was not received within {self.limits.seconds:g} seconds"
                 raise Refusal(408, "slow request", words) from None
             return await self._finish(request, asyncio.ensure_future(work(uploads)), end)
         finally:
-            self._held -= held
+            memory.release()
 
     async def _finish(self, request: Request, working: "asyncio.Future[Any]", end: float) -> Any:
         gone = asyncio.ensure_future(request.receive())  # after the body, the only message is the disconnect
@@ -319,6 +325,11 @@ def _refused(_: Request, error: Any) -> JSONResponse:
     return _error(error.status, error.reason, error.detail, error.retry_after)
 
 
+_other_host = _error(
+    421, "unknown host", "the header Host names another service; valid: localhost, addresses, --host and --allow-host"
+)
+
+
 def _invalid(_: Request, error: Any) -> JSONResponse:
     messages = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
     return _error(422, "invalid parameter", "; ".join(messages))
@@ -333,9 +344,10 @@ def _plain(_: Request, error: Any) -> JSONResponse:
 class _Middleware:
     """Middleware of all routes: security headers, counters, and no tracebacks in responses."""
 
-    def __init__(self, app: ASGIApp, service: _Service) -> None:
+    def __init__(self, app: ASGIApp, service: _Service, hosts: Collection[str]) -> None:
         self._app = app
         self._service = service
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -351,8 +363,9 @@ class _Middleware:
                 message = {**message, "headers": [*message.get("headers", []), *extra]}
             await send(message)
 
+        app = self._app if is_allowed(Headers(scope=scope).get("host", ""), self._hosts) else _other_host
         try:
-            await self._app(scope, receive, send_with_headers)
+            await app(scope, receive, send_with_headers)
         except Exception as error:
             # The message of an error may contain image data or file names; its type and location do not.
             place = error.__traceback__

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from mien.data import images
 from mien.prediction.predict import FaceCrop, Predictor, Row
 from mien.service.limits import ServiceLimits
+from mien.service.turns import Line, Turns
 from mien.service.uploads import Upload
 
 BATCH = 64
@@ -25,14 +26,15 @@ class ImageResult(NamedTuple):
 class Batches:
     """Predicts for uploaded images; used in one event loop, between `start` and `stop`.
 
-    As many images are decoded at once as the predictor has threads; the others wait as encoded bytes. Each network call
+    As many images are decoded at once as the predictor has threads, of each request in turn; the others wait as encoded
+    bytes. Each network call
     takes all faces detected since the last one, so that batches grow with the load.
     """
 
     def __init__(self, predictor: Predictor, limits: ServiceLimits) -> None:
         self._predictor = predictor
         self._limits = limits
-        self._finders = ThreadPoolExecutor(predictor.threads, "find")
+        self._finders = Turns(predictor.threads)
         self._network = ThreadPoolExecutor(1, "network")
         self._ready: asyncio.Queue[tuple[list[FaceCrop], asyncio.Future[list[Row]]]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
@@ -42,7 +44,7 @@ class Batches:
         import numpy as np
 
         blank = np.zeros((64, 64, 3), np.uint8)
-        await asyncio.get_running_loop().run_in_executor(self._finders, self._predictor.crop_faces, blank)
+        await self._finders.run(self._finders.line(), self._predictor.crop_faces, blank)
         self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
@@ -51,30 +53,37 @@ class Batches:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._finders.shutdown(wait=False, cancel_futures=True)
+        self._finders.stop()
         self._network.shutdown(wait=False, cancel_futures=True)
 
     async def predict(self, uploads: Sequence[Upload], crops: bool) -> list[ImageResult]:
         """Returns the rows of each image in order; when cancelled, images that are still waiting are dropped."""
+        line = self._finders.line()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._one(upload, crops)) for upload in uploads]
+            tasks = [group.create_task(self._one(upload, crops, line)) for upload in uploads]
         return [task.result() for task in tasks]
 
     async def run(self, work: Any, *arguments: Any) -> Any:
         """Runs another function that uses the network, in the network thread."""
         return await asyncio.get_running_loop().run_in_executor(self._network, work, *arguments)
 
-    async def _one(self, upload: Upload, crops: bool) -> ImageResult:
+    async def _one(self, upload: Upload, crops: bool, line: Line) -> ImageResult:
         loop = asyncio.get_running_loop()
-        face_crops = await self.find_faces(upload, crops)
+        face_crops = await self.find_faces(upload, crops, line)
         kept = face_crops[: self._limits.faces]
         result_future: asyncio.Future[list[Row]] = loop.create_future()
         self._ready.put_nowait((kept, result_future))
         return ImageResult(await result_future, len(face_crops) - len(kept))
 
-    async def find_faces(self, upload: Upload, crops: bool) -> list[FaceCrop]:
-        """Returns the faces of one image, or one cut without pixels whose status is the reason."""
-        found = await asyncio.get_running_loop().run_in_executor(self._finders, self._find, upload, crops)
+    async def find_faces(self, upload: Upload, crops: bool, line: Line | None = None) -> list[FaceCrop]:
+        """Returns the faces of one image, or one cut without pixels whose status is the reason.
+
+        Args:
+            upload: The image.
+            crops: Whether it already is a face crop.
+            line: The images of its request, which have one turn at a time; None: it is the only one.
+        """
+        found = await self._finders.run(line or self._finders.line(), self._find, upload, crops)
         return found or [FaceCrop({"file": upload.name, "status": "no face"}, None)]
 
     def _find(self, upload: Upload, crops: bool) -> list[FaceCrop]:

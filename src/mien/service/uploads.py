@@ -1,8 +1,11 @@
 """Reads images from request bodies; they stay in memory and are never files, paths or URLs."""
 
+import asyncio
+import codecs
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -11,6 +14,15 @@ from mien.service.limits import ServiceLimits
 
 FIELD = "images"
 RAW = ("image/", "application/octet-stream")
+
+CHARSETS = ("utf-8", "ascii", "iso8859-1")
+"""The charsets of a form, by the names of `codecs`; others are refused: Python has some that decode nothing."""
+
+SLOWEST = 5_000
+"""Bytes per second of an upload, at least."""
+
+PATIENCE = 5.0
+"""Seconds over which the rate of an upload is measured."""
 
 
 class Upload(NamedTuple):
@@ -31,6 +43,46 @@ class Refusal(Exception):
         self.retry_after = retry_after
 
 
+class Holding:
+    """The bytes of all requests that are in memory."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.bytes = 0
+
+
+class Memory:
+    """The bytes of one request that have arrived; a size that is only stated takes no room from others.
+
+    Args:
+        holding: The bytes of all requests.
+        stated: The size that the request states, for which there must be room when it starts.
+
+    Raises:
+        Refusal: There is no room.
+    """
+
+    def __init__(self, holding: Holding, stated: int) -> None:
+        self._holding = holding
+        self._bytes = 0
+        self._check(stated)
+
+    def _check(self, more: int) -> None:
+        if self._holding.bytes + more > self._holding.most:
+            raise Refusal(503, "busy", "too many requests; retry later", retry_after=1)
+
+    def add(self, received: int) -> None:
+        """Counts bytes that have arrived; refuses the request if there is no room for them."""
+        self._check(received)
+        self._holding.bytes += received
+        self._bytes += received
+
+    def release(self) -> None:
+        """Gives the room back."""
+        self._holding.bytes -= self._bytes
+        self._bytes = 0
+
+
 def stated_bytes(request: Request, limits: ServiceLimits) -> int:
     """Returns the size of the request body: the stated size, or the allowed maximum.
 
@@ -44,13 +96,13 @@ def stated_bytes(request: Request, limits: ServiceLimits) -> int:
     return stated
 
 
-async def read_uploads(request: Request, limits: ServiceLimits) -> list[Upload]:
+async def read_uploads(request: Request, limits: ServiceLimits, memory: Memory) -> list[Upload]:
     """Reads the images of a request: the multipart field `images`, repeatable, or one image as the whole body."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        uploads = await _read_form(request, limits)
+        uploads = await _read_form(request, limits, memory)
     elif kind.startswith(RAW):
-        uploads = [Upload("image", b"".join([chunk async for chunk in _body(request, limits)]))]
+        uploads = [Upload("image", b"".join([chunk async for chunk in _body(request, limits, memory)]))]
     else:
         raise Refusal(
             415,
@@ -62,8 +114,9 @@ async def read_uploads(request: Request, limits: ServiceLimits) -> list[Upload]:
     return uploads
 
 
-async def _read_form(request: Request, limits: ServiceLimits) -> list[Upload]:
-    parser = _InMemory(request.headers, _body(request, limits), max_files=limits.images, max_fields=0)
+async def _read_form(request: Request, limits: ServiceLimits, memory: Memory) -> list[Upload]:
+    _check_charset(request)
+    parser = _InMemory(request.headers, _body(request, limits, memory), max_files=limits.images, max_fields=0)
     parser.spool_max_size = limits.request_bytes + 1
     try:
         form = await parser.parse()
@@ -87,16 +140,42 @@ class _InMemory(MultiPartParser):
     """Starlette's parser, which writes files to disk only above `spool_max_size`: above the largest request."""
 
 
-async def _body(request: Request, limits: ServiceLimits) -> AsyncGenerator[bytes, None]:
-    size = 0
+def _check_charset(request: Request) -> None:
+    _, parameters = parse_options_header(request.headers["content-type"])
+    given = parameters.get(b"charset", b"utf-8").decode("latin-1")
     try:
-        async for chunk in request.stream():
+        known = codecs.lookup(given).name in CHARSETS
+    except (LookupError, ValueError):  # a NUL in a name is a ValueError
+        known = False
+    if not known:
+        raise Refusal(400, "unknown charset", f"charset is {given[:40]!r}; valid: {', '.join(CHARSETS)}")
+
+
+async def _body(request: Request, limits: ServiceLimits, memory: Memory) -> AsyncGenerator[bytes, None]:
+    """Yields the body; refuses one that is too large, for which there is no room, or that comes too slowly."""
+    size = 0
+    stream = request.stream()
+    loop = asyncio.get_running_loop()
+    period, recent = loop.time(), 0
+    try:
+        while True:
+            async with asyncio.timeout_at(period + PATIENCE):
+                chunk = await anext(stream, None)
+            if chunk is None:
+                return
             size += len(chunk)
             if size > limits.request_bytes:
                 raise _too_large(limits)
+            memory.add(len(chunk))
+            recent += len(chunk)
             yield chunk
+            if recent >= SLOWEST * PATIENCE:
+                period, recent = loop.time(), 0
     except ClientDisconnect:
         raise Refusal(400, "gone", "the client disconnected") from None
+    except TimeoutError:
+        words = f"the request came at less than {SLOWEST:,} bytes per second for {PATIENCE:g} seconds"
+        raise Refusal(408, "slow request", words) from None
 
 
 def _too_large(limits: ServiceLimits) -> Refusal:
