@@ -125,7 +125,7 @@ def _limits(report: ModelAuditReport) -> Section:
         for one in report.limits
     ]
     text = (
-        "The value decides. A result is conclusive if the whole interval is on one side of the limit. A limit fails where "
+        "The value decides. A result is conclusive if the whole interval is on one side of the limit. A limit fails if "
         "its number is of fewer than 30 subjects, or of fewer than half of the labelled faces."
     )
     return Section("Limits", text=[text], tables=[Table("Limits and results", pd.DataFrame(rows))])
