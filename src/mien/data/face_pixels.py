@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import tempfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +17,7 @@ import pandas as pd
 from mien.base.atomic import atomic_path, naming_full_disk
 from mien.base.errors import MienError
 from mien.base.lock import Lock
+from mien.base.messages import note
 from mien.base.progress import ProgressCallback
 from mien.data import images
 
@@ -38,10 +41,47 @@ class Pixels(Protocol):
 
 
 def cache_folder() -> Path:
-    """Returns the folder of caches: MIEN_CACHE, or `mien` in the user's cache folder."""
-    if "MIEN_CACHE" in os.environ:
-        return Path(os.environ["MIEN_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mien"
+    """Returns the folder of caches: MIEN_CACHE, or `mien` in the user's cache folder.
+
+    Without either, for instance in a container without a home, it is a private folder for temporary files.
+
+    Raises:
+        MienError: MIEN_CACHE cannot be written, or it is not set and no other folder can.
+    """
+    if given := os.environ.get("MIEN_CACHE"):
+        if not _is_writable(Path(given)):
+            raise MienError(f"MIEN_CACHE={given!r} cannot be written; valid: a folder that this user can write")
+        return Path(given)
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mien"
+    except RuntimeError:  # no HOME, and a user without an entry
+        folder = None
+    if folder is not None and _is_writable(folder):
+        return folder
+    user = os.geteuid()
+    fallback = Path(tempfile.gettempdir()) / f"mien-{user}"
+    # Another user could have made the folder of that name.
+    if not _is_writable(fallback, mode=0o700) or fallback.is_symlink() or fallback.stat().st_uid != user:
+        raise MienError(
+            f"no folder for caches: neither the home folder nor {str(fallback)!r} can be used; set MIEN_CACHE"
+        )
+    _note_fallback(str(fallback))
+    return fallback
+
+
+def _is_writable(folder: Path, mode: int = 0o777) -> bool:
+    try:
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode, exist_ok=True)
+    except (OSError, ValueError):
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+@cache
+def _note_fallback(folder: str) -> None:
+    note(f"no home folder that can be written: caches are in {folder!r}; MIEN_CACHE names another folder")
 
 
 def boxes(faces: pd.DataFrame) -> list[images.Box | None]:
