@@ -96,6 +96,42 @@ def test_rows_are_a_view(folder, faces):
     assert len(rows) == 2 and np.array_equal(rows[0], files[4]) and np.array_equal(rows[1], files[0])
 
 
+@pytest.mark.parametrize("size", [0, 1, 900, 10**6])
+@pytest.mark.parametrize("name", ["pixels.u8", "state.u8", "sums.u32", "stamps.i64"])
+def test_a_cache_with_a_file_of_another_size_is_built_anew(folder, faces, tmp_path_factory, name, size):
+    home = tmp_path_factory.mktemp("cache")
+    files = FilePixels(faces, folder, 16)
+    PixelCache(files, home).fill()
+    (file,) = home.glob(f"*/{name}")
+    os.truncate(file, size)
+    cache = PixelCache(files, home)
+    for _ in "ab":  # also if it is used as it is
+        for index in (0, 2, 4):
+            assert np.array_equal(cache[index], files[index])
+        cache.fill()
+    assert set(cache.unreadable()) == {1, 3}
+
+
+@pytest.mark.parametrize("name", ["pixels.u8", "state.u8", "sums.u32", "stamps.i64", "unreadable.json"])
+def test_a_damaged_cache_gives_no_other_pixels(folder, faces, tmp_path_factory, name):
+    home = tmp_path_factory.mktemp("cache")
+    files = FilePixels(faces, folder, 16)
+    PixelCache(files, home).fill()
+    (file,) = home.glob(f"*/{name}")
+    for byte in (b"\0", b"\1", b"\2", b"\xff"):
+        file.write_bytes(byte * file.stat().st_size)
+        for fill in (False, True):
+            cache = PixelCache(files, home)
+            if fill:
+                cache.fill()
+                assert set(cache.unreadable()) == {1, 3}
+            for index in (0, 2, 4):
+                assert np.array_equal(cache[index], files[index])
+            for index in (1, 3):
+                with pytest.raises(images.ImageError):
+                    cache[index]
+
+
 def test_too_many_unreadable_stop_with_counts_and_example(faces):
     unreadable = {1: "truncated: x", 3: "missing: y"}
     check_readable(faces, unreadable, 0.4)

@@ -79,6 +79,25 @@ def test_a_header_must_arrive_in_time(served):
         assert time.monotonic() - begin < connections.HEADER_SECONDS + 10
 
 
+def test_a_client_that_does_not_read_is_left():
+    patched = "import mien.service.connections as c; c.READ_SECONDS = 1; from mien.cli import main; main()"
+    service = Served(command=[sys.executable, "-c", patched])
+    try:
+        with connect(service) as client:
+            client.setblocking(False)
+            asked = client.send(b"GET /page.js HTTP/1.1\r\nhost: localhost\r\n\r\n" * 2000)
+            assert asked > 10_000
+            time.sleep(4)
+            client.settimeout(20)
+            received = b""
+            with suppress(ConnectionError):
+                while part := client.recv(1_000_000):
+                    received += part
+            assert 0 < received.count(b"HTTP/1.1 200") < asked // 44
+    finally:
+        service.stop()
+
+
 def test_messages_are_limited(served):
     for _ in range(60):
         with connect(served) as client:

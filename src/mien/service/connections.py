@@ -15,6 +15,9 @@ HEADER_BYTES = 16_384
 HEADER_SECONDS = 10.0
 """A connection sends its next header within this time after the first byte, or after it was opened."""
 
+READ_SECONDS = 30.0
+"""A client takes in what waits to be sent within this time, down to 16 kB."""
+
 STOP_SECONDS = 2.0
 """Time for an upload to complete once the service stops."""
 
@@ -42,6 +45,7 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **options)
         self._idle_since = time.monotonic()
         self._header_timer: asyncio.TimerHandle | None = None
+        self._reading_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Makes room for the connection, or closes it if every other one has a request."""
@@ -71,9 +75,20 @@ class Connection(H11Protocol):
         self._idle_since = time.monotonic()
         super().on_response_complete()
 
+    def pause_writing(self) -> None:
+        """Waits for a client that does not read, but not for ever."""
+        self._reading_timer = self.loop.call_later(READ_SECONDS, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Goes on."""
+        self._stop_reading_timer()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
         self._stop_timer()
+        self._stop_reading_timer()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -88,6 +103,11 @@ class Connection(H11Protocol):
 
     def _await_header(self) -> None:
         self._header_timer = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def _stop_reading_timer(self) -> None:
+        if self._reading_timer is not None:
+            self._reading_timer.cancel()
+            self._reading_timer = None
 
     def _stop_timer(self) -> None:
         if self._header_timer is not None:
