@@ -370,6 +370,6 @@ def yamls() -> list[Damaged]:
         "merge-key": ("<<: [1, 2]\n", "not valid YAML"),
     }
     found = [Damaged(f"{name}.yaml", content.encode(), words) for name, (content, words) in contents.items()]
-    found.append(Damaged("utf-16.yaml", "a: 1\n".encode("utf-16"), "not valid UTF-8"))
-    found.append(Damaged("latin-1.yaml", b"a: M\xfcller\n", "not valid UTF-8"))
+    found.append(Damaged("utf-16.yaml", "a: 1\n".encode("utf-16"), "not UTF-8 text"))
+    found.append(Damaged("latin-1.yaml", b"a: M\xfcller\n", "not UTF-8 text"))
     return found

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mien.base.errors import MienError
 from mien.base.labels import AGE_GROUPS
 from mien.base.table import (
     FACES_COLUMNS,
@@ -14,6 +15,7 @@ from mien.base.table import (
     read_table,
     write_table,
 )
+from mien.data.sources import csv as csv_source
 
 BOUNDS = [(0, 2), (4, 6), (8, 13), (15, 20), (25, 32), (38, 43), (48, 53), (60, 1000)]
 
@@ -109,3 +111,37 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_csv_with_byte_order_mark(tmp_path):
     (tmp_path / "t.csv").write_bytes("\ufeffface,path\n1,a\n".encode())
     assert read_faces_table(tmp_path / "t.csv")["face"].tolist() == ["1"]
+
+
+def test_ids_and_paths_of_a_csv_are_text(tmp_path):
+    file = tmp_path / "faces.csv"
+    file.write_text("face,path,subject,photo,age\n1,0001,123456789012345678,007,3\n2,0002,,008,\n")
+    faces = read_faces_table(file)
+    assert faces["path"].tolist() == ["0001", "0002"] and faces["photo"].tolist() == ["007", "008"]
+    assert faces["subject"][0] == "123456789012345678" and faces["subject"].isna()[1] and faces["age"][0] == 3
+    file.write_text("theirs,subject\n0001,7.0\n0002,\n")
+    read, _ = csv_source.read(file, "all", {"theirs": "path"})
+    assert read["path"].tolist() == ["0001", "0002"] and read["subject"][0] == "7"
+
+
+def test_spaces_around_the_names_of_columns_lose_nothing(tmp_path):
+    file = tmp_path / "faces.csv"
+    file.write_text("path, gender, age, subject\na.png, female, 31, 007\nb.png, , , \n")
+    faces, _ = csv_source.read(file, "all")
+    faces = check_faces(faces)
+    assert faces["gender"].tolist()[0] == "female" and faces["age"][0] == 31 and faces["subject"][0] == "007"
+    assert faces[["gender", "age", "subject"]].isna().all(axis=1).tolist() == [False, True]
+    file.write_text("path, path\na,b\n")
+    with pytest.raises(TableError, match="'path' occurs more than once"):
+        read_table(file)
+
+
+@pytest.mark.parametrize("column", ["path", "subject", "gender", "age", "fold"])
+def test_a_struct_column_of_parquet_is_one_message(tmp_path, column):
+    table = pd.DataFrame({"face": ["a", "b"], "path": ["a.png", "b.png"]})
+    table[column] = [{"x": 1}, {"x": 2}]
+    table.to_parquet(tmp_path / "faces.parquet")
+    with pytest.raises(TableError, match=f"column '{column}'"):
+        read_faces_table(tmp_path / "faces.parquet")
+    with pytest.raises(MienError, match=f"column '{column}'"):
+        check_faces(csv_source.read(tmp_path / "faces.parquet", "all")[0])

@@ -8,8 +8,8 @@ from PIL import Image
 
 from mien.base.errors import DiskFull, MienError
 from mien.base.table import check_faces
-from mien.data import images
-from mien.data.face_pixels import FilePixels, PixelCache, PixelSubset, check_readable
+from mien.data import face_pixels, images
+from mien.data.face_pixels import FilePixels, PixelCache, PixelSubset, cache_folder, check_readable
 
 
 @pytest.fixture
@@ -94,6 +94,76 @@ def test_rows_are_a_view(folder, faces):
     files = FilePixels(faces, folder, 16)
     rows = PixelSubset(files, np.array([4, 0]))
     assert len(rows) == 2 and np.array_equal(rows[0], files[4]) and np.array_equal(rows[1], files[0])
+
+
+@pytest.mark.parametrize("size", [0, 1, 900, 10**6])
+@pytest.mark.parametrize("name", ["pixels.u8", "state.u8", "sums.u32", "stamps.i64"])
+def test_a_cache_with_a_file_of_another_size_is_built_anew(folder, faces, tmp_path_factory, name, size):
+    home = tmp_path_factory.mktemp("cache")
+    files = FilePixels(faces, folder, 16)
+    PixelCache(files, home).fill()
+    (file,) = home.glob(f"*/{name}")
+    os.truncate(file, size)
+    cache = PixelCache(files, home)
+    for _ in "ab":  # also if it is used as it is
+        for index in (0, 2, 4):
+            assert np.array_equal(cache[index], files[index])
+        cache.fill()
+    assert set(cache.unreadable()) == {1, 3}
+
+
+@pytest.mark.parametrize("name", ["pixels.u8", "state.u8", "sums.u32", "stamps.i64", "unreadable.json"])
+def test_a_damaged_cache_gives_no_other_pixels(folder, faces, tmp_path_factory, name):
+    home = tmp_path_factory.mktemp("cache")
+    files = FilePixels(faces, folder, 16)
+    PixelCache(files, home).fill()
+    (file,) = home.glob(f"*/{name}")
+    for byte in (b"\0", b"\1", b"\2", b"\xff"):
+        file.write_bytes(byte * file.stat().st_size)
+        for fill in (False, True):
+            cache = PixelCache(files, home)
+            if fill:
+                cache.fill()
+                assert set(cache.unreadable()) == {1, 3}
+            for index in (0, 2, 4):
+                assert np.array_equal(cache[index], files[index])
+            for index in (1, 3):
+                with pytest.raises(images.ImageError):
+                    cache[index]
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path):
+    """No HOME, and a user without an entry in the list of users."""
+    for name in ("MIEN_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    face_pixels._note_fallback.cache_clear()
+    return tmp_path / f"mien-{os.geteuid()}"
+
+
+def test_without_a_home_the_cache_is_in_a_private_temporary_folder(homeless, capsys):
+    assert cache_folder() == cache_folder() == homeless
+    assert homeless.stat().st_mode & 0o777 == 0o700
+    assert capsys.readouterr().out.count("MIEN_CACHE") == 1
+
+
+def test_a_home_that_cannot_be_made_is_none(homeless, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    assert cache_folder() == homeless
+
+
+def test_a_temporary_folder_of_somebody_else_is_not_used(homeless, tmp_path):
+    homeless.symlink_to(tmp_path)
+    with pytest.raises(MienError, match="set MIEN_CACHE"):
+        cache_folder()
+
+
+def test_a_cache_folder_that_cannot_be_written_is_one_message(monkeypatch):
+    monkeypatch.setenv("MIEN_CACHE", "/dev/null/cache")
+    with pytest.raises(MienError, match="MIEN_CACHE='/dev/null/cache' cannot be written"):
+        cache_folder()
 
 
 def test_too_many_unreadable_stop_with_counts_and_example(faces):

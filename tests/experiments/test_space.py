@@ -57,7 +57,10 @@ def test_whole_settings_are_known():
         ({"trainer.batch_size": {"low": 1.5, "high": 4}}, "low is 1.5; valid: a whole number"),
         ({"trainer.epochs": {"low": 1, "high": 4}}, r"cannot vary trainer\.epochs"),
         ({"split.seed": {"low": 1, "high": 4}}, "cannot vary split"),
-        ({"optim.warmup": {"low": 0.0, "high": 9.0}}, r"optim\.warmup is 9, trainer\.epochs is 9"),
+        (
+            {"optim.warmup": {"low": 0.0, "high": 9.0}},
+            r"optim\.warmup: is 9, which must be below trainer\.epochs \(9\)",
+        ),
         (
             {"optim.momentum": {"low": 0.1, "high": 0.5, "when": {"optim.name": ["sgd"]}}},
             "when 'optim.name'.*there is no",

@@ -99,6 +99,25 @@ def test_join_derives_gender_from_its_probability() -> None:
     ]
 
 
+def test_implausible_ages_are_reported_and_do_not_refuse_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    ages = [-0.8, 1e308, np.inf, "old", 140.0, 31.0, None]
+    faces = pd.DataFrame({"face": list("abcdefg"), "path": "x", "gender": "female", "age": 30.0})
+    joined = metrics.join(faces, pd.DataFrame({"face": list("abcdefg"), "age": ages}))
+    assert joined["age"].tolist()[:1] == [-0.8] and joined["age"].tolist()[4:6] == [140.0, 31.0]
+    assert joined["age"].isna().tolist() == [False, True, True, True, False, False, True]
+    told = capsys.readouterr().out
+    assert "column 'age': 3 values are no number of years and count as missing, for example 1e+308" in told
+    assert "column 'age': 2 values are outside of 0 to 130 years and count as they are, for example -0.8" in told
+    found = metrics.score(joined, n_boot=10).set_index(["group", "metric"])
+    assert np.isfinite(found.loc[("all", "age_mae"), "value"]) and found.loc[("all", "age_mae"), "n"] == 3
+
+
+def test_messages_hold_plain_numbers() -> None:
+    faces = pd.DataFrame({"face": ["a"], "path": "x"})
+    with pytest.raises(MienError, match=r"'p_female': 1.5 is not a probability"):
+        metrics.join(faces, pd.DataFrame({"face": ["a"], "p_female": [1.5]}))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -106,8 +125,8 @@ def test_join_derives_gender_from_its_probability() -> None:
         ({"face": ["a", "z"]}, "'z'"),
         ({"gender": ["female", "femal"]}, "did you mean 'female'"),
         ({"p_female": [0.2, 1.2]}, "1.2"),
-        ({"age": [20, -1]}, "-1"),
-        ({"age": ["20", "old"]}, "'old'"),
+        ({"age": ["young", "old"]}, "'age' holds no number of years, for example young"),
+        ({"age": pd.to_datetime(["2020-01-01", "2021-01-01"])}, "'age' holds no number of years"),
         ({"age_group": ["0-2", "3-9"]}, "3-9"),
     ],
 )

@@ -68,7 +68,7 @@ def test_defaults_are_frozen():
         ("tasks.gender=null", ["no task"]),
         ("tasks.age.weigth=2", ["tasks.age.weigth = 2", "'weight'"]),
         ("augment.zoom=[1.2, 0.8]", ["augment", "zoom", "low <= high"]),
-        ("optim.warmup=20", ["optim.warmup", "20", "trainer.epochs is 10"]),
+        ("optim.warmup=20", ["optim.warmup", "20", "trainer.epochs (10)"]),
         ("data.map={sex: gender}", []),
         ("optim=3", ["optim = 3"]),
         ("optim.lr.x=3", ["optim.lr.x=3"]),

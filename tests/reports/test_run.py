@@ -11,6 +11,7 @@ from made_runs import check_page, make_run
 from mien.base.table import write_table
 from mien.reports.compare import compare_runs
 from mien.reports.run import run_report
+from mien.reports.run_results import protocol
 from mien.runs.run import Run
 
 
@@ -64,3 +65,12 @@ def test_a_bare_run_folder_is_enough(tmp_path: Path) -> None:
     assert "All images are readable." in text and "Training curves" not in text
     run.unreadable_file.unlink()
     assert run_report(run).read_text("utf-8") == text
+
+
+def test_the_protocol_names_subjects_only_where_they_are_known(tmp_path):
+    run = make_run(tmp_path / "run", recipe={"split": {"method": "subjects"}})
+    assert protocol(run) == "by subject, seed 0"
+    write_table(run.faces.assign(subject=None), run.faces_file)
+    assert protocol(run) == "by photograph (subjects are not known), seed 0"
+    run_report(run)
+    assert "by subject, seed" not in run.report_file.read_text()

@@ -119,4 +119,4 @@ def test_a_study_that_is_killed_goes_on_and_trains_nothing_twice(roots, tmp_path
     assert done.returncode == 0 and "2 cells, 1 of them already finished" in done.stdout
     assert second.finished and len(second.log) == 2
     assert first.weights_file.stat().st_mtime_ns == before
-    assert "going on with" in (folder.folder / "cells" / "other_fold-0_seed-0.log").read_text()
+    assert "resuming" in (folder.folder / "cells" / "other_fold-0_seed-0.log").read_text()

@@ -100,7 +100,9 @@ def _to_files(
     predict_files(predictor, paths, table, draw=None if draw is None else Path(draw), **options)
     if table is None:
         return _in_memory(predictor, paths, options["crops"], options["every"])
-    return pd.read_json(table, lines=True) if table.suffix == ".jsonl" else read_table(table)
+    if table.suffix == ".jsonl":
+        return pd.read_json(table, lines=True, dtype={"file": "str"}, convert_dates=False)
+    return read_table(table)
 
 
 def explain(

@@ -1,6 +1,7 @@
 """Strict YAML: a mapping in which each key occurs once, bounded in length and depth."""
 
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,10 @@ def read_yaml_file(path: Path, what: str) -> dict[str, Any]:
         RecipeError: As `read_yaml`, or the file cannot be read or is not text.
     """
     try:
-        if path.stat().st_size > 4 * MAX_YAML:  # bytes of one character, at most
+        about = path.stat()
+        if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):  # a pipe would be waited for
+            raise RecipeError(f"{what} cannot be read: it is not a regular file")
+        if about.st_size > 4 * MAX_YAML:  # bytes of one character, at most
             raise RecipeError(f"{what} is not valid YAML: more than {MAX_YAML:,} characters")
         return read_yaml(path.read_text("utf-8"), what)
     except UnicodeDecodeError as error:

@@ -2,9 +2,9 @@
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,11 @@ OLDEST = 130.0
 _GENDER = pd.CategoricalDtype(list(GENDERS))
 _AGE_GROUP = pd.CategoricalDtype(list(AGE_GROUPS), ordered=True)
 _SPLIT = pd.CategoricalDtype(list(SPLITS))
+
+TEXT_COLUMNS = ("face", "dataset", "path", "file", "subject", "photo")
+"""Columns whose values are text, whatever they look like."""
+
+_IDS = {"face", "subject", "photo"}
 
 FACES_COLUMNS: dict[str, Any] = {
     "face": "str",
@@ -99,7 +104,16 @@ def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:
     return checked
 
 
+def check_flat(values: pd.Series, where: str, wanted: str = "text") -> None:
+    """Raises `TableError` where a column holds lists, mappings or bytes; `where` names it."""
+    if values.dtype == object or isinstance(values.dtype, pd.ArrowDtype):
+        nested = values[values.map(lambda value: isinstance(value, _NESTED)).astype(bool)]
+        if len(nested):
+            raise TableError(f"{where}: {shortened(repr(nested.iloc[0]))} is not {wanted} ({len(nested)} rows)")
+
+
 def _convert(values: pd.Series, dtype: Any, where: str) -> pd.Series:
+    check_flat(values, where, "text" if dtype == "str" or isinstance(dtype, pd.CategoricalDtype) else "a number")
     if isinstance(dtype, pd.CategoricalDtype):
         known = values.isna() | values.astype("object").isin(list(dtype.categories))
         if not known.all():
@@ -110,9 +124,6 @@ def _convert(values: pd.Series, dtype: Any, where: str) -> pd.Series:
             )
         return values.astype("object").where(values.notna(), None).astype(dtype)
     if dtype == "str":
-        if values.dtype == object and values.map(lambda value: isinstance(value, _NESTED)).any():
-            nested = values[values.map(lambda value: isinstance(value, _NESTED))]
-            raise TableError(f"{where}: {shortened(repr(nested.iloc[0]))} is not text ({len(nested)} rows)")
         # Ids that look like numbers come back from CSV as floats where some are missing: 7, not 7.0.
         if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
             values = values.astype("Int64")
@@ -145,8 +156,12 @@ def check_paths(paths: "pd.Series[str]", name: str) -> None:
             )
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
+def read_table(path: str | Path, text: Iterable[str] = ()) -> pd.DataFrame:
     """Reads a table from a `.parquet` or `.csv` file.
+
+    Args:
+        path: The file.
+        text: Columns of a CSV that are text besides `TEXT_COLUMNS`, such as a path under another name.
 
     Raises:
         TableError: The file is absent, has another ending, or cannot be read as what its ending says.
@@ -156,7 +171,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise TableError(f"table {str(path)!r} does not exist or is not a file")
     try:
-        return _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        return _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path, text)
     except TableError as error:
         raise TableError(f"table {str(path)!r}: {error}") from None
     except Exception as error:  # pandas and pyarrow raise many kinds
@@ -176,7 +191,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, text: Iterable[str]) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig", newline="") as file:
         names = next(csv.reader(file), [])
     # pandas would call the second one "path.1".
@@ -186,8 +201,36 @@ def _read_csv(path: Path) -> pd.DataFrame:
     for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if len(names) == 1 and separator in names[0]:
             raise TableError(f"its columns {shortened(names[0])!r} are separated by {word}; valid: commas")
+    # An id is not a number: "0001" would become 1, and beside an empty field 18 digits would lose their last ones.
+    texts = {name: "str" for name in names if name.strip() in {*TEXT_COLUMNS, *text}}
     # Only an empty field is missing: "NA" or "null" may be somebody's file name.
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], encoding="utf-8-sig", low_memory=False)
+    table = pd.read_csv(
+        path, keep_default_na=False, na_values=[""], encoding="utf-8-sig", low_memory=False, dtype=cast(Any, texts)
+    )
+    for name in set(texts) & set(table.columns) & _IDS:
+        table[name] = _without_zero(table[name])
+    return _stripped(table)
+
+
+def _without_zero(ids: pd.Series) -> pd.Series:
+    """Ids that another program wrote as floats, since some are missing: 7, not 7.0."""
+    known = ids.dropna()
+    if len(known) and known.str.fullmatch(r"\d{1,15}\.0").all():
+        return ids.str.removesuffix(".0")
+    return ids
+
+
+def _stripped(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without spaces around the names of its columns; texts of such a column lose those before them."""
+    names = {name: name.strip() for name in table.columns if isinstance(name, str) and name != name.strip()}
+    taken = [short for short in names.values() if short in table.columns or list(names.values()).count(short) > 1]
+    if taken:
+        raise TableError(f"column {shortened(taken[0])!r} occurs more than once, with and without spaces")
+    for name in names:
+        if name[:1].isspace() and not pd.api.types.is_numeric_dtype(table[name]):
+            values = table[name].astype("str").str.strip()
+            table[name] = values.where(values != "")
+    return table.rename(columns=names)
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> Path:

@@ -83,10 +83,10 @@ def _line(verdict: "LimitVerdict") -> str:
     """A verdict in one line."""
     measured = "no value" if verdict.measured.value is None else f"{verdict.measured.value:.3f}"
     excess = f", violated by {verdict.excess:.3f}" if not verdict.passed and verdict.excess is not None else ""
-    note = "" if verdict.conclusive else "; inconclusive"
+    note = f"; {verdict.problem}" if verdict.problem else "" if verdict.conclusive else "; inconclusive"
     result = "pass" if verdict.passed else "FAIL"
     limit = f"{verdict.limit} {verdict.direction} {verdict.allowed:g}"
-    return f"{result}: {limit}: {measured} ({verdict.scope}){excess}{note}"
+    return f"{result}: {limit}: {measured} ({verdict.scope}, n {verdict.n:,}){excess}{note}"
 
 
 @app.command(epilog="Example: mien audit data faces.parquet --root photos --run runs/fold-0 --run runs/fold-1")

@@ -3,8 +3,11 @@
 import hashlib
 import json
 import os
+import tempfile
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +17,11 @@ import pandas as pd
 from mien.base.atomic import atomic_path, naming_full_disk
 from mien.base.errors import MienError
 from mien.base.lock import Lock
+from mien.base.messages import note
 from mien.base.progress import ProgressCallback
 from mien.data import images
 
-_VERSION = 1  # of the output of images.load_face; a new one invalidates old caches
+_VERSION = 2  # of the output of images.load_face; a new one invalidates old caches
 _CHUNK = 64
 _TODO, _GOOD, _BAD = 0, 1, 2
 
@@ -37,10 +41,47 @@ class Pixels(Protocol):
 
 
 def cache_folder() -> Path:
-    """Returns the folder of caches: MIEN_CACHE, or `mien` in the user's cache folder."""
-    if "MIEN_CACHE" in os.environ:
-        return Path(os.environ["MIEN_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mien"
+    """Returns the folder of caches: MIEN_CACHE, or `mien` in the user's cache folder.
+
+    Without either, for instance in a container without a home, it is a private folder for temporary files.
+
+    Raises:
+        MienError: MIEN_CACHE cannot be written, or it is not set and no other folder can.
+    """
+    if given := os.environ.get("MIEN_CACHE"):
+        if not _is_writable(Path(given)):
+            raise MienError(f"MIEN_CACHE={given!r} cannot be written; valid: a folder that this user can write")
+        return Path(given)
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mien"
+    except RuntimeError:  # no HOME, and a user without an entry
+        folder = None
+    if folder is not None and _is_writable(folder):
+        return folder
+    user = os.geteuid()
+    fallback = Path(tempfile.gettempdir()) / f"mien-{user}"
+    # Another user could have made the folder of that name.
+    if not _is_writable(fallback, mode=0o700) or fallback.is_symlink() or fallback.stat().st_uid != user:
+        raise MienError(
+            f"no folder for caches: neither the home folder nor {str(fallback)!r} can be used; set MIEN_CACHE"
+        )
+    _note_fallback(str(fallback))
+    return fallback
+
+
+def _is_writable(folder: Path, mode: int = 0o777) -> bool:
+    try:
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode, exist_ok=True)
+    except (OSError, ValueError):
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+@cache
+def _note_fallback(folder: str) -> None:
+    note(f"no home folder that can be written: caches are in {folder!r}; MIEN_CACHE names another folder")
 
 
 def boxes(faces: pd.DataFrame) -> list[images.Box | None]:
@@ -103,6 +144,9 @@ class PixelCache:
 
     An interrupted `fill` can be resumed: a face is marked as done after its pixels are written. If several processes
     fill the same cache, one of them does it and the others wait.
+
+    A cache with a file of the wrong size is built anew. Each face has a checksum, which is verified when the face is
+    first used; a face that does not match is decoded from its file.
     """
 
     def __init__(self, files: FilePixels, folder: Path | None = None) -> None:
@@ -118,11 +162,19 @@ class PixelCache:
             self._open(count, size)
 
     def _open(self, count: int, size: int) -> None:
-        self._pixels = _mapped(self._folder / "pixels.u8", np.uint8, (count, size, size, 3))
-        self._state = _mapped(self._folder / "state.u8", np.uint8, (count,))
-        self._stamps = _mapped(self._folder / "stamps.i64", np.int64, (count, 2))
-        reasons = self._folder / "unreadable.json"
-        self._reasons: dict[str, str] = json.loads(reasons.read_text()) if reasons.exists() else {}
+        parts: dict[str, tuple[type, tuple[int, ...]]] = {
+            "pixels.u8": (np.uint8, (count, size, size, 3)),
+            "state.u8": (np.uint8, (count,)),
+            "sums.u32": (np.uint32, (count,)),
+            "stamps.i64": (np.int64, (count, 2)),
+        }
+        if not all(_is_whole(self._folder / name, *part) for name, part in parts.items()):
+            for name in [*parts, "unreadable.json"]:
+                (self._folder / name).unlink(missing_ok=True)  # who has mapped the old file keeps it
+        maps = [_mapped(self._folder / name, *part) for name, part in parts.items()]
+        self._pixels, self._state, self._sums, self._stamps = maps
+        self._verified = np.zeros(count, dtype=bool)
+        self._reasons = _read_reasons(self._folder / "unreadable.json")
 
     def __getstate__(self) -> dict[str, object]:  # a worker process maps the files itself
         return {name: self.__dict__[name] for name in ("size", "_files", "_folder")}
@@ -135,9 +187,13 @@ class PixelCache:
         return len(self._files)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        if self._state[index] == _BAD:
+        if self._state[index] == _BAD and str(index) in self._reasons:
             reason, _, detail = self._reasons[str(index)].partition(": ")
             raise images.ImageError(reason, detail)
+        if not self._verified[index]:
+            if self._state[index] != _GOOD or zlib.crc32(self._pixels[index]) != self._sums[index]:
+                return self._files[index]
+            self._verified[index] = True
         return self._pixels[index]
 
     def fill(self, progress: ProgressCallback | None = None) -> None:
@@ -154,7 +210,10 @@ class PixelCache:
         stamps = self._files.stamps()
         if (stamps < 0).any():
             images.check_there([self._files.root])
-        self._state[(self._stamps != stamps).any(axis=1)] = _TODO
+        unreadable = np.zeros(len(stamps), dtype=bool)
+        unreadable[[int(index) for index in self._reasons if int(index) < len(stamps)]] = True
+        known = self._state == np.where(unreadable, _BAD, _GOOD)
+        self._state[~known | (self._stamps != stamps).any(axis=1)] = _TODO
         todo = np.flatnonzero(self._state == _TODO)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside of the interpreter's lock
             for start in range(0, len(todo), _CHUNK):
@@ -168,13 +227,16 @@ class PixelCache:
             self._pixels[index] = self._files[index]
         except images.ImageError as error:
             return str(error)
+        self._sums[index] = zlib.crc32(self._pixels[index])
         return None
 
     def _finish(self, chunk: np.ndarray, reasons: Sequence[str | None], stamps: np.ndarray) -> None:
         bad = {str(index): reason for index, reason in zip(chunk, reasons, strict=True) if reason is not None}
         if bad:
             images.check_there([self._files.root])
-            self._reasons.update(bad)
+        known = {index: reason for index, reason in self._reasons.items() if int(index) not in chunk} | bad
+        if known != self._reasons:
+            self._reasons = known
             with atomic_path(self._folder / "unreadable.json") as part:
                 part.write_text(json.dumps(self._reasons))
         self._stamps[chunk] = stamps[chunk]
@@ -209,12 +271,33 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
+def _bytes(dtype: type, shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+
+def _is_whole(path: Path, dtype: type, shape: tuple[int, ...]) -> bool:
+    try:
+        return path.stat().st_size == _bytes(dtype, shape)
+    except FileNotFoundError:
+        return False
+
+
+def _read_reasons(path: Path) -> dict[str, str]:
+    """Why faces cannot be read; empty where the file is absent or damaged, and such faces are decoded again."""
+    try:
+        reasons = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    if not isinstance(reasons, dict) or not all(key.isdecimal() and isinstance(reasons[key], str) for key in reasons):
+        return {}
+    return reasons
+
+
 def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns a memory-mapped array of zeros, or with the existing content of the file."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    """Returns a memory-mapped array of zeros, or with the existing content of the file, which has the right size."""
+    size = _bytes(dtype, shape)
     with path.open("ab") as file:
-        if file.tell() != size and size:
-            file.truncate(0)
+        if file.tell() != size:
             # A full disk must raise an error here, not a fatal signal at a later write to the map.
             with naming_full_disk(path):
                 os.posix_fallocate(file.fileno(), 0, size)

@@ -1,12 +1,18 @@
 """The joined table: one row a face, with its labels and what was predicted for it."""
 
+from datetime import date
+
 import numpy as np
 import pandas as pd
 
-from mien.base.errors import MienError, choices
+from mien.base.errors import MienError, choices, shortened
 from mien.base.labels import GENDERS
-from mien.base.table import FACES_COLUMNS, age_to_group, check_faces
+from mien.base.messages import note
+from mien.base.table import FACES_COLUMNS, OLDEST, age_to_group, check_faces
 from mien.metrics.definitions import GROUP_PROBABILITIES, METRICS, UNSURE
+
+_LARGEST_YEARS = 1e6
+"""Larger numbers are no ages, and their squares would not be finite."""
 
 PREDICTION_COLUMNS = tuple(
     dict.fromkeys(
@@ -30,6 +36,8 @@ def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     `gender` follows from `p_female` (female from 0.5) and `age_group` from `age`. A face without a prediction
     has the status "no prediction"; answers beside another status than "ok" are taken out. Predictions without
     a face id (further faces in a photograph) concern no row and are ignored.
+
+    Ages that are implausible count as they are; values that are no number of years are missing. A note counts both.
 
     Raises:
         MienError: An id occurs twice or is not a face of the table, nothing is predicted, an answer is unknown,
@@ -85,10 +93,42 @@ def _check_answer(values: pd.Series, column: str) -> pd.Series:
         if len(bad):
             raise MienError("predictions: " + choices(column, bad.iloc[0], dtype.categories))
         return values.astype("object").where(values.notna(), None).astype(dtype)
-    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    top = 1.0 if column.startswith("p_") else np.inf
-    wrong = values[values.notna() & ~((numbers >= 0) & (numbers <= top) & np.isfinite(numbers))]
+    if not column.startswith("p_"):
+        return _check_years(values, column)
+    numbers = _numbers(values)
+    wrong = values[values.notna() & ~((numbers >= 0) & (numbers <= 1))]
     if len(wrong):
-        valid = "a probability from 0 to 1" if column.startswith("p_") else "a number of years, 0 or more"
-        raise MienError(f"predictions: column {column!r}: {wrong.iloc[0]!r} is not {valid} ({len(wrong)} rows)")
+        example = shortened(str(wrong.iloc[0]))
+        raise MienError(
+            f"predictions: column {column!r}: {example} is not a probability from 0 to 1 ({len(wrong)} rows)"
+        )
+    return numbers
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    """Numbers, and NaN for what is none, such as a date."""
+    if not (pd.api.types.is_numeric_dtype(values) or pd.api.types.is_string_dtype(values) or values.dtype == object):
+        return pd.Series(np.nan, index=values.index, dtype="float64")
+    if values.dtype == object:
+        values = values.where(~values.map(lambda value: isinstance(value, date)))
+    return pd.to_numeric(values, errors="coerce").astype("float64")
+
+
+def _check_years(values: pd.Series, column: str) -> pd.Series:
+    """Predicted years: implausible ones count as they are, what is no number is missing, and both are reported."""
+    numbers = _numbers(values)
+    unusable = values.notna() & ~(numbers.abs() <= _LARGEST_YEARS)
+    numbers = numbers.mask(unusable)
+    if unusable.any() and numbers.isna().all():
+        example = shortened(str(values[unusable].iloc[0]))
+        raise MienError(f"predictions: column {column!r} holds no number of years, for example {example}")
+    implausible = (numbers < 0) | (numbers > OLDEST)
+    for rows, words in (
+        (unusable, "are no number of years and count as missing"),
+        (implausible, f"are outside of 0 to {OLDEST:g} years and count as they are"),
+    ):
+        if rows.any():
+            example = shortened(str(values[rows].iloc[0]))
+            count = f"{int(rows.sum()):,} values"
+            note(f"predictions: column {column!r}: {count} {words}, for example {example}", warning=True)
     return numbers

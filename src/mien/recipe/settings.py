@@ -320,7 +320,7 @@ class Recipe(_Settings):
             raise ValueError(f"data.map is for data.source 'csv' only; data.source is {self.data.source!r}")
         if self.optim.warmup >= self.trainer.epochs:
             raise ValueError(
-                f"optim.warmup is {self.optim.warmup:g}, trainer.epochs is {self.trainer.epochs}; valid: fewer epochs"
+                f"optim.warmup is {self.optim.warmup:g}, which must be below trainer.epochs ({self.trainer.epochs})"
             )
         if self.optim.schedule == "plateau" and self.optim.warmup:
             raise ValueError(

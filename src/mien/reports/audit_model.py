@@ -119,11 +119,15 @@ def _limits(report: ModelAuditReport) -> Section:
             "measured": "–" if one.measured.value is None else _plain(one.measured),
             "violated by": "–" if one.excess is None or one.excess <= 0 else f"{one.excess:.3g}",
             "result": "pass" if one.passed else "FAIL",
-            "conclusive": "yes" if one.conclusive else "no",
+            "conclusive": one.problem or ("yes" if one.conclusive else "no"),
+            "n": one.n,
         }
         for one in report.limits
     ]
-    text = "The value decides. A result is conclusive if the whole interval is on one side of the limit."
+    text = (
+        "The value decides. A result is conclusive if the whole interval is on one side of the limit. A limit fails if "
+        "its number is of fewer than 30 subjects, or of fewer than half of the labelled faces."
+    )
     return Section("Limits", text=[text], tables=[Table("Limits and results", pd.DataFrame(rows))])
 
 

@@ -81,6 +81,8 @@ def protocol(run: "RunResults | Run") -> str:
     """Returns how the faces were split, in a few words."""
     split = run.recipe.split
     words = METHODS[split.method].protocol.format(**split.model_dump())
+    if split.method in ("subjects", "subject_folds") and run.faces["subject"].isna().all():
+        words = words.replace("by subject", "by photograph (subjects are not known)")
     return words + (", WITH LEAKS" if run.info.get("leaks") else "")
 
 

@@ -1,6 +1,7 @@
 """The audit as a whole: the same whatever the order and the pieces, valid JSON, limits, ages, escaped text."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -148,9 +149,51 @@ def test_limits_pass_fail_and_say_when_the_data_does_not_suffice() -> None:
     assert checked(children_as_adults={18: 0.5}, age_bias=3.0, false_rate=0.5)["passed"] is True
 
 
+def audited(faces: pd.DataFrame, predictions: pd.DataFrame, **limits: object) -> ModelAuditReport:
+    settings = AuditSettings(AuditLimits(**limits), n_boot=100)
+    return audit_predictions(predictions, faces, ["race"], settings=settings)
+
+
+def test_limits_fail_when_most_predictions_are_missing() -> None:
+    faces, predictions = tables()
+    empty = predictions.assign(**{name: predictions[name].where(predictions.index < 50) for name in ("age", "age_low")})
+    limits = {"missing": 0.05, "age_mae": 20.0, "age_bias": 20.0, "children_as_adults": {18: 1.0}}
+    found = audited(faces, empty, **limits)
+    assert found.passed is False and not any(one.passed for one in found.limits if one.scope != "all faces, gender")
+    missing = {one.scope: one for one in found.limits if one.limit == "missing"}
+    assert missing["all faces, gender"].passed and missing["all faces, gender"].n == 1200
+    assert missing["all faces, age"].measured.value == pytest.approx(1150 / 1200)
+    mae = next(one for one in found.limits if one.limit == "age_mae")
+    assert mae.n == 50 and mae.problem == "only 50 of 1,200 labelled faces have a prediction"
+
+
+def test_missing_predictions_do_not_lower_rates_of_errors() -> None:
+    faces, predictions = tables()
+    half = predictions.index % 3 > 0
+    some = predictions.assign(age=predictions["age"].where(half), p_female=predictions["p_female"].where(half))
+    before = audited(faces[faces["face"].isin(predictions["face"][half])], predictions[half], **RATES)
+    after = audited(faces[faces["face"].isin(predictions["face"])], some, **RATES)
+    for one, other in zip(before.limits, after.limits, strict=True):
+        assert one.measured.value == pytest.approx(other.measured.value) and one.n == other.n
+
+
+RATES = {"children_as_adults": {18: 0.5}, "false_rate": 0.5}
+
+
+def test_limits_fail_on_too_few_subjects() -> None:
+    faces, predictions = tables(60, 20)
+    found = audited(faces, predictions, accuracy=0.1, missing=1.0)
+    assert found.passed is False
+    assert all(one.problem == f"{one.subjects} subjects, at least 30 are needed" for one in found.limits)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("accuracy:", "accuracy: has no value"),
+        ("accuracy: 0.9\nmissing: null", "missing: has no value"),
+        ("children_as_adults: {}", "children_as_adults"),
+        ("children_as_adults: {18: }", "children_as_adults"),
         ("acuracy: 0.9", "did you mean 'accuracy'"),
         ("accuracy: 90", "accuracy = 90"),
         ("accuracy: high", "accuracy = 'high'"),
@@ -165,6 +208,12 @@ def test_limits_are_strict(tmp_path: Path, text: str, words: str) -> None:
     path.write_text(text)
     with pytest.raises(MienError, match=words):
         read_limits(path)
+
+
+def test_limits_from_a_pipe_are_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "limits.yaml")
+    with pytest.raises(MienError, match="limits.yaml' cannot be read: it is not a regular file"):
+        read_limits(tmp_path / "limits.yaml")
 
 
 def test_groups_must_be_columns() -> None:

@@ -320,7 +320,7 @@ def test_the_verb_says_what_kind_of_hyperband_it_is_and_shows_the_ledger(drawn, 
     told, wrong = capsys.readouterr()
     assert not end.value.code, wrong
     assert "trial 3 (bracket " in told and "4 of 4 trials" in told and "epochs full" in " ".join(told.split())
-    assert "gender_accuracy" in told and "report: " in told
+    assert "gender accuracy" in told and "report: " in told
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from mien.audit.model.groups import (
     worst_group,
 )
 from mien.audit.model.inputs import Matched, PredictionsInput, match, read_predictions
-from mien.audit.model.limits import AuditLimits, ModelFindings, check_limits
+from mien.audit.model.limits import AuditLimits, Basis, ModelFindings, basis, check_limits
 from mien.base.errors import MienError, choices
 from mien.base.version import __version__
 from mien.metrics.definitions import METRICS, PERCENT, Metric
@@ -53,6 +53,24 @@ FAIRNESS_RATES: dict[str, Metric] = {
     ),
 }
 """Rates that only the fairness criteria need: the share predicted female, of all faces and of women."""
+
+PREDICTED_COLUMNS = ("gender", "age", "age_group")
+"""The columns whose missing values are counted for the limit `missing`."""
+
+
+def _missing_metric(column: str) -> Metric:
+    return Metric(
+        label=f"faces without {column}",
+        unit=PERCENT,
+        truth="face",
+        predictions=(column,),
+        parts=lambda face, values: metrics.mean_parts(pd.isna(values)),
+        better=None,
+    )
+
+
+MISSING_RATES = {f"missing_{column}": _missing_metric(column) for column in PREDICTED_COLUMNS}
+"""Rates that only the limit `missing` needs."""
 
 AUDIT_METRICS = tuple(name for name, metric in METRICS.items() if not metric.needs_classes)
 """The metrics of an audit; those without predictions or labels are skipped."""
@@ -173,7 +191,7 @@ def _counts(matched: Matched, rows: pd.DataFrame) -> schema.PredictionCounts:
 
 
 def _jobs(rows: pd.DataFrame) -> dict[str, Metric]:
-    wanted = {name: METRICS[name] for name in AUDIT_METRICS} | FAIRNESS_RATES
+    wanted = {name: METRICS[name] for name in AUDIT_METRICS} | FAIRNESS_RATES | MISSING_RATES
     return {name: metric for name, metric in wanted.items() if metrics.is_applicable(metric, rows)}
 
 
@@ -203,7 +221,31 @@ def _findings(
             if gap := _gap(name, [table], columns):
                 gaps.append(gap)
     limits = age_rules.age_limits(rows, settings.child_rate, settings.n_boot, settings.seed)
-    return ModelFindings(lines, worsts, gaps, _fairness(tables, by), limits)
+    return ModelFindings(lines, worsts, gaps, _fairness(tables, by), limits, _missing(tables), _bases(rows))
+
+
+def _missing(tables: Mapping[str, MetricTable]) -> dict[str, schema.Interval]:
+    """The share of faces without a value, by predicted column."""
+    found = {}
+    for column in PREDICTED_COLUMNS:
+        if f"missing_{column}" in tables:
+            one = tables[f"missing_{column}"][Group()]
+            low, high = one.interval()
+            found[column] = schema.Interval(value=one.value, low=low, high=high)
+    return found
+
+
+def _bases(rows: pd.DataFrame) -> dict[str, Basis]:
+    """What each metric over all faces, and each age limit, was measured on."""
+    found = {}
+    for name, metric in _jobs(rows).items():
+        labelled = rows[metric.truth].notna() if metric.among is None else (rows[metric.truth] == metric.among)
+        answered = rows[list(metric.predictions)].notna().all(axis=1)
+        found[name] = basis(rows, labelled.fillna(False).to_numpy(dtype=bool), answered.to_numpy(dtype=bool))
+    if "age" in rows.columns:
+        age, known = rows["true_age"].to_numpy(dtype=float), rows["age"].notna().to_numpy()
+        found |= {f"children under {limit}": basis(rows, age < limit, known) for limit in (13, 16, 18, 21)}
+    return found
 
 
 def _searched_columns(table: MetricTable, by: Sequence[str]) -> list[list[str] | None]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mien import metrics
 from mien.base.errors import MienError, choices, columns_of, shortened
-from mien.base.table import check_faces, read_table
+from mien.base.table import TEXT_COLUMNS, check_faces, read_table
 from mien.data.sources.csv import GENDER_WORDS
 
 COLUMNS = ("face", "file", "status", *metrics.PREDICTION_COLUMNS)
@@ -82,7 +82,9 @@ def read_predictions(
         table = given
     else:
         paths = [given] if isinstance(given, str | Path) else list(given)
-        table = pd.concat([read_table(path) for path in paths], ignore_index=True)
+        # A map that names no text column does no harm: it is checked below.
+        text = [theirs for theirs, ours in (map or {}).items() if ours in TEXT_COLUMNS]
+        table = pd.concat([read_table(path, text) for path in paths], ignore_index=True)
     names, genders, percent = _names(table, dict(map or {}), preset)
     columns = {}
     for theirs, ours in names.items():

@@ -159,6 +159,9 @@ class LimitVerdict(SchemaModel):
     direction: Literal["at least", "at most"]
     measured: Interval
     scope: str = Field(description="The faces or groups that the number was measured on.")
+    n: int = Field(0, description="Faces with label and prediction that the number was measured on.")
+    subjects: int = Field(0, description="Their subjects.")
+    problem: str = Field("", description="Why the limit fails whatever its number is; empty if nothing is wrong.")
     passed: bool
     excess: Number = Field(description="Distance from the limit: positive if it is violated, negative if it is met.")
     conclusive: bool = Field(description="Whether the whole interval is on one side of the limit.")

@@ -13,7 +13,7 @@ import pandas as pd
 from mien.base.errors import MienError, choices, columns_of
 from mien.base.labels import AGE_GROUPS
 from mien.base.ledger import Ledger
-from mien.base.table import FACES_COLUMNS, read_table
+from mien.base.table import FACES_COLUMNS, TEXT_COLUMNS, check_flat, read_table
 from mien.data.sources import _files
 
 NOTICE = "A data set of the publisher's own: its terms are not known to mien; ask the publisher."
@@ -64,7 +64,8 @@ def read(root: Path, labels: str, map: Mapping[str, str] | None = None) -> tuple
 
 
 def _read_columns(path: Path, map: Mapping[str, str], ledger: Ledger) -> pd.DataFrame:
-    table = _rename(read_table(path), map)
+    text = [theirs for theirs, ours in map.items() if ours in TEXT_COLUMNS]
+    table = _rename(read_table(path, text), map)
     ledger.read = len(table)
     if "path" not in table:
         raise MienError(
@@ -98,6 +99,7 @@ def _rename(table: pd.DataFrame, map: Mapping[str, str]) -> pd.DataFrame:
 
 def _read_genders(table: pd.DataFrame, ledger: Ledger) -> pd.Series:
     """The column `gender` in our words; each other spelling is written down as changed."""
+    check_flat(table["gender"], "csv: column 'gender'")
     values = table["gender"].where(table["gender"] != "")
     read_as = {value: GENDER_WORDS.get(str(value).strip().lower()) for value in values.dropna().unique()}
     for value, gender in read_as.items():
