@@ -239,6 +239,13 @@ def test_scans_hidden_behind_a_false_marker_are_counted():
         images.load(hidden)
 
 
+def test_counting_pixels_decodes_nothing(monkeypatch):
+    jpeg = progressive(1)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    assert images.pixel_count(png_header(3000, 2000)) == 6_000_000
+    assert images.pixel_count(jpeg) == 64 * 64
+
+
 def test_usual_files_of_many_parts_are_read(astronaut):
     exif = Image.Exif()
     exif[0x010E] = "a" * 60_000

@@ -100,6 +100,16 @@ def dimensions(source: Source) -> tuple[int, int]:
         return _upright_size(image)
 
 
+def pixel_count(source: Source) -> int:
+    """How many pixels the header states; nothing is decoded.
+
+    Raises:
+        ImageError: As `load`, for what the header shows.
+    """
+    with _open(source) as image:
+        return image.width * image.height
+
+
 def load_face(source: Source, size: int, box: Box | None = None, margin: float = 0.0) -> np.ndarray:
     """Decodes one face as the square that a network sees.
 

@@ -88,10 +88,10 @@ class Batches:
 
     def _find(self, upload: Upload, crops: bool) -> list[FaceCrop]:
         try:
-            width, height = images.dimensions(upload.content)
+            pixels = images.pixel_count(upload.content)
         except images.ImageError as error:
             return [FaceCrop({"file": upload.name, "status": error.reason}, None)]
-        if width * height > self._limits.image_pixels:
+        if pixels > self._limits.image_pixels:
             return [FaceCrop({"file": upload.name, "status": "too large"}, None)]
         return self._predictor.crop_faces(upload.content, upload.name, crops)
 

@@ -74,6 +74,7 @@ def train(
     """
     settings = load_recipe(recipe, changes)
     run = Run(out if out is not None else Path("runs") / settings.name)
+    _roots(settings)  # before the folder is made
     # Searches and studies give a folder of stages; they start their own processes, each with other runs.
     processes = Processes(settings.trainer, alone=stages is None)
     with _alone(run, processes):
@@ -110,9 +111,7 @@ def _train(
     score: bool = True,
 ) -> None:
     """Does the work of `train` in a folder that no other process uses."""
-    root = _root(settings.data.root, "data.root")
-    if settings.init.data is not None:
-        _root(settings.init.data.root, "init.data.root")
+    root = _roots(settings)
     resumed = processes.once(lambda: run.begin(settings))
     note(f"{'resuming run' if resumed else 'run'} {run.folder}")
     start = _first_stage(run, settings, stages, processes)
@@ -146,6 +145,14 @@ def _finish(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, score
     for leftover in (run.resume_file, run.best_file, run.teachers_file):
         leftover.unlink(missing_ok=True)
     run.note(status="finished")
+
+
+def _roots(settings: Recipe) -> Path:
+    """The data root of a recipe; raises for a root that is missing, that of a first stage too."""
+    root = _root(settings.data.root, "data.root")
+    if settings.init.data is not None:
+        _root(settings.init.data.root, "init.data.root")
+    return root
 
 
 def _root(root: str | None, key: str) -> Path:
