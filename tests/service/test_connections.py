@@ -18,7 +18,9 @@ import mien
 from mien import MienError, Predictor
 from mien.service import connections, hosts, uploads
 from mien.service.app import make_app
+from mien.service.batches import Batches
 from mien.service.limits import ServiceLimits
+from mien.service.uploads import Upload
 
 from .conftest import Served
 from .test_api import face, post  # noqa: F401
@@ -249,9 +251,6 @@ def test_a_charset_that_no_form_has(predictor, charset, face):  # noqa: F811
 
 
 def test_a_small_request_does_not_wait_for_all_images_of_a_large_one(predictor, face, monkeypatch):  # noqa: F811
-    from mien.service.batches import Batches
-    from mien.service.uploads import Upload
-
     order = []
 
     def find(content, name="", crops=False):
@@ -278,3 +277,24 @@ def test_a_small_request_does_not_wait_for_all_images_of_a_large_one(predictor, 
         await batches.stop()
 
     asyncio.run(both())
+
+
+def test_a_prediction_does_not_wait_for_all_explanations(predictor, face):  # noqa: F811
+    order = []
+
+    def explain(number):
+        time.sleep(0.05)
+        order.append(number)
+
+    async def both():
+        batches = Batches(predictor, ServiceLimits())
+        await batches.start()
+        explanations = [asyncio.ensure_future(batches.run(explain, number)) for number in range(60)]
+        await asyncio.sleep(0)
+        (result,) = await batches.predict([Upload("a.png", face)], True)
+        assert result.rows[0]["status"] == "ok" and len(order) < 60
+        await asyncio.gather(*explanations)
+        await batches.stop()
+
+    asyncio.run(both())
+    assert order == list(range(60))

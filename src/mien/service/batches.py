@@ -38,6 +38,7 @@ class Batches:
         self._network = ThreadPoolExecutor(1, "network")
         self._ready: asyncio.Queue[tuple[list[FaceCrop], asyncio.Future[list[Row]]]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._running = asyncio.Lock()
 
     async def start(self) -> None:
         """Loads the detector, so that the first request does not wait for it, and starts the worker."""
@@ -64,8 +65,9 @@ class Batches:
         return [task.result() for task in tasks]
 
     async def run(self, work: Any, *arguments: Any) -> Any:
-        """Runs another function that uses the network, in the network thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._network, work, *arguments)
+        """Runs another function that uses the network, in the network thread; one at a time, in turn with a batch."""
+        async with self._running:
+            return await asyncio.get_running_loop().run_in_executor(self._network, work, *arguments)
 
     async def _one(self, upload: Upload, crops: bool, line: Line) -> ImageResult:
         loop = asyncio.get_running_loop()

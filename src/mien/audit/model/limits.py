@@ -136,6 +136,7 @@ class _Line(NamedTuple):
     number: Interval | None
     basis: Basis | None
 
+
 _OVERALL: dict[str, tuple[str, Literal["at least", "at most"]]] = {
     "accuracy": ("gender_accuracy", "at least"),
     "calibration_error": ("gender_ece", "at most"),
