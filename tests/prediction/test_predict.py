@@ -175,7 +175,7 @@ def test_a_corrupt_model_is_refused(tmp_path):
 def test_an_unknown_runtime_or_detector_is_refused():
     with pytest.raises(MienError, match="openvinno.*openvino"):
         Predictor(runtime="openvinno")
-    with pytest.raises(MienError, match="dlib"):
+    with pytest.raises(MienError, match="dlibb.*did you mean 'dlib'"):
         Predictor(detector="dlibb").predict(np.zeros((64, 64, 3), np.uint8))
 
 
