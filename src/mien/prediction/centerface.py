@@ -64,7 +64,7 @@ def decode_centerface(
     return np.stack([x, y, w, h], axis=1), heat[0, 0, row, column], placed
 
 
-def open_centerface(file: Path, threads: int = 0) -> Any:
+def open_centerface(file: Path, threads: int = 1) -> Any:
     """A session for images of any size: the file's input is declared as ten images of 32x32 pixels."""
     import onnxruntime
 
