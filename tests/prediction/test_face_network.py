@@ -96,6 +96,17 @@ def test_threshold_is_that_of_the_file(tmp_path):
     assert len(FaceNetwork(square_finder(tmp_path / "b.onnx", ABOUT | {"score": 0.5})).find(grey).scores) > 0
 
 
+def test_candidates_that_do_not_look_like_a_face_at_other_scales_are_dropped(tmp_path):
+    picture = with_squares(512, 384, 24, [(96, 56)])
+    # This network draws squares of 40 pixels at any scale: only a look that shows them in that size confirms them.
+    same = FaceNetwork(square_finder(tmp_path / "same.onnx", ABOUT | {"looks": [4.0], "candidates": 0.3}))
+    (found,) = same.find(picture).squares
+    assert np.abs(found - (108, 68, 40)).max() < 6
+    other = FaceNetwork(square_finder(tmp_path / "other.onnx", ABOUT | {"looks": [1.5], "candidates": 0.3}))
+    assert len(other.find(picture).scores) == 0
+    assert len(other.find(with_squares(512, 384, 24, [(0, 0)])).scores) == 0
+
+
 def test_odd_shapes_are_looked_at(file):
     network = FaceNetwork(file)
     for size in ((1, 1), (3000, 3), (5, 700), (33, 31)):
@@ -112,7 +123,10 @@ def test_a_damaged_file_is_named(tmp_path, file):
     assert is_own(file) and not is_own(short)
 
 
-@pytest.mark.parametrize("wrong", [{"score": 2}, {"side": 0}, {"strides": []}, {"sizes": None}, {"side": "large"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"score": 2}, {"side": 0}, {"strides": []}, {"sizes": None}, {"side": "large"}, {"looks": [9]}, {"looks": 3}],
+)
 def test_damaged_metadata_is_refused(tmp_path, wrong):
     path = square_finder(tmp_path / "odd.onnx", ABOUT | wrong)
     with pytest.raises(MienError, match=r"odd\.onnx'.*'mien-detector' is damaged"):

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mien.base.errors import MienError, shortened
+from mien.data.alignment import roll
 
 FILE = "mien-face-1.onnx"
 """The detector that ships with the package, in `weights/`."""
@@ -26,6 +27,9 @@ _TILE = 640  # pixels of a side of what the network sees at once, at most
 _SHARED = 128  # pixels that neighbouring tiles have in common; larger faces are found in a smaller picture
 _ENLARGED = 2.0  # pictures are enlarged at most so much
 _CANDIDATES = 5000  # of the cells that answer, the best
+_PATCH = 256  # pixels of a side of what is cut around a candidate
+_LOOK = 160  # pixels of a side of what the network then sees of it
+_UPRIGHT = math.radians(10)  # a candidate that is turned by less is not turned back
 _SAME = 0.4  # squares with more in common (intersection over union) are one face
 
 
@@ -78,13 +82,42 @@ class FaceNetwork:
         self._sizes: list[float] = about["sizes"]
         self.side: int = about["side"]
         self.score: float = about["score"]
+        self._least: float = about.get("candidates", self.score)
+        self._looks: list[float] = about.get("looks", [])
         self._min_face = min_face
 
     def find(self, picture: Image.Image) -> Faces:
         """The faces of an upright RGB picture, in its pixels."""
         views = list(self._views(*picture.size))
-        rows = np.concatenate([self._look(picture, view) for view in views])
-        return _distinct(rows)
+        candidates = _distinct(np.concatenate([self._look(picture, view) for view in views]))
+        if not self._looks:
+            return _faces(candidates)
+        seen = [row for candidate in candidates if (row := self._look_again(picture, candidate)) is not None]
+        return _faces(_distinct(np.array(seen).reshape(-1, 14)))
+
+    def _look_again(self, picture: Image.Image, candidate: np.ndarray) -> np.ndarray | None:
+        """The row of a candidate, seen upright and at scales of its own; None: it is no face.
+
+        What looks like a face by chance rarely does so at other scales, and a larger picture shows landmarks better.
+        """
+        angle = roll(candidate[4:].reshape(5, 2))
+        angle = angle if abs(angle) > _UPRIGHT else 0.0
+        width = max(self._looks)
+        patch = _patch(picture, candidate[:3], width, angle)
+        seen, score = [], 0.0
+        for share in self._looks:
+            pixels, scale = _middle(patch, share / width), candidate[2] * share / _LOOK
+            rows = self._decode(self._session.run(None, {"image": pixels}))
+            rows = rows[_same_face(rows, _LOOK / share)]
+            if len(rows):
+                best = rows[rows[:, 3].argmax()]
+                score += float(best[3]) / len(self._looks)
+                seen.append(_back(best, candidate[:2], scale, angle))
+        if score < self.score:
+            return None
+        row: np.ndarray = np.mean(seen, axis=0)
+        row[3] = score
+        return row
 
     def wants(self, longer: int) -> float:
         """How many pixels of the longer side of a picture, which has so many, are of use."""
@@ -126,7 +159,7 @@ class FaceNetwork:
         """Rows (n, 14) of all cells that are sure enough, in pixels of the network's input."""
         parts = []
         for one, stride, size in zip(maps, self._strides, self._sizes, strict=True):
-            y, x = np.nonzero(one[0] >= self.score)
+            y, x = np.nonzero(one[0] >= self._least)
             values = one[:, y, x].T
             cells = stride * (np.stack([x, y], axis=1) + 0.5)
             rows = np.empty((len(values), 14))
@@ -162,8 +195,47 @@ def _in_tile(rows: np.ndarray, view: _View, width: int, height: int) -> np.ndarr
     return fits
 
 
-def _distinct(rows: np.ndarray) -> Faces:
-    """Best first, without those that lie on a better one."""
+def _patch(picture: Image.Image, square: np.ndarray, share: float, angle: float) -> Image.Image:
+    """`_PATCH` pixels a side around a square, `share` times as wide, turned upright; black beyond the picture."""
+    x, y, side = square
+    grow = abs(math.cos(angle)) + abs(math.sin(angle))
+    half = side * share * grow / 2
+    left, top = math.floor(x - half), math.floor(y - half)
+    part = picture.crop((left, top, math.ceil(x + half), math.ceil(y + half)))
+    edges = (x - half - left, y - half - top, min(x + half - left, part.width), min(y + half - top, part.height))
+    around = round(_PATCH * grow)
+    patch = part.resize((around, around), Image.Resampling.BILINEAR, edges, reducing_gap=2.0)
+    if angle == 0:
+        return patch
+    cos, sin, middle, centre = math.cos(angle), math.sin(angle), around / 2, _PATCH / 2
+    turn = (cos, -sin, middle - centre * (cos - sin), sin, cos, middle - centre * (sin + cos))
+    return patch.transform((_PATCH, _PATCH), Image.Transform.AFFINE, turn, Image.Resampling.BILINEAR)
+
+
+def _middle(patch: Image.Image, share: float) -> np.ndarray:
+    """The middle of a patch, uint8 (_LOOK, _LOOK, 3)."""
+    rest = (1 - share) / 2 * _PATCH
+    return np.asarray(
+        patch.resize((_LOOK, _LOOK), Image.Resampling.BILINEAR, (rest, rest, _PATCH - rest, _PATCH - rest))
+    )
+
+
+def _same_face(rows: np.ndarray, side: float) -> np.ndarray:
+    """Which rows of a look are of the face in its middle, which should have that side."""
+    away = np.abs(rows[:, :2] - _LOOK / 2).max(axis=1)
+    return (away < 0.35 * side) & (rows[:, 2] > 0.6 * side) & (rows[:, 2] < side / 0.6)
+
+
+def _back(row: np.ndarray, centre: np.ndarray, scale: float, angle: float) -> np.ndarray:
+    """A row of a look in pixels of the picture."""
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    places = np.concatenate([row[:2], row[4:]]).reshape(6, 2)
+    places = scale * (places - _LOOK / 2) @ turn.T + centre
+    return np.concatenate([places[0], [scale * row[2], row[3]], places[1:].reshape(-1)])
+
+
+def _distinct(rows: np.ndarray) -> np.ndarray:
+    """The rows, best first, without those that lie on a better one."""
     rows = rows[np.argsort(-rows[:, 3], kind="stable")[:_CANDIDATES]]
     low, high = rows[:, :2] - rows[:, 2:3] / 2, rows[:, :2] + rows[:, 2:3] / 2
     area = rows[:, 2] ** 2
@@ -174,7 +246,10 @@ def _distinct(rows: np.ndarray) -> Faces:
             kept.append(index)
             shared = np.clip(np.minimum(high[index], high) - np.maximum(low[index], low), 0, None).prod(axis=1)
             free &= shared <= _SAME * (area[index] + area - shared)
-    rows = rows[kept]
+    return rows[kept]
+
+
+def _faces(rows: np.ndarray) -> Faces:
     return Faces(rows[:, :3], rows[:, 3], rows[:, 4:].reshape(-1, 5, 2))
 
 
@@ -204,6 +279,9 @@ def _metadata(session: Any, path: Path) -> dict[str, Any]:
     try:
         about = json.loads(text)
         sides = len(about["strides"]) == len(about["sizes"]) == len(session.get_outputs())
+        looks = about.get("looks", [])
+        if not all(1 <= share <= 4 for share in looks) or not 0 < about.get("candidates", about["score"]) < 1:
+            raise ValueError("looks or candidates out of range")
         if not (sides and 32 <= about["side"] <= 4096 and 0 < about["score"] < 1):
             raise ValueError("values out of range")
     except (ValueError, KeyError, TypeError) as error:

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from mien.training.detector import cache, teach
-from mien.training.detector.export import export_run
 from mien.training.detector.fit import train
 from mien.training.detector.settings import Settings
+from mien.training.detector.validate import release
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     teach.label(asked.data, asked.out / "teacher")
     cache.build(asked.data, asked.out / "teacher", asked.out / "cache")
     train(settings)
-    print(f"detector: {export_run(settings)}")
+    print(f"detector: {release(settings)}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from mien.training.detector.network import MIDDLE, SIZES, SPREAD, STRIDES, FaceNet
-from mien.training.detector.settings import Settings
-from mien.training.detector.validate import SIDE, choose_score, detect_all
 
 OPSET = 17
 
@@ -50,14 +48,3 @@ def export(network: FaceNet, file: Path, about: dict[str, object]) -> None:
     entry.value = json.dumps({"strides": STRIDES, "sizes": SIZES} | about)
     onnx.checker.check_model(model)
     onnx.save(model, file)
-
-
-def export_run(settings: Settings) -> Path:
-    """Writes the average of the last checkpoint, with the score that the validation part asks for."""
-    state = torch.load(settings.out / "checkpoint.pt", weights_only=True)
-    network = FaceNet()
-    network.load_state_dict(state["average"])
-    score = choose_score(detect_all(network, settings))
-    file = settings.out / "mien-face.onnx"
-    export(network, file, {"side": SIDE, "score": round(score, 3), "step": state["step"], "seed": settings.seed})
-    return file
