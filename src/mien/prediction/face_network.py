@@ -27,6 +27,7 @@ _TILE = 640  # pixels of a side of what the network sees at once, at most
 _SHARED = 128  # pixels that neighbouring tiles have in common; larger faces are found in a smaller picture
 _ENLARGED = 2.0  # pictures are enlarged at most so much
 _CANDIDATES = 5000  # of the cells that answer, the best
+_SMALLEST = 10.0  # pixels of a side of the smallest face, unless smaller ones are asked for: none can be judged
 _PATCH = 256  # pixels of a side of what is cut around a candidate
 _LOOK = 160  # pixels of a side of what the network then sees of it
 _UPRIGHT = math.radians(10)  # a candidate that is turned by less is not turned back
@@ -68,7 +69,7 @@ class FaceNetwork:
 
     Args:
         file: An ONNX file written by `training/detector`; None: the one that ships with mien.
-        min_face: Side in pixels of the smallest face that is looked for; None: a 30th of the longer side.
+        min_face: Side in pixels of the smallest face that is looked for; None: a 30th of the longer side, at least 10.
 
     Raises:
         MienError: The file is missing, damaged, or not of this kind.
@@ -85,6 +86,7 @@ class FaceNetwork:
         self._least: float = about.get("candidates", self.score)
         self._looks: list[float] = about.get("looks", [])
         self._min_face = min_face
+        self._smallest = _SMALLEST if min_face is None else min(_SMALLEST, min_face * 0.75)
 
     def find(self, picture: Image.Image) -> Faces:
         """The faces of an upright RGB picture, in its pixels."""
@@ -153,7 +155,7 @@ class FaceNetwork:
         rows[:, [0, *range(4, 14, 2)]] += view.left
         rows[:, [1, *range(5, 14, 2)]] += view.top
         rows[:, [0, 1, 2, *range(4, 14)]] /= view.scale
-        return rows
+        return rows[rows[:, 2] >= self._smallest]
 
     def _decode(self, maps: list[np.ndarray]) -> np.ndarray:
         """Rows (n, 14) of all cells that are sure enough, in pixels of the network's input."""

@@ -51,7 +51,7 @@ class Settings(BaseModel):
     """The folder of the run: labels, decoded pictures, checkpoints, log, the ONNX file."""
 
     seed: int = 0
-    steps: int = 7000
+    steps: int = 7600
     learning_rate: float = 0.002
     weight_decay: float = 0.02
     warmup: int = 400
