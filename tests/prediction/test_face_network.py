@@ -99,7 +99,7 @@ def test_threshold_is_that_of_the_file(tmp_path):
 def test_candidates_that_do_not_look_like_a_face_at_other_scales_are_dropped(tmp_path):
     picture = with_squares(512, 384, 24, [(96, 56)])
     # This network draws squares of 40 pixels at any scale: only a look that shows them in that size confirms them.
-    same = FaceNetwork(square_finder(tmp_path / "same.onnx", ABOUT | {"looks": [4.0], "candidates": 0.3}))
+    same = FaceNetwork(square_finder(tmp_path / "same.onnx", ABOUT | {"looks": [3.2], "candidates": 0.3}))
     (found,) = same.find(picture).squares
     assert np.abs(found - (108, 68, 40)).max() < 6
     other = FaceNetwork(square_finder(tmp_path / "other.onnx", ABOUT | {"looks": [1.5], "candidates": 0.3}))

@@ -28,8 +28,8 @@ _SHARED = 128  # pixels that neighbouring tiles have in common; larger faces are
 _ENLARGED = 2.0  # pictures are enlarged at most so much
 _CANDIDATES = 5000  # of the cells that answer, the best
 _SMALLEST = 10.0  # pixels of a side of the smallest face, unless smaller ones are asked for: none can be judged
-_PATCH = 256  # pixels of a side of what is cut around a candidate
-_LOOK = 160  # pixels of a side of what the network then sees of it
+_PATCH = 205  # pixels of a side of what is cut around a candidate
+_LOOK = 128  # pixels of a side of what the network then sees of it
 _UPRIGHT = math.radians(10)  # a candidate that is turned by less is not turned back
 _SAME = 0.4  # squares with more in common (intersection over union) are one face
 

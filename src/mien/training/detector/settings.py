@@ -51,7 +51,7 @@ class Settings(BaseModel):
     """The folder of the run: labels, decoded pictures, checkpoints, log, the ONNX file."""
 
     seed: int = 0
-    steps: int = 7600
+    steps: int = 8700
     learning_rate: float = 0.002
     weight_decay: float = 0.02
     warmup: int = 400
@@ -67,7 +67,7 @@ class Settings(BaseModel):
     side: int = 512
     """Longer side in pixels of what the network sees of a photograph."""
 
-    candidates: float = 0.35
+    candidates: float = 0.5
     """Score from which on a place is looked at again, upright and at scales of its own."""
 
     looks: tuple[float, ...] = (1.75, 2.8)
