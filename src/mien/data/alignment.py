@@ -11,7 +11,7 @@ from PIL import Image
 
 from mien.data.images import cut
 
-UPRIGHT = math.radians(3.0)
+UPRIGHT = math.radians(5.0)
 """A face that is turned by less is cut as it is: no detector is more exact, and resampling twice blurs."""
 
 

@@ -28,7 +28,7 @@ _SHARED = 128  # pixels that neighbouring tiles have in common; larger faces are
 _ENLARGED = 2.0  # pictures are enlarged at most so much
 _CANDIDATES = 5000  # of the cells that answer, the best
 _SMALLEST = 10.0  # pixels of a side of the smallest face, unless smaller ones are asked for: none can be judged
-_PATCH = 205  # pixels of a side of what is cut around a candidate
+_PATCH = 204  # pixels of a side of what is cut around a candidate
 _LOOK = 128  # pixels of a side of what the network then sees of it
 _UPRIGHT = math.radians(10)  # a candidate that is turned by less is not turned back
 _SAME = 0.4  # squares with more in common (intersection over union) are one face
@@ -90,14 +90,23 @@ class FaceNetwork:
 
     def find(self, picture: Image.Image) -> Faces:
         """The faces of an upright RGB picture, in its pixels."""
-        views = list(self._views(*picture.size))
-        candidates = _distinct(np.concatenate([self._look(picture, view) for view in views]))
+        whole, *tiles = self._views(*picture.size)
+        small = _part(picture, whole)
+        rows = [self._look(small, whole, picture.size)]
+        rows += [self._look(_part(picture, tile), tile, picture.size) for tile in tiles]
+        candidates = _distinct(np.concatenate(rows))
         if not self._looks:
             return _faces(candidates)
-        seen = [row for candidate in candidates if (row := self._look_again(picture, candidate)) is not None]
+        seen = []
+        for candidate in candidates:
+            # The small picture, where it has the pixels that the looks need: large areas take long to scale.
+            enough = candidate[2] * whole.scale * max(self._looks) >= _PATCH
+            row = self._look_again(small if enough else picture, whole.scale if enough else 1.0, candidate)
+            if row is not None:
+                seen.append(row)
         return _faces(_distinct(np.array(seen).reshape(-1, 14)))
 
-    def _look_again(self, picture: Image.Image, candidate: np.ndarray) -> np.ndarray | None:
+    def _look_again(self, picture: Image.Image, shrunk: float, candidate: np.ndarray) -> np.ndarray | None:
         """The row of a candidate, seen upright and at scales of its own; None: it is no face.
 
         What looks like a face by chance rarely does so at other scales, and a larger picture shows landmarks better.
@@ -105,7 +114,7 @@ class FaceNetwork:
         angle = roll(candidate[4:].reshape(5, 2))
         angle = angle if abs(angle) > _UPRIGHT else 0.0
         width = max(self._looks)
-        patch = _patch(picture, candidate[:3], width, angle)
+        patch = _patch(picture, candidate[:3] * shrunk, width, angle)
         seen, score = [], 0.0
         for share in self._looks:
             pixels, scale = _middle(patch, share / width), candidate[2] * share / _LOOK
@@ -141,17 +150,13 @@ class FaceNetwork:
                     whole = (right - left, bottom - top) == (wide, high)
                     yield _View(scale, left, top, right - left, bottom - top, whole)
 
-    def _look(self, picture: Image.Image, view: _View) -> np.ndarray:
-        """Rows (n, 14) of one view in pixels of the picture: centre, side, score, points."""
-        right = min((view.left + view.width) / view.scale, picture.width)
-        bottom = min((view.top + view.height) / view.scale, picture.height)
-        edges = (view.left / view.scale, view.top / view.scale, right, bottom)
-        part = picture.resize((view.width, view.height), Image.Resampling.BILINEAR, edges, reducing_gap=2.0)
+    def _look(self, part: Image.Image, view: _View, size: tuple[int, int]) -> np.ndarray:
+        """Rows (n, 14) of one view in pixels of the picture of that size: centre, side, score, points."""
         canvas = np.zeros((-(-view.height // 32) * 32, -(-view.width // 32) * 32, 3), np.uint8)
         canvas[: view.height, : view.width] = np.asarray(part)
         rows = self._decode(self._session.run(None, {"image": canvas}))
         if not view.whole:
-            rows = rows[_in_tile(rows, view, *_scaled(*picture.size, view.scale))]
+            rows = rows[_in_tile(rows, view, *_scaled(*size, view.scale))]
         rows[:, [0, *range(4, 14, 2)]] += view.left
         rows[:, [1, *range(5, 14, 2)]] += view.top
         rows[:, [0, 1, 2, *range(4, 14)]] /= view.scale
@@ -159,9 +164,11 @@ class FaceNetwork:
 
     def _decode(self, maps: list[np.ndarray]) -> np.ndarray:
         """Rows (n, 14) of all cells that are sure enough, in pixels of the network's input."""
-        parts = []
+        parts = [np.empty((0, 14))]
         for one, stride, size in zip(maps, self._strides, self._sizes, strict=True):
             y, x = np.nonzero(one[0] >= self._least)
+            if not len(x):
+                continue
             values = one[:, y, x].T
             cells = stride * (np.stack([x, y], axis=1) + 0.5)
             rows = np.empty((len(values), 14))
@@ -171,6 +178,14 @@ class FaceNetwork:
             rows[:, 4:] = np.tile(cells, 5) + size / 2 * values[:, 4:]
             parts.append(rows)
         return np.concatenate(parts)
+
+
+def _part(picture: Image.Image, view: _View) -> Image.Image:
+    """The pixels of a view."""
+    right = min((view.left + view.width) / view.scale, picture.width)
+    bottom = min((view.top + view.height) / view.scale, picture.height)
+    edges = (view.left / view.scale, view.top / view.scale, right, bottom)
+    return picture.resize((view.width, view.height), Image.Resampling.BILINEAR, edges, reducing_gap=2.0)
 
 
 def _scaled(width: int, height: int, scale: float) -> tuple[int, int]:
@@ -217,9 +232,10 @@ def _patch(picture: Image.Image, square: np.ndarray, share: float, angle: float)
 def _middle(patch: Image.Image, share: float) -> np.ndarray:
     """The middle of a patch, uint8 (_LOOK, _LOOK, 3)."""
     rest = (1 - share) / 2 * _PATCH
-    return np.asarray(
-        patch.resize((_LOOK, _LOOK), Image.Resampling.BILINEAR, (rest, rest, _PATCH - rest, _PATCH - rest))
-    )
+    if abs(share * _PATCH - _LOOK) < 1:  # in its own size
+        return np.asarray(patch.crop((round(rest), round(rest), round(rest) + _LOOK, round(rest) + _LOOK)))
+    edges = (rest, rest, _PATCH - rest, _PATCH - rest)
+    return np.asarray(patch.resize((_LOOK, _LOOK), Image.Resampling.BILINEAR, edges))
 
 
 def _same_face(rows: np.ndarray, side: float) -> np.ndarray:
