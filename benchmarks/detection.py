@@ -11,9 +11,9 @@ out. Times are taken in one thread, all detectors in turn on the same pictures, 
 import argparse
 import hashlib
 import io
+import json
 import math
 import os
-import pickle
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,8 +109,9 @@ class Remembered:
 
     def __init__(self, name: str, folder: Path) -> None:
         self._finder = make_detector(name)
-        self._file = folder / f"{Path(name).stem}.pickle"
-        self._found: dict[str, list[Found]] = pickle.loads(self._file.read_bytes()) if self._file.exists() else {}
+        self._file = folder / f"{Path(name).stem}.json"
+        stored = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._found = {key: [_stored(*face) for face in faces] for key, faces in stored.items()}
 
     def __call__(self, pixels: np.ndarray) -> list[Found]:
         """See `Detector`."""
@@ -122,7 +123,15 @@ class Remembered:
     def save(self) -> None:
         """Writes the file."""
         with atomic_path(self._file) as part:
-            part.write_bytes(pickle.dumps(self._found))
+            part.write_text(json.dumps({key: [_plain(face) for face in faces] for key, faces in self._found.items()}))
+
+
+def _plain(face: Found) -> list[Any]:
+    return [list(face.box), float(face.score), face.turned, None if face.points is None else face.points.tolist()]
+
+
+def _stored(box: images.Box, score: float, turned: bool, points: list[list[float]] | None) -> Found:
+    return Found(box, score, turned, None if points is None else np.array(points))
 
 
 def _detector(name: str, folder: Path) -> Remembered | None:

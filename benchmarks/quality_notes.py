@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from mien.metrics.wording import named, with_interval
-from mien.reports.run_results import protocol
 
 from mien import Predictor, metrics
 from mien.base.atomic import atomic_path
@@ -31,7 +29,9 @@ from mien.evaluation.conditions import (
     reduced,
     window,
 )
+from mien.metrics.wording import named, with_interval
 from mien.prediction.quality import BEYOND, SHARPNESS, SMALL, notes
+from mien.reports.run_results import protocol
 from mien.runs.run import Run, open_run
 from model_card import INTERVALS, markdown, signed, some
 

@@ -1,6 +1,6 @@
 """Training of the face detector: labels, scenes, targets, the loop and the exported file, on drawn pictures."""
 
-import pickle
+import json
 
 import numpy as np
 import onnxruntime
@@ -39,9 +39,10 @@ def data(tmp_path):
         labels[f"{number:06}.jpg"] = taught()
         Image.fromarray(pixels[80:]).save(tmp_path / f"photographs/none/{number:06}.jpg")
     (tmp_path / "run/teacher").mkdir(parents=True)
-    (tmp_path / "run/teacher/celeba.pickle").write_bytes(pickle.dumps(labels))
-    empty = {name: np.zeros((0, 15)) for name in labels}
-    (tmp_path / "run/teacher/none.pickle").write_bytes(pickle.dumps(empty))
+    (tmp_path / "run/teacher/celeba.json").write_text(
+        json.dumps({name: rows.tolist() for name, rows in labels.items()})
+    )
+    (tmp_path / "run/teacher/none.json").write_text(json.dumps({name: [] for name in labels}))
     build(tmp_path, tmp_path / "run/teacher", tmp_path / "run/cache")
     return tmp_path
 

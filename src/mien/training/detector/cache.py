@@ -1,14 +1,15 @@
 """Decoded pictures with their labels, in one file of pixels and one index a source."""
 
-import pickle
+import json
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from mien.base.atomic import atomic_path
 from mien.training.detector import sources
-from mien.training.detector.teach import overlaps
+from mien.training.detector.teach import labels_of, overlaps
 
 LONGEST = 512
 """Pixels of the longer side of a cached picture, at most."""
@@ -41,6 +42,11 @@ class Entry(NamedTuple):
     faces: np.ndarray
 
 
+def _entries(index: Path) -> list[Entry]:
+    rows = json.loads(index.read_text())
+    return [Entry(*row[:-1], np.array(row[-1], np.float32).reshape(-1, 14)) for row in rows]
+
+
 class Cache:
     """The cached pictures of one folder."""
 
@@ -48,10 +54,10 @@ class Cache:
         self.entries: dict[str, list[Entry]] = {}
         self._pixels = {}
         for source in sources.SOURCES:
-            index = folder / f"{source}.index"
+            index = folder / f"{source}.json"
             if not index.exists():
                 continue
-            entries: list[Entry] = [entry for entry in pickle.loads(index.read_bytes()) if entry.part == part]
+            entries = [entry for entry in _entries(index) if entry.part == part]
             if entries:
                 self.entries[source] = entries
                 self._pixels[source] = np.memmap(folder / f"{source}.pixels", np.uint8, "r")
@@ -79,12 +85,12 @@ def build(root: Path, teacher: Path, folder: Path) -> None:
     """Caches the training and validation pictures of every source that the teacher has labelled."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in sources.SOURCES:
-        if (teacher / f"{source}.pickle").exists() and not (folder / f"{source}.index").exists():
-            _build_source(root, teacher, folder, source)
+        taught = labels_of(teacher, source)
+        if taught and not (folder / f"{source}.json").exists():
+            _build_source(root, taught, folder, source)
 
 
-def _build_source(root: Path, teacher: Path, folder: Path, source: str) -> None:
-    taught: dict[str, np.ndarray] = pickle.loads((teacher / f"{source}.pickle").read_bytes())
+def _build_source(root: Path, taught: dict[str, np.ndarray], folder: Path, source: str) -> None:
     label = _Labeller(root, source, taught)
     entries = []
     part = folder / f"{source}.part"
@@ -105,7 +111,8 @@ def _build_source(root: Path, teacher: Path, folder: Path, source: str) -> None:
                 Entry(source, picture.name, picture.part, offset, rgb.height, rgb.width, faces.astype(np.float32))
             )
     part.replace(folder / f"{source}.pixels")
-    (folder / f"{source}.index").write_bytes(pickle.dumps(entries))
+    with atomic_path(folder / f"{source}.json") as index:
+        index.write_text(json.dumps([[*entry[:-1], entry.faces.tolist()] for entry in entries]))
     print(f"{source}: {len(entries):,} pictures, {sum(len(entry.faces) for entry in entries):,} labels", flush=True)
 
 

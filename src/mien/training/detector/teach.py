@@ -5,13 +5,14 @@ is one file a source, written when the source is done, so that an interrupted ru
 are kept from a low score on: between "certainly a face" and "certainly none" a place is ignored in training.
 """
 
-import pickle
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from mien.base.atomic import atomic_path
 from mien.prediction.centerface import decode_centerface, open_centerface
 from mien.training.detector import sources
 from mien.training.detector.sources import Picture
@@ -129,12 +130,19 @@ def label(root: Path, folder: Path, most: int = MOST) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for source in sources.SOURCES:
-        file = folder / f"{source}.pickle"
+        file = folder / f"{source}.json"
         if not file.exists():
             found = _label_source(open_teacher(threads=1), root, source, most)
-            part = file.with_suffix(".part")
-            part.write_bytes(pickle.dumps(found))
-            part.replace(file)
+            with atomic_path(file) as part:
+                part.write_text(json.dumps({name: rows.tolist() for name, rows in found.items()}))
+
+
+def labels_of(folder: Path, source: str) -> dict[str, np.ndarray] | None:
+    """The rows (n, 15) of each picture of a source, see `look`; None: it has no labels yet."""
+    file = folder / f"{source}.json"
+    if not file.exists():
+        return None
+    return {name: np.array(rows, dtype=float).reshape(-1, 15) for name, rows in json.loads(file.read_text()).items()}
 
 
 def _label_source(session: Any, root: Path, source: str, most: int) -> dict[str, np.ndarray]:
