@@ -84,7 +84,7 @@ def test_other_arrays_are_refused(detector, bad):
 def test_landmarks_lie_where_a_person_places_them(own, astronaut):
     (found,) = own(astronaut)
     assert found.points.shape == (5, 2)
-    assert np.abs(found.points[:2] - EYES).max() < 6
+    assert np.abs(found.points[:2] - EYES).max() < 8  # of 49 between the eyes
     assert found.points[3, 1] > found.points[2, 1] > found.points[0, 1]
 
 

@@ -115,16 +115,17 @@ class FaceNetwork:
         angle = angle if abs(angle) > _UPRIGHT else 0.0
         width = max(self._looks)
         patch = _patch(picture, candidate[:3] * shrunk, width, angle)
-        seen, score = [], 0.0
+        seen, score = [], float(candidate[3])
         for share in self._looks:
             pixels, scale = _middle(patch, share / width), candidate[2] * share / _LOOK
             rows = self._decode(self._session.run(None, {"image": pixels}))
             rows = rows[_same_face(rows, _LOOK / share)]
             if len(rows):
                 best = rows[rows[:, 3].argmax()]
-                score += float(best[3]) / len(self._looks)
+                score += float(best[3])
                 seen.append(_back(best, candidate[:2], scale, angle))
-        if score < self.score:
+        score /= 1 + len(self._looks)  # a look that finds nothing counts as 0
+        if score < self.score or not seen:
             return None
         row: np.ndarray = np.mean(seen, axis=0)
         row[3] = score

@@ -43,8 +43,10 @@ class Entry(NamedTuple):
 
 
 def _entries(index: Path) -> list[Entry]:
-    rows = json.loads(index.read_text())
-    return [Entry(*row[:-1], np.array(row[-1], np.float32).reshape(-1, 14)) for row in rows]
+    return [
+        Entry(source, name, part, offset, height, width, np.array(faces, np.float32).reshape(-1, 14))
+        for source, name, part, offset, height, width, faces in json.loads(index.read_text())
+    ]
 
 
 class Cache:

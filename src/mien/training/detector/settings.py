@@ -67,11 +67,11 @@ class Settings(BaseModel):
     side: int = 512
     """Longer side in pixels of what the network sees of a photograph."""
 
-    candidates: float = 0.5
+    candidates: float = 0.35
     """Score from which on a place is looked at again, upright and at scales of its own."""
 
     looks: tuple[float, ...] = (1.75, 2.8)
-    """Widths of these looks in sides of the face; the score is their mean."""
+    """Widths of these looks in sides of the face; the score is the mean of the first look's and theirs."""
 
     false: float = 0.02
     """False faces a picture of the validation part, for which the score is chosen."""
