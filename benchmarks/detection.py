@@ -87,7 +87,7 @@ def main() -> None:
     people = _aaf(data, options.limit)
     parts = [
         "# Detection, measured",
-        f"`python benchmarks/detection.py --detectors {options.detectors}`",
+        f"`python benchmarks/detection.py --detectors {options.detectors} --limit {options.limit}`",
         "Pictures of the test parts alone, from which nothing was learnt and on which nothing was chosen. Brackets "
         "hold 95% intervals (Wilson). A face is found where a box has an intersection over union of at least "
         f"{HIT} with the label.",
