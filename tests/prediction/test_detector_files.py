@@ -73,3 +73,12 @@ def test_other_files_are_refused_by_name(tmp_path):
         DetectorFile(damaged)
     with pytest.raises(MienError, match="there is no such file"):
         DetectorFile(tmp_path / "absent.onnx")
+
+
+def test_a_file_that_asks_for_endless_memory_is_refused(yunet, tmp_path):
+    model = onnx.load(yunet)
+    for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        side.dim_value = 10_000_000
+    onnx.save(model, tmp_path / "huge.onnx")
+    with pytest.raises(MienError, match=r"huge\.onnx'.*valid: 32 to 4096"):
+        DetectorFile(tmp_path / "huge.onnx")

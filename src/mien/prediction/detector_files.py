@@ -18,6 +18,9 @@ from mien.prediction.face_network import open_session
 
 STRIDES = (8, 16, 32)
 
+LARGEST = 4096
+"""Pixels of a side of what such a network sees, at most: a file from elsewhere does not decide over memory."""
+
 
 class Raw(NamedTuple):
     """Faces as a network gives them, in pixels: boxes (n, 4) as x, y, w, h, scores (n,), points (n, 5, 2)."""
@@ -46,6 +49,11 @@ class DetectorFile:
         self._session = open_session(path)
         self._input = self._session.get_inputs()[0]
         self._decode = _kind(self._session, path)
+        sides = [side for side in self._input.shape[2:4] if isinstance(side, int)]
+        if any(not 32 <= side <= LARGEST for side in sides):
+            raise MienError(
+                f"detector file {str(path)!r}: its input is {self._input.shape}; valid: 32 to {LARGEST} a side"
+            )
 
     def find(self, picture: Image.Image) -> Raw:
         """The faces of an upright RGB picture, in its pixels, with duplicates."""
