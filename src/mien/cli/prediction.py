@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from mien.base.errors import MienError, choices
-from mien.cli.options import Crops, Detector, Model, Threads, interruptible
+from mien.cli.options import Crops, Detector, MinFace, Model, Threads, interruptible
 
 app = typer.Typer()
 
@@ -31,6 +31,7 @@ def predict(
     every: Annotated[float, typer.Option(metavar="SECONDS", help="Time between two analysed frames of a clip.")] = 0.5,
     model: Model = None,
     detector: Detector = None,
+    min_face: MinFace = None,
     runtime: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; default: one per core, with --engine ray one per worker.")
@@ -68,13 +69,13 @@ def predict(
                 raise MienError("--engine ray needs --out, a folder, and does not support --draw")
             from mien.prediction.ray_cluster import predict_cluster
 
-            about = chosen | {"model": model, "runtime": runtime, "threads": threads or 1}
+            about = chosen | {"model": model, "min_face": min_face, "runtime": runtime, "threads": threads or 1}
             statuses = predict_cluster(paths, out, crops=crops, column=image_column, overwrite=overwrite, **about)
             print(f"{summary(statuses)}\ntable: {out}")
         else:
             if image_column is not None:
                 raise MienError("--image-column belongs to --engine ray, which was not given")
-            predictor = Predictor(model, threads, runtime=runtime, **chosen)
+            predictor = Predictor(model, threads, runtime=runtime, min_face=min_face, **chosen)
             file = None if out is None else Path(out)
             statuses = predict_files(predictor, paths, file, crops, draw, overwrite, every)
     if any(status not in READ for status in statuses):

@@ -6,8 +6,9 @@ CMYK as RGB, 16 bits reduced to 8, transparency over white, the first picture of
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -88,6 +89,37 @@ def load(source: Source, min_size: int | None = None) -> np.ndarray:
         if min_size is not None:
             _reduce(image, min_size / min(image.size))
         return np.asarray(_upright_rgb(image))
+
+
+class Reduced(NamedTuple):
+    """An image that the decoder may have reduced: upright RGB, and the size that it has in full, turned upright too."""
+
+    image: Image.Image
+    width: int
+    height: int
+
+    @property
+    def scale(self) -> float:
+        """Pixels of `image` in a pixel of the full size, at most 1."""
+        return max(self.image.size) / max(self.width, self.height)
+
+
+def load_reduced(source: Source, longer: Callable[[int], float]) -> Reduced:
+    """Decodes a whole image, where the decoder can (JPEG) with no more pixels than are of use.
+
+    Args:
+        source: A path, the bytes of an image file, or an image that is decoded already.
+        longer: Told the longer side in full, says how many pixels of it must remain.
+
+    Raises:
+        ImageError: As `load`.
+    """
+    with _open(source) as image:
+        width, height = image.size
+        if _lies_on_its_side(image):
+            width, height = height, width
+        _reduce(image, longer(max(width, height)) / max(width, height))
+        return Reduced(_upright_rgb(image), width, height)
 
 
 def dimensions(source: Source) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a user names on the command line, as the list of image files that is meant."""
+"""From the paths, folders, patterns and tables of a command to the list of image files."""
 
 import glob
 import io
@@ -16,7 +16,7 @@ _COLUMNS = ("path", "file")
 
 
 def image_files(paths: Iterable[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
-    """The image files that arguments stand for, in their order, each once.
+    """The image files that paths refer to, in their order, without repetitions.
 
     Args:
         paths: Files, folders (taken recursively, sorted, links to folders not followed), patterns with `*`, tables
@@ -32,9 +32,8 @@ def image_files(paths: Iterable[str], suffixes: tuple[str, ...] = SUFFIXES) -> l
     return list(dict.fromkeys(file for path in paths for file in _one(path, suffixes)))
 
 
-def homes(paths: Iterable[str]) -> list[Path]:
-    """The folders in which image files are looked for, as far as they are there: an image that is not found while its
-    folder is gone is no missing image."""
+def source_folders(paths: Iterable[str]) -> list[Path]:
+    """The existing folders that paths refer to: where one disappears, its images are not reported as missing."""
     found = []
     for path in paths:
         place = Path(os.path.expanduser(path))  # noqa: PTH111 - "~x.jpg" may be a file, and nobody's home

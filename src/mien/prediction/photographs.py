@@ -1,4 +1,4 @@
-"""From what a user names to predictions on the screen, in a file and on drawings; what `mien predict` does."""
+"""Predictions for files: on the screen, in a table and on annotated copies; the work of `mien predict`."""
 
 import hashlib
 from collections import Counter, deque
@@ -14,7 +14,7 @@ from mien.data import images
 from mien.data.images import SUFFIXES
 from mien.prediction import annotate, video_files
 from mien.prediction.clips import EVERY, ClipReader, check_every, draw_clip, frame_columns, track_columns
-from mien.prediction.input_files import homes, image_files
+from mien.prediction.input_files import image_files, source_folders
 from mien.prediction.outputs import Journal, check_output, frames_path, journal_path
 from mien.prediction.predict import BATCH, Predictor, Row
 
@@ -22,7 +22,7 @@ READ = ("ok", "no face")
 """Statuses of images that could be read."""
 
 SHOWN = 40
-"""So many rows at most go to the screen where no file is asked for."""
+"""Rows shown on the screen, at most, without an output file."""
 
 _SCREEN = (
     "file",
@@ -48,59 +48,59 @@ def predict_files(
     overwrite: bool = False,
     every: float = EVERY,
 ) -> Counter[str]:
-    """Predicts for photographs, then for clips, and shows, writes and draws the answers.
+    """Predicts for photographs, then for clips, and shows, writes and draws the predictions.
 
-    An interrupted call with `out` is gone on with.
+    With `out`, rerunning the same call resumes an interrupted one.
 
     Args:
-        predictor: With the model and the detector to use.
-        paths: See `inputs.image_files`; files with one of `video_files.ENDINGS` are clips.
+        predictor: Holds the model and the detector.
+        paths: See `input_files.image_files`; files with one of `video_files.ENDINGS` are clips.
         out: A `.csv`, `.parquet` or `.jsonl` file; None: the first rows go to the screen. The frames of clips go to a
-            file beside it, see `outputs.frames_path`.
-        crops: Each image, or frame of a clip, already is a face.
-        draw: A folder for the images and clips with boxes and labels.
+            second file, see `outputs.frames_path`.
+        crops: Each image, or frame of a clip, is a cropped face.
+        draw: Folder for copies of the images and clips with boxes and labels.
         overwrite: Replace `out` if it exists.
-        every: Seconds between two looks at a clip.
+        every: Seconds between two analysed frames of a clip.
 
     Returns:
         How many files have each status.
     """
     check_every(every)
-    photographs, clips = _sorted_out(image_files(paths, (*SUFFIXES, *video_files.ENDINGS)))
+    photographs, clips = _split_by_kind(image_files(paths, (*SUFFIXES, *video_files.ENDINGS)))
     files = photographs + clips
     _check_places(out, draw, overwrite, clips)
-    places = homes(paths)
+    places = source_folders(paths)
     with ExitStack() as stack:
         journal = None
         if out is not None:
-            asked = _asked(predictor, files, crops, draw) | ({"--every": every} if clips else {})
-            journal = stack.enter_context(Journal(out, asked, len(files), BATCH, overwrite, len(clips)))
-        answers = _Answers(draw, journal, places)
-        begun = sum(answers.statuses.values())
+            key = _resume_key(predictor, files, crops, draw) | ({"--every": every} if clips else {})
+            journal = stack.enter_context(Journal(out, key, len(files), BATCH, overwrite, len(clips)))
+        results = _Results(draw, journal, places)
+        begun = sum(results.statuses.values())
         with _progress(len(photographs) - begun) as update:
             rows = predictor.stream(photographs[begun:], crops=crops)
             for count, (file, group) in enumerate(groupby(rows, key=lambda row: row["file"]), 1):
-                answers.add_photograph(file, list(group))
+                results.add_photograph(file, list(group))
                 update(count, len(photographs) - begun)
         for clip in clips[max(0, begun - len(photographs)) :]:
-            answers.add_clip(ClipReader(predictor, clip, every, crops))
+            results.add_clip(ClipReader(predictor, clip, every, crops))
         if journal is not None:
             columns = track_columns(predictor) if clips else predictor.columns
             journal.finish(columns, frame_columns(predictor) if clips else ())
     if out is None:
-        note("\n".join(_lines(answers.shown[:SHOWN])))
-    note(_summary(answers, out, draw, len(clips)))
-    return answers.statuses
+        note("\n".join(_lines(results.shown[:SHOWN])))
+    note(_summary(results, out, draw, len(clips)))
+    return results.statuses
 
 
-def _sorted_out(files: list[str]) -> tuple[list[str], list[str]]:
+def _split_by_kind(files: list[str]) -> tuple[list[str], list[str]]:
     """Photographs and clips."""
     kinds = [video_files.is_clip(file) for file in files]
     return [file for file, clip in zip(files, kinds, strict=True) if not clip], list(compress(files, kinds))
 
 
 def _check_places(out: Path | None, draw: Path | None, overwrite: bool, clips: Sequence[str]) -> None:
-    """Raises before any work is done."""
+    """Checks the outputs before any work is done."""
     if clips:
         video_files.load_av()
     if out is not None:
@@ -111,10 +111,10 @@ def _check_places(out: Path | None, draw: Path | None, overwrite: bool, clips: S
         raise MienError(f"--draw {str(draw)!r} is a file; valid: a folder")
 
 
-class _Answers:
-    """What was predicted so far: counted, drawn, kept in a journal, and the first rows for the screen.
+class _Results:
+    """The predictions so far: counted, drawn, written to the journal, and the first rows kept for the screen.
 
-    What an interrupted command has done is counted, and its drawings have their names.
+    Files that an interrupted command finished are counted, and the names of their drawings stay taken.
     """
 
     def __init__(self, draw: Path | None, journal: Journal | None, places: Sequence[Path]) -> None:
@@ -132,7 +132,7 @@ class _Answers:
                 note(f"resuming {journal.path}: {journal.done:,} files are done")
 
     def add_photograph(self, file: str, rows: list[Row]) -> None:
-        """Takes the rows of the next photograph."""
+        """Adds the rows of the next photograph."""
         drawing = self._drawing(rows)
         if drawing is not None:
             with _written(drawing) as part:
@@ -140,7 +140,7 @@ class _Answers:
         self._add(rows)
 
     def add_clip(self, clip: ClipReader) -> None:
-        """Reads the next clip."""
+        """Predicts for the next clip."""
         from mien.base.console import progress
 
         if self._draw is not None:
@@ -168,15 +168,15 @@ class _Answers:
             self._journal.add([*frames, *rows])
 
     def _drawing(self, rows: list[Row]) -> Path | None:
-        """Where the drawing of a file with these rows goes."""
+        """Path of the annotated copy of a file with these rows; None: it gets none."""
         if self._draw is None or rows[0]["status"] != "ok":
             return None
         file = rows[0]["file"]
         return annotate.annotated_path(self._draw, file, self._drawn, ".mp4" if video_files.is_clip(file) else ".png")
 
 
-def _asked(predictor: Predictor, files: Sequence[str], crops: bool, draw: Path | None) -> dict[str, Any]:
-    """All that the answers to a command depend on, but for the content of the images."""
+def _resume_key(predictor: Predictor, files: Sequence[str], crops: bool, draw: Path | None) -> dict[str, Any]:
+    """Everything that determines the predictions of a command, except the content of the images."""
     from mien.base.version import __version__
 
     names = hashlib.sha256("\0".join(files).encode("utf-8", "surrogateescape")).hexdigest()
@@ -184,6 +184,7 @@ def _asked(predictor: Predictor, files: Sequence[str], crops: bool, draw: Path |
         "list of images": names,
         "model": predictor.digest(),
         "detector": predictor.detector,
+        "--min-face": predictor.min_face,
         "runtime": predictor.runtime,
         "--crops": crops,
         "--draw": None if draw is None else str(draw.absolute()),
@@ -193,7 +194,7 @@ def _asked(predictor: Predictor, files: Sequence[str], crops: bool, draw: Path |
 
 @contextmanager
 def _progress(count: int) -> Iterator[Any]:
-    if count <= 64:  # done before a bar could be read, and a single image should not wait for its drawing
+    if count <= 64:  # quicker than a progress bar can be read, and importing it costs more than one image
         with nullcontext():
             yield lambda done, total: None
         return
@@ -213,7 +214,7 @@ def _written(path: Path) -> Iterator[Path]:
 
 
 def _lines(rows: Iterable[Row]) -> Iterator[str]:
-    """A table for the screen; rich would take longer to import than one image takes to predict."""
+    """A table for the screen; importing rich would take longer than predicting one image."""
     cells = [_SCREEN, *(tuple(_cells(row)) for row in rows)]
     filled = [any(line[place] for line in cells[1:]) for place in range(len(_SCREEN))]
     widths = [max(len(line[place]) for line in cells) for place in range(len(_SCREEN))]
@@ -238,18 +239,18 @@ def _cells(row: Row) -> Iterator[str]:
 
 
 def summary(statuses: Counter[str], clips: int = 0) -> str:
-    """How many files, some of them clips, have which status."""
+    """Counts of the statuses in words, for files of which some are clips."""
     counts = ", ".join(f"{status} {count:,}" for status, count in statuses.most_common())
     total = sum(statuses.values())
     kinds = "images" if not clips else "clips" if clips == total else "images and clips"
     return f"{total:,} {kinds}: {counts}"
 
 
-def _summary(answers: _Answers, out: Path | None, draw: Path | None, clips: int) -> str:
-    parts = [summary(answers.statuses, clips)]
+def _summary(results: _Results, out: Path | None, draw: Path | None, clips: int) -> str:
+    parts = [summary(results.statuses, clips)]
     if out is not None:
         parts.append(f"table: {out}" + (f", and of the clips' frames: {frames_path(out)}" if clips else ""))
-    elif answers.rows > SHOWN:
+    elif results.rows > SHOWN:
         parts.append(f"only the first {SHOWN} rows are shown; --out FILE.csv writes all")
     if draw is not None:
         parts.append(f"drawings: {draw}")

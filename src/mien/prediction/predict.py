@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from mien.base.progress import ProgressCallback
     from mien.data.face_pixels import Pixels
+    from mien.prediction.face_cropper import FaceCropper
 
 SHIPPED = "mien-1.onnx"
 """The model that ships with the package, in `weights/`; see `mien.model_card`."""
@@ -62,6 +63,7 @@ class Predictor:
         threads: Threads of the runtime and of decoding; None: one per core.
         detector: The face detector for photographs; see `detect.make_detector`.
         runtime: "onnxruntime", or "openvino" (an extra).
+        min_face: Side in pixels of the smallest face to find; None: 1/30 of the longer side of each photograph.
 
     Attributes:
         name: The name of the model.
@@ -77,7 +79,7 @@ class Predictor:
         >>> from mien import Predictor
         >>> predictor = Predictor(threads=1)
         >>> predictor
-        Predictor('mien-1', size=128, tasks=['gender', 'age'], detector='dlib', runtime='onnxruntime')
+        Predictor('mien-1', size=128, tasks=['gender', 'age'], detector='mien', runtime='onnxruntime')
         >>> table = predictor.predict(astronaut())
         >>> table[["face_index", "status", "gender", "age_group"]]
            face_index status  gender age_group
@@ -88,8 +90,9 @@ class Predictor:
         self,
         model: str | Path | None = None,
         threads: int | None = None,
-        detector: str = "dlib",
+        detector: str = "mien",
         runtime: str = "onnxruntime",
+        min_face: float | None = None,
     ) -> None:
         if runtime not in RUNTIMES:
             raise MienError(choices("runtime", runtime, RUNTIMES))
@@ -110,8 +113,8 @@ class Predictor:
                     "valid: the runtime 'onnxruntime', or the run's own file, in full precision"
                 )
             self._session = OpenVinoSession(path, self.threads)
-        self.detector, self.runtime, self._path = detector, runtime, path
-        self._detector: Any = None
+        self.detector, self.min_face, self.runtime, self._path = detector, min_face, runtime, path
+        self._cropper: FaceCropper | None = None
 
     def __repr__(self) -> str:
         tasks = list(self.metadata["tasks"])
@@ -216,11 +219,13 @@ class Predictor:
         rest = [column for column in rows.columns if column not in first]
         return pd.concat([head, boxes, rows[first + rest]], axis=1)
 
-    def _load_detector(self) -> None:
-        if self._detector is None:
+    def _load_cropper(self) -> "FaceCropper":
+        if self._cropper is None:
             from mien.prediction.detect import make_detector
+            from mien.prediction.face_cropper import FaceCropper
 
-            self._detector = make_detector(self.detector)
+            self._cropper = FaceCropper(make_detector(self.detector, self.min_face), self.size, self.margin)
+        return self._cropper
 
     def crop_faces(self, source: images.Source, name: object = "", crops: bool = False) -> list[FaceCrop]:
         """Detects and crops the faces of one image; `name` is the file name of an image that is not a path."""
@@ -231,24 +236,11 @@ class Predictor:
 
                 face, side = images.load_face_and_side(source, self.size)
                 return [FaceCrop(row | {"face_index": 0, "quality": notes(face, None, side, side, False)}, face)]
-            self._load_detector()
-            return self._crop_detected(row, images.load(source)) or [FaceCrop(row | {"status": "no face"}, None)]
+            faces = self._load_cropper()(source)
+            found = [FaceCrop(row | face.columns, face.pixels) for face in faces]
+            return found or [FaceCrop(row | {"status": "no face"}, None)]
         except images.ImageError as error:
             return [FaceCrop(row | {"status": error.reason}, None)]
-
-    def _crop_detected(self, row: Row, image: np.ndarray) -> list[FaceCrop]:
-        from mien.prediction.quality import notes
-
-        height, width = image.shape[:2]
-        face_crops = []
-        for index, found in enumerate(self._detector(image)):
-            face = images.cut(image, images.square(width, height, found.box, self.margin), self.size)
-            place = dict(zip("xywh", (round(float(edge), 1) for edge in found.box), strict=True))
-            about = {"face_index": index, **place, "detector_score": round(float(found.score), 3)}
-            face_crops.append(
-                FaceCrop(row | about | {"quality": notes(face, found.box, width, height, found.turned)}, face)
-            )
-        return face_crops
 
     def predict_crops(self, face_crops: list[FaceCrop]) -> Iterator[Row]:
         """Predicts for cropped faces; yields one row per crop, in order."""

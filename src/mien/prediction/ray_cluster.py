@@ -45,7 +45,8 @@ def predict_cluster(
     out: str,
     *,
     model: str | None = None,
-    detector: str = "dlib",
+    detector: str = "mien",
+    min_face: float | None = None,
     runtime: str = "onnxruntime",
     threads: int = 1,
     crops: bool = False,
@@ -64,6 +65,7 @@ def predict_cluster(
         out: A folder, or its fsspec URL.
         model: As for `Predictor`.
         detector: As for `Predictor`.
+        min_face: As for `Predictor`.
         runtime: As for `Predictor`.
         threads: Threads per worker process; there are as many workers as the processors of the cluster allow.
         crops: Whether each image is a face crop.
@@ -79,6 +81,7 @@ def predict_cluster(
     """
     ray = _ray()
     options: dict[str, Any] = {"model": model, "threads": threads, "detector": detector, "runtime": runtime}
+    options["min_face"] = min_face
     predictor = Predictor(**options)
     parts = list(_parts(paths, column, part))
     folder = _Folder(out)
@@ -87,6 +90,7 @@ def predict_cluster(
         "parts": len(parts),
         "model": predictor.digest(),
         "detector": predictor.detector,
+        "--min-face": predictor.min_face,
         "runtime": predictor.runtime,
         "--crops": crops,
     }

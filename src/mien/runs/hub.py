@@ -18,6 +18,8 @@ PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
 
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
+_FILE = re.compile(r"[\w./ -]+")
+
 
 class Repository(NamedTuple):
     """A repository on the Hub, and a branch, tag or commit (None: the default branch)."""
@@ -96,6 +98,33 @@ def model_file(source: str | Path, ending: str) -> Path:
             f"or {PREFIX}OWNER/NAME"
         )
     return path
+
+
+def one_file(source: str, ending: str) -> Path:
+    """A file that a user names: at a path, or in a repository of the Hub as `hub:OWNER/NAME/FILE`.
+
+    A branch, tag or commit may follow the name of the repository: `hub:OWNER/NAME@REVISION/FILE`.
+
+    Args:
+        source: As the user named it.
+        ending: With its dot, which the file must have.
+
+    Raises:
+        MienError: There is no such file, or the name, the repository or the network is not there.
+    """
+    text = source.removeprefix(PREFIX)
+    if text == source:
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise MienError(f"{source!r}: there is no such file")
+        return path
+    owner, _, rest = text.partition("/")
+    name, _, file = rest.partition("/")
+    if not file.endswith(ending) or not _FILE.fullmatch(file) or ".." in file.split("/"):
+        raise MienError(f"{source!r} names no {ending} file; valid: {PREFIX}OWNER/NAME/FILE{ending}")
+    named = repository(f"{PREFIX}{owner}/{name}")
+    assert named is not None
+    return _download(named, [file], need=file) / file
 
 
 def absent(source: str | Path, wanted: str, there: Iterable[str], lacks: str = "") -> MienError:

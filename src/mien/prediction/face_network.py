@@ -1,0 +1,308 @@
+"""mien's own face detector: a small network of three levels, in an ONNX file that states how it is to be read.
+
+How it was made: `training/detector`; what it learnt from and how well it does: docs/detection.md.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from mien.base.errors import MienError, shortened
+from mien.data.alignment import roll
+
+FILE = "mien-face-1.onnx"
+"""The detector that ships with the package, in `weights/`."""
+
+SMALLEST = 1 / 30
+"""Without `min_face`, faces are found from this share of the longer side on."""
+
+_KEY = "mien-detector"
+_TILE = 640  # pixels of a side of what the network sees at once, at most
+_SHARED = 128  # pixels that neighbouring tiles have in common; larger faces are found in a smaller picture
+_ENLARGED = 2.0  # pictures are enlarged at most so much
+_CANDIDATES = 5000  # of the cells that answer, the best
+_SMALLEST = 10.0  # pixels of a side of the smallest face, unless smaller ones are asked for: none can be judged
+_PATCH = 204  # pixels of a side of what is cut around a candidate
+_LOOK = 128  # pixels of a side of what the network then sees of it
+_UPRIGHT = math.radians(10)  # a candidate that is turned by less is not turned back
+_SAME = 0.4  # squares with more in common (intersection over union) are one face
+
+
+def is_own(path: Path) -> bool:
+    """Whether an ONNX file is a detector that mien's training wrote; False for what is no ONNX file."""
+    try:
+        return _KEY in open_session(path).get_modelmeta().custom_metadata_map
+    except MienError:
+        return False
+
+
+class Faces(NamedTuple):
+    """Faces, best first, in pixels.
+
+    Squares (n, 3) are centre and side; scores (n,) 0 to 1; points (n, 5, 2) the eyes, the nose, the mouth's corners.
+    """
+
+    squares: np.ndarray
+    scores: np.ndarray
+    points: np.ndarray
+
+
+class _View(NamedTuple):
+    """A part of a picture at a scale: its corner in pixels of the scaled picture, and whether it is the whole."""
+
+    scale: float
+    left: int
+    top: int
+    width: int
+    height: int
+    whole: bool
+
+
+class FaceNetwork:
+    """The network and what its file says of it; safe to use from several threads.
+
+    Args:
+        file: An ONNX file written by `training/detector`; None: the one that ships with mien.
+        min_face: Side in pixels of the smallest face that is looked for; None: a 30th of the longer side, at least 10.
+
+    Raises:
+        MienError: The file is missing, damaged, or not of this kind.
+    """
+
+    def __init__(self, file: Path | None = None, min_face: float | None = None) -> None:
+        path = file or Path(str(resources.files("mien") / "weights" / FILE))
+        self._session = open_session(path)
+        about = _metadata(self._session, path)
+        self._strides: list[int] = about["strides"]
+        self._sizes: list[float] = about["sizes"]
+        self.side: int = about["side"]
+        self.score: float = about["score"]
+        self._least: float = about.get("candidates", self.score)
+        self._looks: list[float] = about.get("looks", [])
+        self._min_face = min_face
+        self._smallest = _SMALLEST if min_face is None else min(_SMALLEST, min_face * 0.75)
+
+    def find(self, picture: Image.Image) -> Faces:
+        """The faces of an upright RGB picture, in its pixels."""
+        whole, *tiles = self._views(*picture.size)
+        small = _part(picture, whole)
+        rows = [self._look(small, whole, picture.size)]
+        rows += [self._look(_part(picture, tile), tile, picture.size) for tile in tiles]
+        candidates = _distinct(np.concatenate(rows))
+        if not self._looks:
+            return _faces(candidates)
+        seen = []
+        for candidate in candidates:
+            # The small picture, where it has the pixels that the looks need: large areas take long to scale.
+            enough = candidate[2] * whole.scale * max(self._looks) >= _PATCH
+            row = self._look_again(small if enough else picture, whole.scale if enough else 1.0, candidate)
+            if row is not None:
+                seen.append(row)
+        return _faces(_distinct(np.array(seen).reshape(-1, 14)))
+
+    def _look_again(self, picture: Image.Image, shrunk: float, candidate: np.ndarray) -> np.ndarray | None:
+        """The row of a candidate, seen upright and at scales of its own; None: it is no face.
+
+        What looks like a face by chance rarely does so at other scales, and a larger picture shows landmarks better.
+        """
+        angle = roll(candidate[4:].reshape(5, 2))
+        angle = angle if abs(angle) > _UPRIGHT else 0.0
+        width = max(self._looks)
+        patch = _patch(picture, candidate[:3] * shrunk, width, angle)
+        seen, score = [], float(candidate[3])
+        for share in self._looks:
+            pixels, scale = _middle(patch, share / width), candidate[2] * share / _LOOK
+            rows = self._decode(self._session.run(None, {"image": pixels}))
+            rows = rows[_same_face(rows, _LOOK / share)]
+            if len(rows):
+                best = rows[rows[:, 3].argmax()]
+                score += float(best[3])
+                seen.append(_back(best, candidate[:2], scale, angle))
+        score /= 1 + len(self._looks)  # a look that finds nothing counts as 0
+        if score < self.score or not seen:
+            return None
+        row: np.ndarray = np.mean(seen, axis=0)
+        row[3] = score
+        return row
+
+    def wants(self, longer: int) -> float:
+        """How many pixels of the longer side of a picture, which has so many, are of use."""
+        return self.side if self._min_face is None else longer
+
+    def _views(self, width: int, height: int) -> Iterator[_View]:
+        """The whole picture, then, where smaller faces are asked for, tiles at twice the scale, and so on."""
+        longer = max(width, height)
+        scale = min(_ENLARGED, self.side / longer)
+        yield _View(scale, 0, 0, *_scaled(width, height, scale), True)
+        if self._min_face is None:
+            return
+        finest = min(_ENLARGED, self.side * SMALLEST / self._min_face)
+        while scale < finest:
+            scale = min(2 * scale, finest)
+            wide, high = _scaled(width, height, scale)
+            for top, bottom in _tiles(high):
+                for left, right in _tiles(wide):
+                    whole = (right - left, bottom - top) == (wide, high)
+                    yield _View(scale, left, top, right - left, bottom - top, whole)
+
+    def _look(self, part: Image.Image, view: _View, size: tuple[int, int]) -> np.ndarray:
+        """Rows (n, 14) of one view in pixels of the picture of that size: centre, side, score, points."""
+        canvas = np.zeros((-(-view.height // 32) * 32, -(-view.width // 32) * 32, 3), np.uint8)
+        canvas[: view.height, : view.width] = np.asarray(part)
+        rows = self._decode(self._session.run(None, {"image": canvas}))
+        if not view.whole:
+            rows = rows[_in_tile(rows, view, *_scaled(*size, view.scale))]
+        rows[:, [0, *range(4, 14, 2)]] += view.left
+        rows[:, [1, *range(5, 14, 2)]] += view.top
+        rows[:, [0, 1, 2, *range(4, 14)]] /= view.scale
+        return rows[rows[:, 2] >= self._smallest]
+
+    def _decode(self, maps: list[np.ndarray]) -> np.ndarray:
+        """Rows (n, 14) of all cells that are sure enough, in pixels of the network's input."""
+        parts = [np.empty((0, 14))]
+        for one, stride, size in zip(maps, self._strides, self._sizes, strict=True):
+            y, x = np.nonzero(one[0] >= self._least)
+            if not len(x):
+                continue
+            values = one[:, y, x].T
+            cells = stride * (np.stack([x, y], axis=1) + 0.5)
+            rows = np.empty((len(values), 14))
+            rows[:, :2] = cells + stride * values[:, 1:3]
+            rows[:, 2] = size * np.exp(np.clip(values[:, 3], -4, 4))
+            rows[:, 3] = values[:, 0]
+            rows[:, 4:] = np.tile(cells, 5) + size / 2 * values[:, 4:]
+            parts.append(rows)
+        return np.concatenate(parts)
+
+
+def _part(picture: Image.Image, view: _View) -> Image.Image:
+    """The pixels of a view."""
+    right = min((view.left + view.width) / view.scale, picture.width)
+    bottom = min((view.top + view.height) / view.scale, picture.height)
+    edges = (view.left / view.scale, view.top / view.scale, right, bottom)
+    return picture.resize((view.width, view.height), Image.Resampling.BILINEAR, edges, reducing_gap=2.0)
+
+
+def _scaled(width: int, height: int, scale: float) -> tuple[int, int]:
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _tiles(length: int) -> list[tuple[int, int]]:
+    """Begin and end of the tiles along a side, evenly spread, neighbours sharing at least `_SHARED` pixels."""
+    if length <= _TILE:
+        return [(0, length)]
+    count = math.ceil((length - _SHARED) / (_TILE - _SHARED))
+    begins = [round(index * (length - _TILE) / (count - 1)) for index in range(count)]
+    return [(begin, begin + _TILE) for begin in begins]
+
+
+def _in_tile(rows: np.ndarray, view: _View, width: int, height: int) -> np.ndarray:
+    """Which faces of a tile lie wholly in it: others are seen by its neighbour, or are large and were seen before."""
+    half = rows[:, 2] / 2
+    fits = rows[:, 2] < _SHARED
+    fits &= (rows[:, 0] >= half) | (view.left == 0)
+    fits &= (rows[:, 1] >= half) | (view.top == 0)
+    fits &= (rows[:, 0] + half <= view.width) | (view.left + view.width >= width)
+    fits &= (rows[:, 1] + half <= view.height) | (view.top + view.height >= height)
+    return fits
+
+
+def _patch(picture: Image.Image, square: np.ndarray, share: float, angle: float) -> Image.Image:
+    """`_PATCH` pixels a side around a square, `share` times as wide, turned upright; black beyond the picture."""
+    x, y, side = square
+    grow = abs(math.cos(angle)) + abs(math.sin(angle))
+    half = side * share * grow / 2
+    left, top = math.floor(x - half), math.floor(y - half)
+    part = picture.crop((left, top, math.ceil(x + half), math.ceil(y + half)))
+    edges = (x - half - left, y - half - top, min(x + half - left, part.width), min(y + half - top, part.height))
+    around = round(_PATCH * grow)
+    patch = part.resize((around, around), Image.Resampling.BILINEAR, edges, reducing_gap=2.0)
+    if angle == 0:
+        return patch
+    cos, sin, middle, centre = math.cos(angle), math.sin(angle), around / 2, _PATCH / 2
+    turn = (cos, -sin, middle - centre * (cos - sin), sin, cos, middle - centre * (sin + cos))
+    return patch.transform((_PATCH, _PATCH), Image.Transform.AFFINE, turn, Image.Resampling.BILINEAR)
+
+
+def _middle(patch: Image.Image, share: float) -> np.ndarray:
+    """The middle of a patch, uint8 (_LOOK, _LOOK, 3)."""
+    rest = (1 - share) / 2 * _PATCH
+    if abs(share * _PATCH - _LOOK) < 1:  # in its own size
+        return np.asarray(patch.crop((round(rest), round(rest), round(rest) + _LOOK, round(rest) + _LOOK)))
+    edges = (rest, rest, _PATCH - rest, _PATCH - rest)
+    return np.asarray(patch.resize((_LOOK, _LOOK), Image.Resampling.BILINEAR, edges))
+
+
+def _same_face(rows: np.ndarray, side: float) -> np.ndarray:
+    """Which rows of a look are of the face in its middle, which should have that side."""
+    away = np.abs(rows[:, :2] - _LOOK / 2).max(axis=1)
+    return (away < 0.35 * side) & (rows[:, 2] > 0.6 * side) & (rows[:, 2] < side / 0.6)
+
+
+def _back(row: np.ndarray, centre: np.ndarray, scale: float, angle: float) -> np.ndarray:
+    """A row of a look in pixels of the picture."""
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    places = np.concatenate([row[:2], row[4:]]).reshape(6, 2)
+    places = scale * (places - _LOOK / 2) @ turn.T + centre
+    return np.concatenate([places[0], [scale * row[2], row[3]], places[1:].reshape(-1)])
+
+
+def _distinct(rows: np.ndarray) -> np.ndarray:
+    """The rows, best first, without those that lie on a better one."""
+    rows = rows[np.argsort(-rows[:, 3], kind="stable")[:_CANDIDATES]]
+    low, high = rows[:, :2] - rows[:, 2:3] / 2, rows[:, :2] + rows[:, 2:3] / 2
+    area = rows[:, 2] ** 2
+    free = np.ones(len(rows), bool)
+    kept = []
+    for index in range(len(rows)):
+        if free[index]:
+            kept.append(index)
+            shared = np.clip(np.minimum(high[index], high) - np.maximum(low[index], low), 0, None).prod(axis=1)
+            free &= shared <= _SAME * (area[index] + area - shared)
+    return rows[kept]
+
+
+def _faces(rows: np.ndarray) -> Faces:
+    return Faces(rows[:, :3], rows[:, 3], rows[:, 4:].reshape(-1, 5, 2))
+
+
+def open_session(path: Path) -> Any:
+    """An ONNX session of a detector, of one thread.
+
+    Raises:
+        MienError: The file is missing or damaged.
+    """
+    import onnxruntime
+
+    if not path.is_file():
+        raise MienError(f"detector file {str(path)!r}: there is no such file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # photographs go side by side
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's classes share no base
+        raise MienError(f"detector file {str(path)!r} is damaged: {shortened(str(error))}") from error
+
+
+def _metadata(session: Any, path: Path) -> dict[str, Any]:
+    text = session.get_modelmeta().custom_metadata_map.get(_KEY)
+    if text is None:
+        raise MienError(f"detector file {str(path)!r} is not mien's: its metadata has no entry {_KEY!r}")
+    try:
+        about = json.loads(text)
+        sides = len(about["strides"]) == len(about["sizes"]) == len(session.get_outputs())
+        looks = about.get("looks", [])
+        if not all(1 <= share <= 4 for share in looks) or not 0 < about.get("candidates", about["score"]) < 1:
+            raise ValueError("looks or candidates out of range")
+        if not (sides and 32 <= about["side"] <= 4096 and 0 < about["score"] < 1):
+            raise ValueError("values out of range")
+    except (ValueError, KeyError, TypeError) as error:
+        raise MienError(f"detector file {str(path)!r}: its metadata entry {_KEY!r} is damaged: {error!r}") from None
+    return dict(about)
