@@ -36,7 +36,7 @@ def mien(*arguments):
 def test_one_photograph_goes_to_the_screen(photos, capsys):
     assert mien("predict", photos / "astronaut.png") == 0
     shown = capsys.readouterr().out
-    assert "gender" in shown and "1 images: ok 1" in shown
+    assert "gender" in shown and "1 image: 1 ok" in shown
 
 
 def test_a_folder_goes_to_a_table_and_bad_files_are_rows_and_status_2(photos, tmp_path, capsys):

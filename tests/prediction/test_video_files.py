@@ -336,7 +336,7 @@ def test_the_command_takes_clips_beside_photographs(pair, tmp_path, capsys):
     out = tmp_path / "faces.csv"
     assert mien("predict", folder, "--out", out, "--draw", tmp_path / "drawn") == 2
     said = capsys.readouterr().out
-    assert "5 images and clips: ok 2" in said and "truncated 1" in said and "not a video 1" in said
+    assert "5 files: 2 ok" in said and "1 truncated" in said and "1 not a video" in said
     table = pd.read_csv(out)
     table["name"] = table["file"].str.rsplit("/", n=1).str[-1]
     statuses = table.groupby("name")["status"].agg(list).to_dict()

@@ -240,10 +240,10 @@ def _cells(row: Row) -> Iterator[str]:
 
 def summary(statuses: Counter[str], clips: int = 0) -> str:
     """Counts of the statuses in words, for files of which some are clips."""
-    counts = ", ".join(f"{status} {count:,}" for status, count in statuses.most_common())
     total = sum(statuses.values())
-    kinds = "images" if not clips else "clips" if clips == total else "images and clips"
-    return f"{total:,} {kinds}: {counts}"
+    noun = "image" if not clips else "clip" if clips == total else "file"
+    counts = ", ".join(f"{count:,} {status}" for status, count in statuses.most_common())
+    return f"{total:,} {noun}{'' if total == 1 else 's'}: {counts}"
 
 
 def _summary(results: _Results, out: Path | None, draw: Path | None, clips: int) -> str:
