@@ -60,7 +60,7 @@ def test_two_commands_cannot_train_in_one_folder(recipe, tmp_path):
         assert {path.name for path in folder.iterdir()} == {".lock"}
         other.communicate()
     with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:  # the lock is free now
-        patch.setattr("mien.training.fit._train", lambda *rest: _raise(Killed))
+        patch.setitem(train.__globals__, "_train", lambda *rest: _raise(Killed))
         train(recipe, out=folder)
     assert list(folder.iterdir()) == []
 
