@@ -198,12 +198,12 @@ def _check_ages(faces: pd.DataFrame, name: str) -> None:
     faces["age_to"] = faces["age_to"].mask(known & faces["age_to"].isna(), OLDEST)
     first, last, age = faces["age_from"], faces["age_to"], faces["age"]
     for wrong, words in (
-        (first > last, "{age_from:g} to {age_to:g} is no range of years: its end is before its beginning"),
+        (first > last, "{1:g} to {2:g} is no range of years: its end is before its beginning"),
         # The last year is a whole one: a person of 32 years and 10 months is in 25-32.
-        ((age < first) | (age >= np.floor(last) + 1), "the age {age:g} is outside of {age_from:g} to {age_to:g}"),
+        ((age < first) | (age >= np.floor(last) + 1), "the age {0:g} is outside of {1:g} to {2:g}"),
     ):
         if wrong.any():
-            example = words.format(**faces.loc[wrong, ["age", "age_from", "age_to"]].iloc[0].to_dict())
+            example = words.format(*faces.loc[wrong, ["age", "age_from", "age_to"]].iloc[0])
             raise TableError(f"{name}: columns 'age_from' and 'age_to': {example} ({int(wrong.sum())} rows)")
     faces["age"] = age.mask(age.isna() & (first == last), first)
     faces.loc[faces["age"].notna(), ["age_from", "age_to"]] = np.nan
