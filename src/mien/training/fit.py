@@ -23,7 +23,7 @@ from mien.base.console import progress
 from mien.base.errors import MienError
 from mien.base.lock import Lock
 from mien.base.messages import note
-from mien.base.table import read_faces_table, read_table, write_table
+from mien.base.table import known_labels, read_faces_table, read_table, write_table
 from mien.data import leaks, splits
 from mien.data.duplicates import group_files
 from mien.data.face_pixels import FilePixels, PixelCache, Pixels, check_readable
@@ -285,7 +285,7 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
 def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     """Returns the faces with a label of at least one task, or a sample of them."""
     columns = [label_column(task) for task in recipe.tasks.predicted()]
-    known = faces[columns].notna()
+    known = pd.DataFrame({column: known_labels(faces, column) for column in columns})
     for column in columns:
         if not known[column].any():
             raise MienError(f"task {column!r}: no face of the data set has this label")
