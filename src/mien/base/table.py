@@ -87,7 +87,9 @@ def read_age_range(text: str) -> tuple[float, float] | None:
 
 
 def age_range_text(first: float, last: float) -> str:
-    """A range of years in words: `25-32`, `60+`."""
+    """A range of years in words: `25-32`, `60+`, and `25` for a year."""
+    if first == last:
+        return f"{first:g}"
     return f"{first:g}+" if last >= OLDEST else f"{first:g}-{last:g}"
 
 

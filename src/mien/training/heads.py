@@ -254,7 +254,7 @@ class AgeHead(Head):
     high: Tensor
 
     def target(self, faces: pd.DataFrame) -> Tensor:
-        """The first and the last year (n, 2) that the age lies in, at most the oldest; equal where the year is known."""
+        """The first and the last year (n, 2) of each age, at most the oldest; equal where the year is known."""
         return torch.from_numpy(age_ranges(faces).astype(np.float32)).clamp(max=float(self.settings.oldest))
 
     def _losses(self, logits: Tensor, target: Tensor) -> Tensor:

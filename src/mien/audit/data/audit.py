@@ -100,9 +100,9 @@ def _label_errors(faces: pd.DataFrame, predictions: OutOfFold | None) -> finding
     suggested = label_errors.suggest(faces, predictions.predictions)
     checks = []
     for column, numbers in (("gender", "p_female"), ("age", "age"), ("age_group", "p_0-2")):
-        labelled = faces[column].notna() & predictions.predictions[numbers].notna()
-        if column == "age_group":
-            labelled &= faces["age"].isna()
+        with_years = faces["age"].notna() | faces["age_from"].notna()
+        given = {"age": with_years, "age_group": faces["age_group"].notna() & ~with_years}
+        labelled = given.get(column, faces[column].notna()) & predictions.predictions[numbers].notna()
         if not labelled.any():
             continue
         rows = suggested[suggested["column"] == column]

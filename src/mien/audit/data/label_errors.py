@@ -9,6 +9,7 @@ import pandas as pd
 
 from mien.base.errors import MienError, MissingExtra
 from mien.base.labels import AGE_GROUPS, GENDERS
+from mien.base.table import age_range_text, age_ranges
 from mien.data import leaks
 from mien.runs.run import Run
 
@@ -105,12 +106,12 @@ def _check_lineage(run: Run) -> None:
 def suggest(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Ranks labels that contradict the out-of-fold predictions, the most likely errors of each column first.
 
-    - `gender`, and `age_group` of faces without an age in years: labels other than the most probable class, by the
+    - `gender`, and `age_group` of faces without an age or a range: labels other than the most probable class, by the
       probability of the given label (cleanlab's self-confidence, Northcutt, Jiang and Chuang 2021), the lowest first;
       `flagged` are the errors found by confident learning.
-    - `age`: ages outside the 80% interval, by their distance from the predicted median in units of the half of the
-      interval on that side, the largest first; `flagged` are distances above 2.5 (3.2 standard deviations for
-      normal errors). `score` is 1 / (1 + that distance).
+    - `age`: ages, or ranges of ages, outside the 80% interval, by their distance from the predicted median in units of
+      the half of the interval on that side, the largest first; `flagged` are distances above 2.5 (3.2 standard
+      deviations for normal errors). `score` is 1 / (1 + that distance).
 
     Args:
         faces: A checked faces table of n rows.
@@ -124,10 +125,11 @@ def suggest(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     if "p_female" in predictions and predictions["p_female"].notna().any():
         female = predictions["p_female"].to_numpy()
         parts.append(_classes(faces, predictions, "gender", GENDERS, np.column_stack([female, 1 - female])))
-    years = predictions["age"].notna() & faces["age"].notna()
+    with_years = faces["age"].notna() | faces["age_from"].notna()
+    years = predictions["age"].notna() & with_years
     if years.any():
         parts.append(_years(faces[years], predictions[years]))
-    alone = faces["age"].isna().to_numpy()
+    alone = ~with_years.to_numpy()
     probabilities = predictions[[f"p_{group}" for group in AGE_GROUPS]].to_numpy()
     if alone.any() and not np.isnan(probabilities).all():
         parts.append(_classes(faces[alone], predictions[alone], "age_group", AGE_GROUPS, probabilities[alone]))
@@ -170,7 +172,9 @@ def _classes(
 
 
 def _years(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    given, age = faces["age"].to_numpy(), predictions["age"].to_numpy()
+    first, last = age_ranges(faces).T
+    age = predictions["age"].to_numpy()
+    given = np.clip(age, first, last)  # of a range, the nearest year
     # Without an interval, 5 years plus a tenth of the age replace half of it.
     half = 5 + age / 10
     low = (age - predictions["age_low"].fillna(pd.Series(age - half, index=predictions.index))).to_numpy()
@@ -180,7 +184,7 @@ def _years(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
         {
             "face": faces["face"].to_numpy(),
             "path": faces["path"].to_numpy(),
-            "given": [f"{value:g}" for value in given],
+            "given": [age_range_text(*ends) for ends in zip(first, last, strict=True)],
             "suggested": [f"{value:.0f}" for value in age],
             "score": 1 / (1 + away),
             "flagged": away > 2.5,
