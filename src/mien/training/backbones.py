@@ -224,7 +224,7 @@ def _from_file(source: str) -> dict[str, Tensor]:
     try:
         file = model_file(source, ".safetensors")
     except MienError as error:
-        words = ", ".join(WORDS)
+        words = ", ".join((*WORDS, Path(SHIPPED).stem))
         raise MienError(f"init.weights: {source!r} is not a source of weights: {error}; or {words}") from None
     try:
         return load_file(file)

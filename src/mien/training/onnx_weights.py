@@ -139,7 +139,7 @@ def settle_batch_norm(network: nn.Module, images: Tensor) -> None:
         assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
         mean, variance = given[0].mean((0, 2, 3)), given[0].var((0, 2, 3), unbiased=False)
         factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-        norm.bias += factor * (mean - norm.running_mean)
+        norm.bias.add_(factor * (mean - norm.running_mean))
         norm.weight.copy_(factor * (variance + norm.eps).sqrt())
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
