@@ -160,7 +160,7 @@ class Tasks(_Settings):
         return {**self.predicted(), **self.columns}
 
 
-_NO_LABELS = ("face", "dataset", "path", "x", "y", "w", "h", "subject", "photo", "fold", "split")
+_NO_LABELS = ("face", "dataset", "path", "x", "y", "w", "h", "subject", "photo", "age_from", "age_to", "fold", "split")
 
 
 class RandAugment(_Settings):
