@@ -72,7 +72,7 @@ def test_tasks_follow_from_the_labels():
         (
             12,
             {},
-            r"12 faces are too few .*gender has 12 labelled faces \(female 6, male 6\) and needs 40.*mien predict",
+            r"12 faces are too few .*gender has 12 labelled faces \(female 6, male 6\) and needs 40.*mien",
         ),
         (100, {"women": 1.0}, r"gender has 100 labelled faces \(female 100, male 0\) .*at least 10 of each gender"),
         (100, {"women": None}, "gender has 0 labelled faces .*age has 0 labelled faces and needs 40"),

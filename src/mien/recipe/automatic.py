@@ -75,7 +75,7 @@ def _problem(task: str, faces: "pd.DataFrame") -> str:
 
 
 def _able(problems: dict[str, str]) -> list[str]:
-    """The tasks that can be learnt. Where more faces have an age group than an age, the group is learnt, not the age."""
+    """The tasks that can be learnt; of age and age group, where both are listed, the group, which more faces have."""
     able = [task for task, problem in problems.items() if not problem]
     return [task for task in able if task != "age" or "age_group" not in able]
 

@@ -33,8 +33,8 @@ _TOLERANCE = 0.05  # two input ranges whose ends differ by less are equal for a 
 def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, changes: Iterable[str] = ()) -> list[str]:
     """Writes an HTML page with a batch of training faces and one of validation faces, as a run would see them.
 
-    The batches come from the loaders that training uses, and the parts are those of a run. Without `data.root` the faces
-    are drawn.
+    The batches come from the loaders that training uses, and the parts are those of a run. Without `data.root` the
+    faces are drawn.
 
     Args:
         recipe: As for `train`.
