@@ -64,7 +64,8 @@ def unusual(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     younger = np.maximum.accumulate(groups)[:-2]
     older = np.maximum.accumulate(groups[::-1])[::-1][2:]
     second = np.minimum(younger, older)
-    return ((second >= SECOND_PEAK) & (groups[1:-1] <= second / 2)).any(axis=0)
+    two = (second >= SECOND_PEAK) & (groups[1:-1] <= second / 2)
+    return np.any(two, axis=0, keepdims=False)
 
 
 def with_note(quality: str, note: str) -> str:
