@@ -19,7 +19,9 @@ from mien import metrics
 from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
 from mien.data import images
-from mien.data.face_pixels import boxes
+from mien.data.alignment import cut_upright
+from mien.data.face_pixels import boxes, rolls
+from mien.data.roots import Roots, open_root
 from mien.metrics.wording import HEADLINES
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ regions.
 def score_conditions(
     predictor: "Predictor",
     faces: pd.DataFrame,
-    root: str | Path,
+    root: str | Path | Roots,
     conditions: Mapping[str, Condition] = CONDITIONS,
     progress: ProgressCallback | None = None,
 ) -> pd.DataFrame:
@@ -156,7 +158,7 @@ def score_conditions(
     Args:
         predictor: The model.
         faces: A checked faces table with labels.
-        root: The folder that its paths are relative to.
+        root: What its paths are relative to, see `mien.data.roots.open_root`.
         conditions: The conditions by name; the original images are always scored first.
         progress: Called with the number of faces done and the total.
 
@@ -188,7 +190,7 @@ def score_conditions(
 def predict_conditions(
     predictor: "Predictor",
     faces: pd.DataFrame,
-    root: str | Path,
+    root: str | Path | Roots,
     conditions: Mapping[str, Condition] = CONDITIONS,
     progress: ProgressCallback | None = None,
 ) -> dict[str, pd.DataFrame]:
@@ -201,11 +203,13 @@ def predict_conditions(
         raise MienError("conditions: the faces table has no rows")
     applied = {ORIGINAL: CONDITIONS[ORIGINAL], **conditions}
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in applied}
-    sources = [(Path(root) / path, box) for path, box in zip(faces["path"], boxes(faces), strict=True)]
+    home = open_root(root)
+    sources = list(zip([home / path for path in faces["path"]], boxes(faces), rolls(faces), strict=True))
 
-    def changed(source: tuple[Path, images.Box | None]) -> list[np.ndarray] | str:
+    def changed(source: tuple[Path, images.Box | None, float]) -> list[np.ndarray] | str:
+        path, box, angle = source
         try:
-            face = face_pixels(*source, predictor.margin)
+            face = face_pixels(path, box, predictor.margin, angle)
             return [images.load_face(change(face), predictor.size) for change in applied.values()]
         except images.ImageError as error:
             return error.reason
@@ -225,8 +229,12 @@ def predict_conditions(
     return predictions_by_condition
 
 
-def face_pixels(source: images.Source, box: images.Box | None = None, margin: float = 0.0) -> np.ndarray:
-    """Returns the face square of `images.square` in the image's own resolution, uint8 (side, side, 3).
+def face_pixels(
+    source: images.Source, box: images.Box | None = None, margin: float = 0.0, angle: float = 0.0
+) -> np.ndarray:
+    """Returns the upright face square in the image's own resolution, uint8 (side, side, 3).
+
+    Arguments are those of `alignment.load_upright`.
 
     Raises:
         ImageError: As `images.load`.
@@ -234,7 +242,7 @@ def face_pixels(source: images.Source, box: images.Box | None = None, margin: fl
     image = images.load(source)
     height, width = image.shape[:2]
     where = images.square(width, height, box, margin)
-    return images.cut(image, where, max(images.MIN_SIDE, round(where[2])))
+    return cut_upright(image, where, max(images.MIN_SIDE, round(where[2])), angle)
 
 
 def force_decision(predict_conditions: pd.DataFrame) -> pd.DataFrame:

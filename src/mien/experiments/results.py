@@ -184,7 +184,7 @@ def combinations_table(study: Study, combinations: Sequence[Combination]) -> pd.
 
 def _subjects(tables: Sequence[pd.DataFrame]) -> int:
     """Returns the number of subjects; 0 if they are unknown, so that each face counts as a subject."""
-    return int(tables[0]["subject"].nunique()) if tables else 0
+    return tables[0].groupby(["dataset", "subject"]).ngroups if tables else 0
 
 
 def _spreads(combination: Combination, metric: str, tables: Sequence[pd.DataFrame]) -> dict[str, Any]:

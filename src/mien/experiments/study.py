@@ -21,11 +21,11 @@ from mien.base.strict_yaml import read_yaml, read_yaml_file
 from mien.data.splits import METHODS
 from mien.metrics.definitions import METRICS
 from mien.recipe.load import load_recipe
-from mien.recipe.settings import STAGE, FolderName, Recipe, first_stage, flat_settings
+from mien.recipe.settings import STAGE, FolderName, Recipe, Source, first_stage, flat_settings, split_of
 from mien.runs.run import Run
 
 # Settings that say where and how a run is computed, and not what.
-_PLACE = ("name", "data.root", "data.cache", "init.data.root", "init.data.cache", "trainer.workers", "trainer.nodes")
+_PLACE = re.compile(r"name|(init\.)?data\.(sets\.\w+\.)?root|(init\.)?data\.cache|trainer\.(workers|nodes)")
 
 
 class StudyError(MienError):
@@ -299,11 +299,13 @@ def _resolve(
                 f"study {study.name!r}, {where}: trainer.{key} is {getattr(recipe.trainer, key)!r}; valid in a study: "
                 "1, and several runs at the same time by --jobs"
             )
-    if fold is not None and not METHODS[recipe.split.method].has_folds:
-        raise StudyError(
-            f"study {study.name!r}, {where}: folds are given and split.method is {recipe.split.method!r}; "
-            f"valid with folds: {', '.join(name for name, method in METHODS.items() if method.has_folds)}"
-        )
+    methods = [split_of(recipe, name).method for name in recipe.data.each()] if fold is not None else []
+    for method in methods:
+        if not METHODS[method].has_folds:
+            raise StudyError(
+                f"study {study.name!r}, {where}: folds are given and split.method is {method!r}; "
+                f"valid with folds: {', '.join(name for name, known in METHODS.items() if known.has_folds)}"
+            )
     return recipe
 
 
@@ -345,7 +347,7 @@ def metrics_of(recipe: Recipe) -> list[str]:
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """Returns the settings by dotted key that determine the result of a run, without paths and hardware."""
-    return {key: value for key, value in flat_settings(recipe).items() if key not in _PLACE}
+    return {key: value for key, value in flat_settings(recipe).items() if not _PLACE.fullmatch(key)}
 
 
 def check_folder(folder: StudyFolder, cells: Iterable[Cell]) -> None:
@@ -383,9 +385,7 @@ def missing_roots(cells: Iterable[Cell]) -> list[str]:
     """A sentence for each data folder that is not set or not there."""
     found: dict[str, None] = {}
     for cell in cells:
-        for key, data in (("data.root", cell.recipe.data), ("init.data.root", cell.recipe.init.data)):
-            if data is None:
-                continue
+        for key, data in _sources(cell.recipe):
             if data.root is None:
                 found[f"{key} is not set: which folder holds {data.source}? --set {key}=FOLDER"] = None
             elif not Path(data.root).exists():
@@ -393,10 +393,16 @@ def missing_roots(cells: Iterable[Cell]) -> list[str]:
     return list(found)
 
 
+def _sources(recipe: Recipe) -> list[tuple[str, Source]]:
+    """The key of the root of each data set of a recipe and its first stage, and the data set."""
+    stages = [("data", recipe.data)] + ([("init.data", recipe.init.data)] if recipe.init.data else [])
+    return [(f"{section}.{key}root", one) for section, data in stages for key, one in data.keyed().items()]
+
+
 def sources(cells: Iterable[Cell]) -> list[str]:
     """The data sets that the cells and their first stages learn from."""
     recipes = [stage for cell in cells for stage in (cell.recipe, first_stage(cell.recipe)) if stage]
-    return sorted({recipe.data.source for recipe in recipes})
+    return sorted({one.source for recipe in recipes for one in recipe.data.each().values()})
 
 
 def _slug(name: str) -> str:

@@ -241,9 +241,12 @@ def sort_by_subject(joined: pd.DataFrame, subject: str, n_boot: int) -> pd.DataF
     if joined["face"].duplicated().any():
         raise MienError(f"joined table: face {joined.loc[joined['face'].duplicated(), 'face'].iloc[0]!r} occurs twice")
     alone = joined[subject].isna()
-    rows = joined.assign(
-        _alone=alone, _cluster=joined[subject].astype("str").where(~alone, joined["face"].astype("str"))
-    ).sort_values(["_alone", "_cluster", "face"], ignore_index=True)
+    names = joined[subject].astype("str")
+    if "dataset" in joined.columns:  # two data sets may number their subjects alike
+        names = joined["dataset"].astype("str") + "/" + names
+    rows = joined.assign(_alone=alone, _cluster=names.where(~alone, joined["face"].astype("str"))).sort_values(
+        ["_alone", "_cluster", "face"], ignore_index=True
+    )
     starts = (rows[["_alone", "_cluster"]] != rows[["_alone", "_cluster"]].shift()).any(axis=1)
     return rows.assign(_cluster=np.cumsum(starts.to_numpy())).drop(columns="_alone")
 

@@ -67,7 +67,7 @@ def protocol(study: Study, recipes: Sequence[Recipe]) -> str:
     """Returns how the faces were split, the folds and the seeds, in words."""
     splits = (recipe.split for recipe in recipes)
     methods = dict.fromkeys(METHODS[split.method].study.format(**split.model_dump()) for split in splits)
-    data = dict.fromkeys(recipe.data.source for recipe in recipes)
+    data = dict.fromkeys(recipe.data.title for recipe in recipes)
     folds = f", folds {', '.join(map(str, study.folds))}" if study.folds else ""
     seeds = f"seed{'' if len(study.seeds) == 1 else 's'} {', '.join(map(str, study.seeds))}"
     return f"{', '.join(data)}: {' and '.join(methods)}{folds}, {seeds}"

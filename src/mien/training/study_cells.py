@@ -193,7 +193,7 @@ def make_jobs(folder: StudyFolder, cells: list[Cell]) -> list[TrainingJob]:
         if stage is not None:
             key = repr(sorted(settings(stage).items(), key=str))
             if key not in stages:
-                stages[key] = f"first-stage-{len(stages) + 1}_{stage.data.source}"
+                stages[key] = f"first-stage-{len(stages) + 1}_{stage.data.title}"
                 log_file = folder.folder / "cells" / f"{stages[key]}.log"
                 jobs.append(TrainingJob(stages[key], stage, None, folder.stages, log_file))
             needs = stages[key]

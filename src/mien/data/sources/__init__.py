@@ -14,6 +14,7 @@ from mien.base.errors import MienError, choices
 from mien.base.ledger import Ledger
 from mien.base.table import check_faces
 from mien.data.corrections import apply_corrections
+from mien.data.roots import data_root
 from mien.data.sources import _files, aaf, adience, celeba, csv, fairface, lfw, utkface
 
 
@@ -95,12 +96,6 @@ def read_faces(
     faces = _drop_without_image(faces, root, ledger)
     faces.attrs["ledger"] = ledger.to_dict()
     return faces
-
-
-def data_root(root: str | Path) -> Path:
-    """The folder that the paths of a faces table are relative to: `root`, or that of the table at `root`."""
-    root = Path(root).expanduser()
-    return root.parent if root.is_file() else root
 
 
 def _takes_map(source: str) -> bool:
