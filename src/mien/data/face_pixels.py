@@ -113,7 +113,7 @@ def rolls(faces: pd.DataFrame) -> list[float]:
 
 
 class FilePixels:
-    """Faces that are decoded from their files on each access."""
+    """Faces that are decoded from their files on each access, and turned upright where the table has their `roll`."""
 
     def __init__(self, faces: pd.DataFrame, root: str | Path | Root, size: int, margin: float = 0.0) -> None:
         self.size = size
@@ -142,9 +142,8 @@ class FilePixels:
             self._margin,
             [str(path.absolute()) for path in self._paths],
             self._boxes,
+            *([self._rolls] if any(self._rolls) else []),
         ]
-        if any(self._rolls):
-            parts.append(self._rolls)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

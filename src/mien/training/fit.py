@@ -36,7 +36,7 @@ from mien.reports.run import run_report
 from mien.runs.hub import local_folder
 from mien.runs.run import Run
 from mien.training.augment import make_augmentation
-from mien.training.backbones import WORDS, input_range
+from mien.training.backbones import WORDS, input_range, is_export
 from mien.training.calibrate import calibrate
 from mien.training.callbacks import AtomicCheckpoints, EpochCallback, Log, Resume, StepSeeds, UnreadableLimit
 from mien.training.data import Augmented, FaceData
@@ -46,6 +46,7 @@ from mien.training.export import export
 from mien.training.heads import column_classes
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
+from mien.training.onnx_weights import settle_batch_norm
 from mien.training.prepare import prepare_faces
 from mien.training.trained_network import load_network
 
@@ -190,7 +191,7 @@ def _lineage(recipe: Recipe, start: Run | None, faces: pd.DataFrame) -> dict[str
         LeakError: An earlier run was trained on faces of the test part, and the recipe does not allow it.
     """
     source = recipe.init.weights
-    if start is None and source not in WORDS:
+    if start is None and source not in WORDS and not is_export(source):
         start = Run(local_folder(source))
     if start is None or not start.info:
         lineage: dict[str, Any] = {"weights": without_paths(recipe).init.weights}
@@ -265,6 +266,8 @@ def _fit(
     if processes.rank == 0:
         run.note(parameters=parameters, parameters_frozen=frozen, input=input_range(recipe.model))
     resume = processes.once(run.resume_file.exists)
+    if is_export(recipe.init.weights) and not resume:
+        _settle(net, pixels, np.flatnonzero(usable["split"] == "train"))
     targets = {task: head.target(faces) for task, head in net.heads.items()}
     module = FaceTraining(net, recipe)
     module.unreadable.update(unreadable)
@@ -293,6 +296,13 @@ def _fit(
     if recipe.trainer.keep == "best" and best.best_model_path:
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
     _write_weights(run, net.cpu(), faces, module.unreadable)
+
+
+def _settle(net: FaceNet, pixels: Pixels, training: np.ndarray) -> None:
+    """Gives folded batch normalisations the statistics of training faces, the same at each call."""
+    rows = np.random.default_rng(0).permutation(training)[:_SETTLING]
+    images = torch.from_numpy(np.stack([pixels[int(row)] for row in rows])).permute(0, 3, 1, 2)
+    settle_batch_norm(net, images)
 
 
 def _best(run: Run) -> ModelCheckpoint:
@@ -362,6 +372,7 @@ def _write_weights(run: Run, net: FaceNet, faces: pd.DataFrame, unreadable: dict
 
 
 _EXPORT_BATCH = 64
+_SETTLING = 256  # training faces whose statistics a normalisation takes over
 
 
 def _export(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels) -> None:
