@@ -250,7 +250,10 @@ class Tasks(_Settings):
         return {**self.predicted(), **self.columns}
 
 
-_NO_LABELS = tuple(["face", "dataset", "path", "x", "y", "w", "h", "roll", "subject", "photo", "age_from", "age_to", "fold", "split"])
+_NO_LABELS = (
+    *("face", "dataset", "path", "x", "y", "w", "h", "roll", "subject", "photo"),
+    *("age_from", "age_to", "fold", "split"),
+)
 
 
 class RandAugment(_Settings):
