@@ -9,7 +9,8 @@ import math
 import numpy as np
 from PIL import Image
 
-from mien.data.images import Box, Source, cut, load_face, load_reduced, square
+from mien.data import images
+from mien.data.images import cut
 
 UPRIGHT = math.radians(5.0)
 """A face that is turned by less is cut as it is: no detector is more exact, and resampling twice blurs."""
@@ -85,7 +86,7 @@ def cut_upright(
 
 
 def load_upright(
-    source: Source, size: int, box: Box | None = None, margin: float = 0.0, angle: float = 0.0
+    source: images.Source, size: int, box: images.Box | None = None, margin: float = 0.0, angle: float = 0.0
 ) -> np.ndarray:
     """Decodes one face as the square that a network sees, turned upright.
 
@@ -103,9 +104,9 @@ def load_upright(
         ImageError: As `images.load`.
     """
     if abs(angle) < UPRIGHT:
-        return load_face(source, size, box, margin)
+        return images.load_face(source, size, box, margin)
     share = 1.0 if box is None else min(1.0, size / (max(box[2:]) * (1 + margin)))
-    picture = load_reduced(source, lambda longer: longer * share)
-    left, top, side = square(picture.width, picture.height, box, margin)
+    picture = images.load_reduced(source, lambda longer: longer * share)
+    left, top, side = images.square(picture.width, picture.height, box, margin)
     scale = picture.scale
     return cut_upright(picture.image, (left * scale, top * scale, side * scale), size, angle)
