@@ -65,6 +65,15 @@ def blurred(face: np.ndarray, share: float) -> np.ndarray:
     return np.asarray(Image.fromarray(face).filter(blur))
 
 
+def sharpened(face: np.ndarray, share: float, amount: float) -> np.ndarray:
+    """Adds `amount` times the difference from a copy blurred with a standard deviation of `share` of the face's side.
+
+    This is the unsharp masking of cameras and image editors.
+    """
+    mask = ImageFilter.UnsharpMask(share * min(face.shape[:2]), round(100 * amount), 0)
+    return np.asarray(Image.fromarray(face).filter(mask))
+
+
 def jpeg(face: np.ndarray, quality: int) -> np.ndarray:
     """Compresses the face as JPEG."""
     packed = io.BytesIO()
@@ -107,6 +116,7 @@ CONDITIONS: dict[str, Condition] = {
     "rotation 20 degrees right": partial(rotated, degrees=-20),
     # The middle of the five strengths of ImageNet-C's blur (Hendrycks and Dietterich 2019), 3 of 224 pixels.
     "blur, sigma 1.3% of the side": partial(blurred, share=3 / 224),
+    "sharpened, sigma 1% of the side": partial(sharpened, share=0.01, amount=1.5),
     "JPEG quality 20": partial(jpeg, quality=20),
     "48 pixels": partial(reduced, side=48),
     "grey": grey,
@@ -125,6 +135,9 @@ DEGRADATIONS: dict[str, dict[str, Condition]] = {
     "blur": {
         f"sigma {share:.1%} of the side": partial(blurred, share=share)
         for share in (1 / 224, 2 / 224, 3 / 224, 4 / 224)
+    },
+    "sharpening": {
+        f"{amount:g} times, sigma 1% of the side": partial(sharpened, share=0.01, amount=amount) for amount in (1, 2, 3)
     },
     "JPEG": {f"quality {quality}": partial(jpeg, quality=quality) for quality in (50, 20, 10, 5)},
     "darkness": {f"1/{parts} of each pixel": partial(dark, parts=parts) for parts in (2, 3, 6, 10)},
@@ -232,9 +245,9 @@ def predict_conditions(
 def face_pixels(
     source: images.Source, box: images.Box | None = None, margin: float = 0.0, angle: float = 0.0
 ) -> np.ndarray:
-    """Returns the upright face square in the image's own resolution, uint8 (side, side, 3).
+    """Returns the face square of `images.square` in the image's own resolution, uint8 (side, side, 3).
 
-    Arguments are those of `alignment.load_upright`.
+    A face that is turned by `angle` (radians, clockwise) is turned upright.
 
     Raises:
         ImageError: As `images.load`.
