@@ -47,7 +47,12 @@ def read_data(data: Data) -> tuple[pd.DataFrame, Ledger]:
 def join_sets(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Joins checked faces tables; columns that only some of them have are missing in the others."""
     named = [
-        table.assign(dataset=name, face=f"{name}/" + table["face"], path=f"{name}/" + table["path"])
+        table.assign(
+            dataset=name,
+            face=f"{name}/" + table["face"],
+            path=f"{name}/" + table["path"],
+            photo=table["photo"].fillna(table["path"]),
+        )
         for name, table in tables.items()
     ]
     for table in named:

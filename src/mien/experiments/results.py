@@ -44,9 +44,9 @@ class CellResult:
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """The metrics of all faces of each part."""
+        """The metrics of each part: of all faces, and by data set where there are several."""
         table = self.run.metrics
-        return table[table["group"] == "all"]
+        return table[(table["group"] == "all") | table["group"].str.startswith("dataset=")]
 
     @cached_property
     def joined(self) -> pd.DataFrame:
@@ -57,7 +57,8 @@ class CellResult:
 
     def value(self, metric: str, split: str) -> float:
         """A metric of a part; NaN where there is none."""
-        rows = self.metrics[(self.metrics["metric"] == metric) & (self.metrics["split"] == split)]
+        table = self.metrics
+        rows = table[(table["metric"] == metric) & (table["split"] == split) & (table["group"] == "all")]
         return float(rows["value"].iloc[0]) if len(rows) else np.nan
 
 
@@ -307,12 +308,12 @@ def run_warnings(
 
     Args:
         recipe: The recipe of the run.
-        scores: The metrics table, of all faces of each part.
+        scores: The metrics table, of all faces of each part and by data set.
         joined: The test part with its predictions.
         log: One row an epoch.
         info: The facts of run.json.
     """
-    found = _score_warnings(scores)
+    found = _score_warnings(scores[scores["group"] == "all"]) | set_warnings(scores)
     for task in ("gender", "age_group"):
         if task in joined and len(set(joined[f"true_{task}"].dropna())) > 1:
             predicted = joined[task].dropna()
@@ -321,6 +322,16 @@ def run_warnings(
                 what = f"every test face gets the same {task.replace('_', ' ')}, {answers.pop()!r}"
                 found[f"one {task}"] = f"{what} (n {len(predicted):,})"
     return found | _loss_warnings(log) | _input_warnings(recipe, info)
+
+
+def set_warnings(scores: pd.DataFrame) -> dict[str, str]:
+    """Returns what looks wrong in one of several data sets: kind -> sentence; see `run_warnings`."""
+    found = {}
+    for group, rows in scores[scores["group"].str.startswith("dataset=")].groupby("group", sort=False):
+        name = str(group).partition("=")[2]
+        for kind, sentence in _score_warnings(rows).items():
+            found[f"{name}: {kind}"] = f"{name}: {sentence}"
+    return found
 
 
 def _score_warnings(scores: pd.DataFrame) -> dict[str, str]:

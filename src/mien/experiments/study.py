@@ -21,7 +21,7 @@ from mien.base.strict_yaml import read_yaml, read_yaml_file
 from mien.data.splits import METHODS
 from mien.metrics.definitions import METRICS
 from mien.recipe.load import load_recipe
-from mien.recipe.settings import STAGE, FolderName, Recipe, Source, first_stage, flat_settings, split_of
+from mien.recipe.settings import STAGE, FolderName, Recipe, first_stage, flat_settings, root_keys, split_of
 from mien.runs.run import Run
 
 # Settings that say where and how a run is computed, and not what.
@@ -385,18 +385,12 @@ def missing_roots(cells: Iterable[Cell]) -> list[str]:
     """A sentence for each data folder that is not set or not there."""
     found: dict[str, None] = {}
     for cell in cells:
-        for key, data in _sources(cell.recipe):
+        for key, data in root_keys(cell.recipe).items():
             if data.root is None:
                 found[f"{key} is not set: which folder holds {data.source}? --set {key}=FOLDER"] = None
             elif not Path(data.root).exists():
                 found[f"{key} {data.root!r} ({data.source}) does not exist"] = None
     return list(found)
-
-
-def _sources(recipe: Recipe) -> list[tuple[str, Source]]:
-    """The key of the root of each data set of a recipe and its first stage, and the data set."""
-    stages = [("data", recipe.data)] + ([("init.data", recipe.init.data)] if recipe.init.data else [])
-    return [(f"{section}.{key}root", one) for section, data in stages for key, one in data.keyed().items()]
 
 
 def sources(cells: Iterable[Cell]) -> list[str]:

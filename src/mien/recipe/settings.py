@@ -485,6 +485,12 @@ def _name_only(source: str) -> str:
     return source if source.startswith("hub:") else Path(source).name
 
 
+def root_keys(recipe: Recipe) -> dict[str, Source]:
+    """Returns the data sets of a recipe and its first stage by the key of their root, for instance "data.root"."""
+    stages = {"data": recipe.data} | ({"init.data": recipe.init.data} if recipe.init.data else {})
+    return {f"{section}.{key}root": one for section, data in stages.items() for key, one in data.keyed().items()}
+
+
 def split_of(recipe: Recipe, name: str) -> Split:
     """Returns how the data set `name` is split: as the recipe says, with what `data.sets.NAME.split` changes."""
     if name not in recipe.data.sets:

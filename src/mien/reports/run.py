@@ -9,7 +9,8 @@ import pandas as pd
 
 from mien.base.table import SPLITS
 from mien.data.counts import label_counts
-from mien.metrics.wording import BASELINE, HEADLINES, Score, metrics_table, named, unit_of
+from mien.experiments.results import set_warnings
+from mien.metrics.wording import BASELINE, HEADLINES, Score, metrics_table, named, sets_table, unit_of
 from mien.recipe.settings import DataSet, Recipe, Source, flat_settings
 from mien.reports import figures
 from mien.reports.page import Chart, Section, Table, write_report
@@ -33,6 +34,7 @@ def run_report(run: Run) -> Path:
     found = RunResults.of(run, run.name)
     sections = [
         _result(found),
+        *_by_set(found),
         _data(found),
         *_by_group(found),
         *confusion_sections(found.joined),
@@ -51,6 +53,22 @@ def _result(run: RunResults) -> Section:
         caption = "Validation part (used to select the weights, so not an estimate for new faces)"
         tables.append(Table(caption, metrics_table(val), folded=True))
     return Section("Result", leak_warnings(run), [METHOD], tables)
+
+
+def _by_set(run: RunResults) -> list[Section]:
+    """The scores of each of several data sets."""
+    table = sets_table(run.scores(every_group=True))
+    if table.empty:
+        return []
+    warnings = [f"{sentence}." for sentence in set_warnings(run.metrics).values()]
+    text = (
+        "Each data set is split by itself, and its rows are of its own test part. The calibration is one for all, made "
+        "on the validation faces of all data sets that were trained on."
+    )
+    untrained = [name for name, one in run.recipe.data.sets.items() if not one.weight]
+    if untrained:
+        text += f" Not trained on: {', '.join(untrained)}."
+    return [Section("By data set", warnings, [text], [Table("Test part of each data set", table)])]
 
 
 def _data(run: RunResults) -> Section:

@@ -28,8 +28,8 @@ from mien.data.counts import label_counts
 from mien.data.roots import data_root
 from mien.data.sources import SOURCES
 from mien.demo.dataset import MARKER
-from mien.metrics.wording import HEADLINES, Score, metrics_table, named, scores, with_interval
-from mien.recipe.settings import Recipe, without_paths
+from mien.metrics.wording import groups_table, metrics_table, scores, sets_table
+from mien.recipe.settings import Recipe, root_keys, without_paths
 from mien.reports.run_results import protocol, protocol_sentence
 from mien.runs.hub import FILES, PREFIX, Repository, repository, unreachable
 from mien.runs.run import Run, open_run
@@ -271,25 +271,13 @@ def model_card(run: Run, shown: str, license: str | None) -> str:
         protocol=protocol(run),
         protocol_sentence=protocol_sentence(run),
         result=metrics_table([row for row in everyone if row.metric not in _CALIBRATION]),
-        groups=_by_group(rows),
+        groups=groups_table([row for row in rows if row.group != "all" and not row.group.startswith("dataset=")]),
+        sets=sets_table(rows),
+        roots=root_keys(recipe),
         calibration=metrics_table([row for row in everyone if row.metric in _CALIBRATION]).iloc[:, :4],
         cost=_cost(facts),
         made_with={name: version for name, version in facts.get("versions", {}).items() if name != "platform"},
     )
-
-
-def _by_group(rows: list[Score]) -> pd.DataFrame:
-    """Returns one row per group and one column per headline metric, with n if it differs from the group's faces."""
-    lines: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if row.group != "all" and row.metric == "coverage":
-            lines[row.group] = {"group": row.group.replace("=", ": ").replace("_", " "), "faces": f"{row.n:,}"}
-    for row in rows:
-        if row.group != "all" and row.metric in HEADLINES:
-            value = with_interval(row.metric, row.value, row.low, row.high)
-            own = "" if f"{row.n:,}" == lines[row.group]["faces"] else f" (n {row.n:,})"
-            lines[row.group][f"{named(row.metric)} [95% interval]"] = value + own
-    return pd.DataFrame(list(lines.values())).fillna("–")
 
 
 def _front_matter(recipe: Recipe, license: str | None) -> str:
