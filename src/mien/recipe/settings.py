@@ -92,11 +92,12 @@ class Data(Source):
     @model_validator(mode="before")
     @classmethod
     def _named_sources(cls, given: Any) -> Any:
-        """A set without a source is the one of its name."""
+        """A set without a source is the one of its name; one that is null is left out."""
         sets = given.get("sets") if isinstance(given, dict) else None
         if not isinstance(sets, dict):
             return given
         named = {name: {"source": name} | one if isinstance(one, dict) else one for name, one in sets.items()}
+        named = {name: one for name, one in named.items() if one is not None}
         return given | {"sets": named}
 
     @model_validator(mode="after")

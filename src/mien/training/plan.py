@@ -18,7 +18,14 @@ from mien.base.errors import MienError
 from mien.data.sources import published_faces, read_faces
 from mien.data.splits import METHODS
 from mien.experiments.progress import duration
-from mien.experiments.study import Study, StudyFolder, check_folder, load_study, make_cells, missing_roots
+from mien.experiments.study import (
+    Study,
+    StudyFolder,
+    check_folder,
+    load_study,
+    make_cells,
+    missing_roots,
+)
 from mien.recipe.settings import Init, Recipe, Source, Split, split_of
 from mien.training.model import FaceNet
 from mien.training.study_cells import TrainingJob, make_jobs, threads_for
@@ -135,9 +142,9 @@ class _Faces:
         self._counts: dict[str, tuple[int, int] | None] = {}
 
     def training(self, recipe: Recipe) -> int | None:
+        trained = [name for name, one in recipe.data.each().items() if getattr(one, "weight", 1)]
         if self._demonstration:
-            return 600
-        trained = (name for name, one in recipe.data.each().items() if getattr(one, "weight", 1))
+            return 600 * len(trained)
         counts = [self._of_set(recipe.data.each()[name], split_of(recipe, name)) for name in trained]
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None

@@ -19,6 +19,8 @@ from mien.recipe.settings import Recipe
 from mien.runs.run import Run
 from mien.training.heads import column_classes, label_column
 
+_ANY_LABEL = ("gender", "age", "age_from", "age_group")
+
 
 def prepare_faces(run: Run, recipe: Recipe, root: Root) -> pd.DataFrame:
     """Reads the faces, splits them, checks the split for leaks and missing classes, and writes them to the run.
@@ -35,10 +37,12 @@ def prepare_faces(run: Run, recipe: Recipe, root: Root) -> pd.DataFrame:
         MienError: The data cannot be read or split, parts leak, or the training part lacks a class.
     """
     faces, ledger = read_data(recipe.data)
-    faces = _labelled(faces, recipe)
+    faces = _sampled(faces, recipe)
     prints = _fingerprints(faces, root) if recipe.split.near_duplicates else None
     faces = assign_parts(faces, recipe, None if prints is None else _groups_by_set(faces, recipe, prints))
-    faces = without_untrained(faces, recipe.data.sets, ledger)
+    if recipe.data.sets:
+        faces = _without_unlabelled(faces, recipe, ledger)
+        faces = without_untrained(faces, recipe.data.sets, ledger)
     alike = None
     if prints is not None:
         alike = _groups(prints.loc[faces.index])
@@ -48,8 +52,9 @@ def prepare_faces(run: Run, recipe: Recipe, root: Root) -> pd.DataFrame:
     faces = faces.reset_index(drop=True)
     found = [str(leak) for leak in leaks.check_leaks(faces, alike, allow=recipe.split.allow_leaks)]
     column_classes(recipe.tasks, faces[faces["split"] == "train"])
+    untrained = [name for name, one in recipe.data.sets.items() if not one.weight]
     for task in recipe.tasks.predicted():
-        splits.check_classes(faces, label_column(task))
+        splits.check_classes(faces[~faces["dataset"].isin(untrained)], label_column(task))
     for leak in found:
         note(f"leak allowed by the recipe: {leak}", warning=True)
     faces = _cropped(faces, recipe, root, ledger)
@@ -63,21 +68,20 @@ def prepare_faces(run: Run, recipe: Recipe, root: Root) -> pd.DataFrame:
     return faces
 
 
-def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """Returns the faces with a label of at least one task, or a sample of them."""
-    columns = [label_column(task) for task in recipe.tasks.predicted()]
-    known = faces[columns].notna()
+def _sampled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """Returns the faces that are split: those with a label that can be used, or a sample of them.
+
+    Of one data set, these are the faces with a label of a task. Of several, those with any label, so that the parts of
+    each do not depend on the tasks: runs with other tasks are then tested on the same faces.
+    """
+    columns = _columns(recipe)
     for column in columns:
-        if not known[column].any():
+        if not faces[column].notna().any():
             raise MienError(f"task {column!r}: no face of the data set has this label")
-    labelled = known.any(axis=1)
-    for name in recipe.data.sets:
-        if not labelled[faces["dataset"] == name].any():
-            raise MienError(f"data.sets.{name}: no face has a label of {' or '.join(columns)}")
-    left_out = int((~labelled).sum())
-    if left_out:
-        note(f"{left_out} faces without a label of {', '.join(columns)} are left out")
-    faces = faces[labelled]
+    known = faces[list(_ANY_LABEL if recipe.data.sets else columns)].notna().any(axis=1)
+    if not known.all():
+        note(f"{int((~known).sum())} faces without a label of {', '.join(columns)} are left out")
+    faces = faces[known]
     if recipe.data.sample is not None:
         if recipe.data.sample > len(faces):
             raise MienError(
@@ -85,6 +89,23 @@ def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
             )
         faces = faces.sample(recipe.data.sample, random_state=0).sort_index()
     return faces.reset_index(drop=True)
+
+
+def _without_unlabelled(faces: pd.DataFrame, recipe: Recipe, ledger: Ledger) -> pd.DataFrame:
+    """Returns the faces of several data sets with a label of a task."""
+    columns = _columns(recipe)
+    known = faces[columns].notna().any(axis=1)
+    for name in recipe.data.sets:
+        mine = faces["dataset"] == name
+        if not known[mine].any():
+            raise MienError(f"data.sets.{name}: no face has a label of {' or '.join(columns)}")
+        faces = ledger.drop(faces, mine & ~known, f"{name}: no label of {' or '.join(columns)}")
+        known = known.loc[faces.index]
+    return faces
+
+
+def _columns(recipe: Recipe) -> list[str]:
+    return [label_column(task) for task in recipe.tasks.predicted()]
 
 
 def _fingerprints(faces: pd.DataFrame, root: Root) -> pd.DataFrame:

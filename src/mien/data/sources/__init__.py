@@ -11,6 +11,7 @@ from typing import Protocol
 import pandas as pd
 
 from mien.base.errors import MienError, choices
+from mien.base.labels import PREDICTED
 from mien.base.ledger import Ledger
 from mien.base.table import check_faces
 from mien.data.corrections import apply_corrections
@@ -23,8 +24,9 @@ class Adapter(Protocol):
 
     `NOTICE` states the terms of use in a sentence. `LABELS` describes each label policy in a line, the default first.
     `read(root, labels)` returns the faces and the ledger of all rows; further keyword arguments are options of this
-    data set alone. A module may also define `FACES`, the size of the complete data set, and `TRAIN_FACES`, that of the
-    training part of its official partition; estimates of cost use them while the data are not available.
+    data set alone. A module of a data set without ages defines `TASKS`, the tasks that can be learnt from it. It may
+    also define `FACES`, the size of the complete data set, and `TRAIN_FACES`, that of the training part of its official
+    partition; estimates of cost use them while the data are not available.
     """
 
     NOTICE: str
@@ -42,6 +44,11 @@ SOURCES: dict[str, Adapter] = {
     "csv": csv,
 }
 """The data sets by name."""
+
+
+def tasks_of(source: str) -> tuple[str, ...]:
+    """The tasks that can be learnt from a data set, as far as is known without reading it."""
+    return tuple(getattr(SOURCES[source], "TASKS", PREDICTED))
 
 
 def published_faces(source: str) -> tuple[int, int] | None:
