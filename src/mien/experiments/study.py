@@ -352,20 +352,30 @@ def _resolve(
             recipe = load_recipe(recipe, _drawn_roots(recipe, faces))
     except MienError as error:
         raise StudyError(f"study {study.name!r}, {where}: {error}") from None
+    _check_recipe(f"study {study.name!r}, {where}", recipe, fold)
+    return recipe
+
+
+def _check_recipe(where: str, recipe: Recipe, fold: int | None) -> None:
+    """Checks what a recipe in a study cannot have; `where` names the study and the levels."""
+    if recipe.auto:
+        raise StudyError(
+            f"{where}: auto is true, and a study compares stated settings; valid: auto: false, "
+            "with the settings that mien train prints"
+        )
     for key in ("devices", "nodes"):
         if getattr(recipe.trainer, key) != 1:
             raise StudyError(
-                f"study {study.name!r}, {where}: trainer.{key} is {getattr(recipe.trainer, key)!r}; valid in a study: "
+                f"{where}: trainer.{key} is {getattr(recipe.trainer, key)!r}; valid in a study: "
                 "1, and several runs at the same time by --jobs"
             )
     methods = [split_of(recipe, name).method for name in recipe.data.each()] if fold is not None else []
     for method in methods:
         if not METHODS[method].has_folds:
             raise StudyError(
-                f"study {study.name!r}, {where}: folds are given and split.method is {method!r}; "
+                f"{where}: folds are given and split.method is {method!r}; "
                 f"valid with folds: {', '.join(name for name, known in METHODS.items() if known.has_folds)}"
             )
-    return recipe
 
 
 def _drawn_roots(recipe: Recipe, faces: Path) -> list[str]:

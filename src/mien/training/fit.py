@@ -27,9 +27,11 @@ from mien.base.table import read_table, write_table
 from mien.data import leaks
 from mien.data.face_pixels import FilePixels, PixelCache, Pixels, check_readable
 from mien.data.images import RESIZE
+from mien.data.joined import read_data
 from mien.data.roots import Root, folders_of, recipe_root
 from mien.evaluation.evaluate import evaluate
 from mien.prediction.onnx_session import FORMAT
+from mien.recipe.automatic import choose_settings
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Init, Recipe, first_stage, without_paths
 from mien.reports.run import run_report
@@ -76,11 +78,30 @@ def train(
     settings = load_recipe(recipe, changes)
     run = Run(out if out is not None else Path("runs") / settings.name)
     _roots(settings)  # before the folder is made
+    settings = settled(settings, run)
     # Searches and studies give a folder of stages; they start their own processes, each with other runs.
     processes = Processes(settings.trainer, alone=stages is None)
     with _alone(run, processes):
         _train(run, settings, processes, stages, on_epoch, score)
     return run
+
+
+def settled(recipe: Recipe, run: Run | None = None) -> Recipe:
+    """Returns the recipe with the settings that follow from its data, which are printed; see `choose_settings`.
+
+    Args:
+        recipe: A recipe whose data can be read, if it has `auto`.
+        run: A run of this recipe that may be there already: its faces count, and not what the data are now.
+
+    Raises:
+        MienError: The data cannot be read, or are too few.
+    """
+    if not recipe.auto:
+        return recipe
+    faces = run.faces if run is not None and run.faces_file.exists() else read_data(recipe.data)[0]
+    chosen, sentence = choose_settings(recipe, faces)
+    note(sentence)
+    return chosen
 
 
 @contextmanager

@@ -85,7 +85,8 @@ def _sampled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     if recipe.data.sample is not None:
         if recipe.data.sample > len(faces):
             raise MienError(
-                f"data.sample is {recipe.data.sample}; valid: up to {len(faces)}, the number of labelled faces"
+                f"data.sample is {recipe.data.sample}; valid: up to {len(faces)}, the number of labelled faces; "
+                "--set data.sample=null takes all of them"
             )
         faces = faces.sample(recipe.data.sample, random_state=0).sort_index()
     return faces.reset_index(drop=True)

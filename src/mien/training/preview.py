@@ -25,6 +25,7 @@ from mien.runs.run import Run
 from mien.training.augment import augmentation_steps
 from mien.training.backbones import input_range, normalization
 from mien.training.data import Batch, FaceData, seeded
+from mien.training.fit import settled
 from mien.training.prepare import prepare_faces
 
 _SUBJECTS = 30  # of the drawn faces: about 190 images
@@ -34,8 +35,8 @@ _TOLERANCE = 0.05  # two input ranges whose ends differ by less are equal for a 
 def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, changes: Iterable[str] = ()) -> list[str]:
     """Writes an HTML page with a batch of training faces and one of validation faces, as a run would see them.
 
-    The batches come from the loaders that training uses. Without `data.root` the faces are drawn. Near-duplicates are
-    not searched, so the parts can differ from those of a run in single faces.
+    The batches come from the loaders that training uses, and the parts are those of a run. Without `data.root` the
+    faces are drawn.
 
     Args:
         recipe: As for `train`.
@@ -50,9 +51,11 @@ def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, chang
     """
     if Path(out).suffix != ".html":
         raise MienError(f"--out {str(out)!r}: must end in .html")
-    settings = load_recipe(recipe, [*changes, "split.near_duplicates=false"])
+    settings = load_recipe(recipe, changes)
+    has_data = any(one.root is not None for one in settings.data.each().values())
+    if has_data:
+        settings = settled(settings)
     with tempfile.TemporaryDirectory() as folder:
-        has_data = any(one.root is not None for one in settings.data.each().values())
         prepare = _own_faces if has_data else _drawn_faces
         faces, root = prepare(settings, Path(folder))
         pixels = FilePixels(faces, root, settings.model.image_size, settings.model.margin)
