@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from mien.base.table import age_range_text
 from mien.data import images
 from mien.data.face_pixels import boxes
+from mien.data.roots import Root
 from mien.reports.page import FaceImage
 
 _THUMBNAIL = 96  # pixels
@@ -30,7 +30,7 @@ def jpeg_uri(image: Image.Image | np.ndarray, quality: int = 80) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def thumbnails(faces: pd.DataFrame, root: Path) -> list[FaceImage]:
+def thumbnails(faces: pd.DataFrame, root: Root) -> list[FaceImage]:
     """Returns small images of faces, without the unreadable ones."""
     shown = []
     for (_, face), box in zip(faces.iterrows(), boxes(faces), strict=True):
