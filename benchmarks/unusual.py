@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="default: the model that ships")
     parser.add_argument("--run", help="a finished run on UTKFace; its test part is measured too")
     parser.add_argument("--limit", type=int, help="faces of each data set; default: all")
-    parser.add_argument("--skip", type=int, default=0, help="faces to leave out of each data set")
+    parser.add_argument("--skip", type=int, default=0, help="faces to leave out of each data set, or all that it has")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/unusual.md"))
     options = parser.parse_args()
     if "MIEN_SHARED_DATA" not in os.environ:
@@ -50,6 +50,8 @@ def main() -> None:
     lines = []
     for name, faces in tables.items():
         chosen = faces.sample(frac=1, random_state=0)[options.skip :][: options.limit].reset_index(drop=True)
+        if chosen.empty:
+            continue
         with progress(name) as update:
             predictions = predictor.predict_faces(chosen, data / name, update)
         lines.append({"data set": name} | _line(metrics.join(chosen, predictions)))

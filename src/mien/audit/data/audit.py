@@ -99,10 +99,14 @@ def _label_errors(faces: pd.DataFrame, predictions: OutOfFold | None) -> finding
         return findings.CheckResult([not_checked("labels", why)], {})
     suggested = label_errors.suggest(faces, predictions.predictions)
     checks = []
+    ranges = faces["age_from"].notna() & predictions.predictions["age"].notna()
+    given = {
+        "gender": faces["gender"].notna(),
+        "age": faces["age"].notna() | ranges,
+        "age_group": faces["age_group"].notna() & faces["age"].isna() & ~ranges,
+    }
     for column, numbers in (("gender", "p_female"), ("age", "age"), ("age_group", "p_0-2")):
-        with_years = faces["age"].notna() | faces["age_from"].notna()
-        given = {"age": with_years, "age_group": faces["age_group"].notna() & ~with_years}
-        labelled = given.get(column, faces[column].notna()) & predictions.predictions[numbers].notna()
+        labelled = given[column] & predictions.predictions[numbers].notna()
         if not labelled.any():
             continue
         rows = suggested[suggested["column"] == column]

@@ -107,7 +107,7 @@ def _check_lineage(run: Run) -> None:
 def suggest(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Ranks labels that contradict the out-of-fold predictions, the most likely errors of each column first.
 
-    - `gender`, and `age_group` of faces without an age or a range: labels other than the most probable class, by the
+    - `gender`, and `age_group` of faces that have no age, and no range that a predicted age is compared with: labels other than the most probable class, by the
       probability of the given label (cleanlab's self-confidence, Northcutt, Jiang and Chuang 2021), the lowest first;
       `flagged` are the errors found by confident learning.
     - `age`: ages, or ranges of ages, outside the 80% interval, by their distance from the predicted median in units of
@@ -126,11 +126,10 @@ def suggest(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     if "p_female" in predictions and predictions["p_female"].notna().any():
         female = predictions["p_female"].to_numpy()
         parts.append(_classes(faces, predictions, "gender", GENDERS, np.column_stack([female, 1 - female])))
-    with_years = faces["age"].notna() | faces["age_from"].notna()
-    years = predictions["age"].notna() & with_years
+    years = predictions["age"].notna() & (faces["age"].notna() | faces["age_from"].notna())
     if years.any():
         parts.append(_years(faces[years], predictions[years]))
-    alone = ~with_years.to_numpy()
+    alone = (faces["age"].isna() & ~years).to_numpy()
     probabilities = predictions[[f"p_{group}" for group in AGE_GROUPS]].to_numpy()
     if alone.any() and not np.isnan(probabilities).all():
         parts.append(_classes(faces[alone], predictions[alone], "age_group", AGE_GROUPS, probabilities[alone]))
