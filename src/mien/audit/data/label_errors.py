@@ -107,9 +107,9 @@ def _check_lineage(run: Run) -> None:
 def suggest(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Ranks labels that contradict the out-of-fold predictions, the most likely errors of each column first.
 
-    - `gender`, and `age_group` of faces that have no age, and no range that a predicted age is compared with: labels other than the most probable class, by the
-      probability of the given label (cleanlab's self-confidence, Northcutt, Jiang and Chuang 2021), the lowest first;
-      `flagged` are the errors found by confident learning.
+    - `gender`, and `age_group` of faces that have no age, and no range that a predicted age is compared with: labels
+      other than the most probable class, by the probability of the given label (cleanlab's self-confidence, Northcutt,
+      Jiang and Chuang 2021), the lowest first; `flagged` are the errors found by confident learning.
     - `age`: ages, or ranges of ages, outside the 80% interval, by their distance from the predicted median in units of
       the half of the interval on that side, the largest first; `flagged` are distances above 2.5 (3.2 standard
       deviations for normal errors). `score` is 1 / (1 + that distance).
