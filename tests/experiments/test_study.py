@@ -149,6 +149,8 @@ class TestStudyFiles:
             ({"reference": {"start": "random"}}, ["reference", "'start'"]),
             ({"metrics": ["gender_acuracy"]}, ["did you mean 'gender_accuracy'"]),
             ({"alpha": 2.0}, ["alpha = 2.0"]),
+            ({"axes": {"x": {"a": {}, "b": {}}}, "data_sets": "fold"}, ["data_sets", "'fold'", "taken"]),
+            ({"data_sets": "network"}, ["data_sets", "'network'", "in axes too"]),
         ],
     )
     def test_mistakes_in_a_file_are_named(self, changes, words):
@@ -167,6 +169,7 @@ class TestStudyFiles:
             ({"metrics": ["age_mae"]}, ["no cell has a task", "'age_mae'", "gender"]),
             ({"metrics": ["gender_ece"], "seeds": [0, 1]}, ["gender_ece", "one seed"]),
             ({"set": ["trainer.devices=2"]}, ["trainer.devices", "--jobs"]),
+            ({"data_sets": "trained on"}, ["names 1 data set", "data.sets"]),
         ],
     )  # fmt: skip
     def test_contradictions_are_found_before_anything_is_trained(self, changes, words, tmp_path):
