@@ -15,7 +15,7 @@ import yaml
 from mien.base.errors import MienError
 from mien.base.table import check_faces, write_table
 from mien.experiments import study as study_module
-from mien.experiments.results import collect, holm, run_warnings
+from mien.experiments.results import collect, holm, run_warnings, set_warnings
 from mien.experiments.study import StudyFolder, load_study, make_cells, study_names
 from mien.metrics.joining import join
 from mien.metrics.scoring import mean_over_runs, paired_difference, score
@@ -459,6 +459,25 @@ class TestAlarms:
     )
     def test_losses_that_do_not_fall(self, losses, words):
         assert words in self.found(log=LOG.assign(train_loss=losses))["loss"]
+
+    def test_a_data_set_that_the_calibration_does_not_fit(self):
+        def row(group, metric, value, low, high, split="test"):
+            return {"group": group, "metric": metric, "value": value, "low": low, "high": high, "n": 90, "split": split}
+
+        scores = pd.DataFrame(
+            [
+                row("all", "age_interval_coverage", 0.5, 0.45, 0.55),
+                row("dataset=a", "age_interval_coverage", 0.61, 0.5, 0.7),
+                row("dataset=b", "age_interval_coverage", 0.61, 0.5, 0.76),
+                row("dataset=b", "gender_ece", 0.06, 0.041, 0.08),
+                row("dataset=b", "gender_ece", 0.2, 0.1, 0.3, "train"),
+                row("gender=female", "gender_ece", 0.2, 0.1, 0.3),
+            ]
+        )
+        assert list(set_warnings(scores).values()) == [
+            "a: the 80% age interval contains 61.0% [50.0, 70.0] of the true ages (n 90)",
+            "b: the calibration error of gender is 6.0% [4.1, 8.0] (n 90)",
+        ]
 
     def test_test_above_validation_by_more_than_chance(self):
         assert "better than that of the validation part" in str(self.found(quiet(val=0.83, test=0.95, train=0.95)))
