@@ -34,6 +34,7 @@ def audit_model(
     model: "PathLike | Predictor | None" = None,
     sample: int = 400,
     out: PathLike | None = None,
+    overwrite: bool = False,
 ) -> "ModelAuditReport":
     """Finds for whom a model fails, from its predictions and the labels; any program's predictions can be audited.
 
@@ -51,12 +52,13 @@ def audit_model(
         model: With `root`: what made the predictions; None: the model that ships with mien.
         sample: With `root`: largest number of faces that are degraded.
         out: Folder for report.html, report.json and the tables; None: nothing is written.
+        overwrite: Replace an earlier report in `out`.
 
     Returns:
         The audit, as in report.json; `passed` is None without limits.
 
     Raises:
-        MienError: The predictions cannot be read or do not match the faces, or a column is missing.
+        MienError: The predictions cannot be read or do not match the faces, a column is missing, or `out` has a report.
     """
     from mien.audit.model.audit import AuditSettings, audit_predictions
     from mien.audit.model.limits import read_limits
@@ -66,6 +68,7 @@ def audit_model(
 
     if out is not None:
         check_folder(out)
+        _check_replaced(out, overwrite)
     if root is not None and (preset or map):
         raise MienError("--root evaluates a model of mien's on degraded images; --map and --preset are for others")
     if root is None and model is not None:
@@ -98,12 +101,18 @@ def _robustness(
     return RobustnessTest(model if isinstance(model, Predictor) else Predictor(model), faces, root, sample, update)
 
 
+def _check_replaced(out: PathLike, overwrite: bool) -> None:
+    if (Path(out) / "report.html").exists() and not overwrite:
+        raise MienError(f"--out {str(out)!r} has an earlier report; give another folder, or --overwrite")
+
+
 def audit_data(
     faces: "pd.DataFrame | PathLike",
     root: PathLike | None = None,
     run: "PathLike | Run | Sequence[PathLike | Run]" = (),
     out: PathLike = "audit-data",
     sheet: int = 1000,
+    overwrite: bool = False,
 ) -> "DataAuditReport":
     """Finds what is wrong with a data set: leaks, duplicates, contradictions, bad images, likely label errors.
 
@@ -114,12 +123,14 @@ def audit_data(
             face, as those of cross-validation folds do.
         out: Folder for report.html, report.json and the tables; with runs also review.html, to correct labels.
         sheet: Largest number of suggestions of each label in review.html.
+        overwrite: Replace an earlier report in `out`.
 
     Returns:
         The audit, as in report.json; `passed` is False where results on this data set cannot be trusted.
 
     Raises:
-        MienError: The table has no rows or breaks its contract, no image is under `root`, or a run cannot be used.
+        MienError: The table has no rows or breaks its contract, no image is under `root`, a run cannot be used, or
+            `out` has a report.
     """
     from mien.audit.data.audit import audit_faces
     from mien.base.atomic import check_folder
@@ -128,6 +139,7 @@ def audit_data(
     from mien.reports.audit_data import write
 
     check_folder(out)
+    _check_replaced(out, overwrite)
     table = read_table(Path(faces)) if isinstance(faces, str | Path) else faces
     with progress("reading images") as update:
         audit = audit_faces(table, root, as_list(run), update)

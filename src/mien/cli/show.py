@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mien.base.console import console, show
-from mien.metrics.wording import BASELINE, metrics_table, scores
+from mien.base.messages import note
+from mien.metrics.wording import BASELINE, metrics_table, scores, warnings_of_baseline
 from mien.runs.run import Run
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ def show_metrics(run: Run, metrics: pd.DataFrame | None = None) -> None:
         metrics_table(rows)[["metric", "value [95% interval]", "faces", BASELINE]],
         title=f"{run.name}, test part" if metrics is None else f"{run.name}, other data",
     )
+    for sentence in warnings_of_baseline(rows):
+        note(sentence, warning=True)
     console.print(f"run: {run.folder}", highlight=False)
 
 
