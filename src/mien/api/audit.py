@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def audit_model(
     predictions: "PredictionsInput",
-    faces: "pd.DataFrame | PathLike",
+    faces: "pd.DataFrame | PathLike | None" = None,
     *,
     map: Mapping[str, str] | None = None,
     preset: str | None = None,
@@ -39,8 +39,9 @@ def audit_model(
     """Finds for whom a model fails, from its predictions and the labels; any program's predictions can be audited.
 
     Args:
-        predictions: A predictions table, its file, or several files that make one table.
-        faces: The labels: a faces table, or its file.
+        predictions: A predictions table, its file, or several files that make one table; or the folder of a run, whose
+            test part is audited.
+        faces: The labels: a faces table, or its file; None for a run, which has them.
         map: Columns of the predictions and mien's columns that they stand for.
         preset: Column names and values of "deepface" or "insightface".
         by: Columns that make groups; None: gender, age_group and race, as far as the faces have them.
@@ -73,6 +74,8 @@ def audit_model(
         raise MienError("--root evaluates a model of mien's on degraded images; --map and --preset are for others")
     if root is None and model is not None:
         raise MienError("--model belongs to --root, which was not given")
+    if faces is None:
+        predictions, faces = _test_part(predictions)
     table = as_faces(faces)
     settings = AuditSettings(None if limits is None else read_limits(Path(limits)), child_rate)
     with progress("predicting degraded images") as update:
@@ -90,6 +93,19 @@ def audit_model(
     if out is not None:
         write(report, out)
     return report
+
+
+def _test_part(given: "PredictionsInput") -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The predictions and the faces of a run's test part."""
+    from mien.runs.run import open_run
+
+    folders = [given] if isinstance(given, str | Path) else [] if hasattr(given, "columns") else list(given)
+    if len(folders) != 1 or not Path(folders[0]).is_dir():
+        raise MienError("--faces is needed: the labels of the predictions; only the folder of a run has them")
+    run = open_run(folders[0])
+    test = run.faces[run.faces["split"] == "test"].reset_index(drop=True)
+    predictions = run.predictions
+    return predictions[predictions["face"].isin(test["face"])].drop(columns="file", errors="ignore"), test
 
 
 def _robustness(

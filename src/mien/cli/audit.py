@@ -25,9 +25,12 @@ def _audit() -> None:
 @app.command("model", epilog="Example: mien audit model predictions.csv --faces faces.parquet --out audit")
 def model_(
     predictions: Annotated[
-        list[Path], typer.Argument(help="Predictions of mien or of any program; several files make one table.")
+        list[Path],
+        typer.Argument(help="Predictions of mien or of any program, several files make one table; or a run."),
     ],
-    faces: Annotated[Path, typer.Option(help="The labels: a faces table.")],
+    faces: Annotated[
+        Path | None, typer.Option(help="The labels: a faces table; default: those of the run's test part.")
+    ] = None,
     map: Map = None,
     preset: Annotated[str | None, typer.Option(help="Column names and values of deepface or insightface.")] = None,
     by: Annotated[

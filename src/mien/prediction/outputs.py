@@ -3,18 +3,22 @@
 import csv
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from mien.base.errors import MienError, MissingExtra
 from mien.base.lock import lock_open_file
 from mien.base.messages import note
 
-EXTENSIONS = (".csv", ".parquet", ".jsonl")
+EXTENSIONS = (".csv", ".parquet", ".json", ".jsonl")
+
+STANDARD_OUTPUT = {"-": ".csv", "-.jsonl": ".jsonl"}
+"""Names of outputs that go to standard output, and their formats."""
 
 _TEXT = ("file", "status", "gender", "age_group", "quality")
 _INTEGERS = ("face_index", "frames", "pooled")
@@ -110,6 +114,34 @@ class RowsFile:
             self._place.__exit__(type(problem), problem, problem.__traceback__)
             raise
         self._place.__exit__(kind, error, trace)
+
+
+class StandardOutput:
+    """Writes predictions to standard output as they are made, in place of a `Journal`, which can resume.
+
+    Args:
+        name: One of `STANDARD_OUTPUT`.
+        columns: The columns in order; absent values are missing.
+    """
+
+    done = 0
+
+    def __init__(self, name: str, columns: Sequence[str]) -> None:
+        self._columns = list(columns)
+        # Not closed: standard output stays open for whoever calls.
+        self._write = _csv_writer(sys.stdout, self._columns) if name == "-" else self._write_json
+
+    def images(self) -> Iterator[list[dict[str, Any]]]:
+        """Yields nothing: there are no earlier rows."""
+        return iter(())
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Writes the rows of the next image; those of the frames of a clip are left out."""
+        self._write([row for row in rows if "time" not in row])
+        sys.stdout.flush()
+
+    def _write_json(self, rows: list[dict[str, Any]]) -> None:
+        sys.stdout.writelines(_json_lines(rows, self._columns))
 
 
 class Journal:
@@ -255,8 +287,8 @@ _Flush = Callable[[list[dict[str, Any]]], Any]
 _Close = Callable[[], Any]
 
 
-def _open_csv(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
-    file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+def _csv_writer(file: TextIO, columns: list[str]) -> _Flush:
+    """Writes the header, and returns what writes rows."""
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
     # The csv writer does not quote a carriage return, which also ends a line.
@@ -266,16 +298,39 @@ def _open_csv(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
         for row in rows:
             (quoted if "\r" in row["file"] else writer).writerow(row)
 
-    return flush, file.close
+    return flush
+
+
+def _open_csv(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
+    file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+    return _csv_writer(file, columns), file.close
+
+
+def _json_lines(rows: list[dict[str, Any]], columns: list[str]) -> Iterator[str]:
+    return (json.dumps({name: row.get(name) for name in columns}) + "\n" for row in rows)
 
 
 def _open_jsonl(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
     file = path.open("w", encoding="utf-8")
+    return lambda rows: file.writelines(_json_lines(rows, columns)), file.close
+
+
+def _open_json(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
+    """One array of objects, an object a line."""
+    file = path.open("w", encoding="utf-8")
+    before = "[\n"
 
     def flush(rows: list[dict[str, Any]]) -> None:
-        file.writelines(json.dumps({name: row.get(name) for name in columns}) + "\n" for row in rows)
+        nonlocal before
+        for line in _json_lines(rows, columns):
+            file.write(before + line.rstrip("\n"))
+            before = ",\n"
 
-    return flush, file.close
+    def close() -> None:
+        file.write("[]\n" if before == "[\n" else "\n]\n")
+        file.close()
+
+    return flush, close
 
 
 def _open_parquet(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
@@ -299,4 +354,4 @@ def as_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-_OPENERS = {".csv": _open_csv, ".jsonl": _open_jsonl, ".parquet": _open_parquet}
+_OPENERS = {".csv": _open_csv, ".json": _open_json, ".jsonl": _open_jsonl, ".parquet": _open_parquet}
