@@ -120,10 +120,11 @@ def test_the_commands_of_the_guide_run_on_any_number_of_faces(count, here, capsy
     shown = capsys.readouterr().out
     assert f"chosen for {count} labelled faces: tasks gender, age, batches of {16 if count == 600 else 8}" in shown
     recipe = mien.Run("runs/mine").recipe
-    assert recipe.auto and recipe.trainer.batch_size == (16 if count == 600 else 8)
+    assert not recipe.auto and recipe.trainer.batch_size == (16 if count == 600 else 8)
     # The preview shows the parts of the run.
     from mien.training.fit import prepare_faces
 
+    assert mien.Run("runs/mine").info["chosen"].startswith("chosen for")
     again = mien.Run("again")
     again.begin(recipe)
     pd.testing.assert_series_equal(

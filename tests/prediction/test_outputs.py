@@ -1,5 +1,6 @@
 """Rows to files."""
 
+import io
 import json
 import os
 
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mien.base.errors import MienError
-from mien.prediction.outputs import Journal, RowsFile, check_output
+from mien.prediction.outputs import Journal, RowsFile, StandardOutput, check_output
 
 COLUMNS = ["file", "face_index", "status", "p_female", "quality"]
 ROWS = [
@@ -16,14 +17,14 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("ending", [".csv", ".json", ".jsonl", ".parquet"])
 def test_every_format_gives_the_same_table_back(tmp_path, ending):
     path = tmp_path / "new" / f"out{ending}"
     with RowsFile(path, COLUMNS) as write:
         for row in ROWS * 1500:
             write(row)
-    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}[ending]
-    table = read(path)
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}
+    table = (read | {".json": pd.read_json})[ending](path)
     assert list(table.columns) == COLUMNS and len(table) == 3000
     assert table["file"][0] == ROWS[0]["file"] and table["p_female"][0] == 0.25
     assert table["face_index"].isna().sum() == table["p_female"].isna().sum() == 1500
@@ -33,6 +34,9 @@ def test_a_file_without_rows_has_its_columns(tmp_path):
     for ending in (".csv", ".parquet"):
         with RowsFile(tmp_path / f"out{ending}", COLUMNS):
             pass
+    with RowsFile(tmp_path / "out.json", COLUMNS):
+        pass
+    assert json.loads((tmp_path / "out.json").read_text()) == []
     assert list(pd.read_csv(tmp_path / "out.csv")) == list(pd.read_parquet(tmp_path / "out.parquet")) == COLUMNS
 
 
@@ -134,3 +138,13 @@ def test_a_journal_whose_process_died_after_the_table_was_there_is_removed(tmp_p
     os.utime(kept.path, (0, 0))
     check_output(out, overwrite=True)
     assert not kept.path.exists()
+
+
+@pytest.mark.parametrize("name", ["-", "-.jsonl"])
+def test_standard_output_holds_the_table_alone(name, capsys):
+    output = StandardOutput(name, COLUMNS)
+    for row in ROWS:
+        output.add([row, row | {"time": 0.5}])
+    shown = io.StringIO(capsys.readouterr().out)
+    table = pd.read_csv(shown) if name == "-" else pd.read_json(shown, lines=True)
+    assert list(table.columns) == COLUMNS and table["status"].tolist() == ["ok", "truncated"]

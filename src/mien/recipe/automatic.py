@@ -38,7 +38,7 @@ def choose_settings(recipe: Recipe, faces: "pd.DataFrame") -> tuple[Recipe, str]
         faces: A checked faces table, all of its rows.
 
     Returns:
-        The recipe with every choice as a setting, and the choices as a sentence.
+        The recipe with every choice as a setting, without `auto`, and the choices as a sentence.
 
     Raises:
         MienError: No task has enough labels, or a task that the recipe states has not.
@@ -59,7 +59,8 @@ def choose_settings(recipe: Recipe, faces: "pd.DataFrame") -> tuple[Recipe, str]
     chosen = {} if stated else {"tasks": {task: {} if task == "gender" else {"weight": 0.5} for task in tasks}}
     chosen |= _chosen(recipe, count)
     left_out = [] if stated else [problem for task, problem in problems.items() if task not in tasks and problem]
-    settled = load_recipe(recipe, [f"{key}={json.dumps(value)}" for key, value in chosen.items()])
+    settings = {**chosen, "auto": False}
+    settled = load_recipe(recipe, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
     return settled, _sentence(count, chosen, left_out)
 
 

@@ -51,7 +51,7 @@ def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, chang
         raise MienError(f"--out {str(out)!r}: must end in .html")
     settings = load_recipe(recipe, changes)
     if settings.data.root is not None:
-        settings = settled(settings)
+        settings, _ = settled(settings)
     with tempfile.TemporaryDirectory() as folder:
         prepare = _drawn_faces if settings.data.root is None else _own_faces
         faces, root = prepare(settings, Path(folder))
