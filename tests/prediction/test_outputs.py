@@ -6,9 +6,10 @@ import os
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from mien.base.errors import MienError
-from mien.prediction.outputs import Journal, RowsFile, StandardOutput, check_output
+from mien.prediction.outputs import Journal, RowsFile, StandardOutput, check_output, read_coco
 
 COLUMNS = ["file", "face_index", "status", "p_female", "quality"]
 ROWS = [
@@ -148,3 +149,32 @@ def test_standard_output_holds_the_table_alone(name, capsys):
     shown = io.StringIO(capsys.readouterr().out)
     table = pd.read_csv(shown) if name == "-" else pd.read_json(shown, lines=True)
     assert list(table.columns) == COLUMNS and table["status"].tolist() == ["ok", "truncated"]
+
+
+def test_coco_has_each_image_and_each_face(tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    a, gone = str(tmp_path / "a.png"), str(tmp_path / "gone.png")
+    box = {"x": 1.0, "y": 2.0, "w": 10.0, "h": 20.0}
+    rows = [
+        {"file": a, "status": "ok", "gender": "male", "age": 30.0, "detector_score": 0.9} | box,
+        {"file": a, "status": "ok", "gender": None, "age": 3.0},
+        {"file": gone, "status": "missing"},
+    ]
+    with RowsFile(tmp_path / "faces.coco.json", ["file", "status", "gender", "age", *box]) as write:
+        for row in rows:
+            write(row)
+    found = json.loads((tmp_path / "faces.coco.json").read_text())
+    assert [(image["id"], image.get("width"), image.get("status")) for image in found["images"]] == [
+        (1, 60, None),
+        (2, None, "missing"),
+    ]
+    names = {category["id"]: category["name"] for category in found["categories"]}
+    first, second = found["annotations"]
+    assert first["bbox"] == [1, 2, 10, 20] and first["area"] == 200 and first["score"] == 0.9
+    assert names[first["category_id"]] == "male" and first["attributes"] == {"gender": "male", "age": 30.0}
+    assert names[second["category_id"]] == "face" and second["bbox"] == [0, 0, 60, 40]
+    assert {one["image_id"] for one in found["annotations"]} == {1}
+    back = read_coco(tmp_path / "faces.coco.json")
+    assert [(row["file"], row["status"], row.get("age")) for row in back] == [
+        *((gone, "missing", None), (a, "ok", 30.0), (a, "ok", 3.0))
+    ]

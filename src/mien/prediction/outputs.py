@@ -17,6 +17,9 @@ from mien.base.messages import note
 
 EXTENSIONS = (".csv", ".parquet", ".json", ".jsonl")
 
+COCO = ".coco.json"
+"""Ending of files in COCO's format of object detection, which other programs read."""
+
 STANDARD_OUTPUT = {"-": ".csv", "-.jsonl": ".jsonl"}
 """Names of outputs that go to standard output, and their formats."""
 
@@ -89,12 +92,13 @@ class RowsFile:
 
         path.parent.mkdir(parents=True, exist_ok=True)
         self._place = atomic_path(path)
+        self._open = _open_coco if path.name.endswith(COCO) else _OPENERS[path.suffix]
         self._columns = list(columns)
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> Callable[[dict[str, Any]], None]:
         part = self._place.__enter__()
-        self._flush, self._close = _OPENERS[part.suffix](part, self._columns)
+        self._flush, self._close = self._open(part, self._columns)
         return self._add
 
     def _add(self, row: dict[str, Any]) -> None:
@@ -331,6 +335,77 @@ def _open_json(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
         file.close()
 
     return flush, close
+
+
+_CATEGORIES = ("face", "female", "male", "unsure")
+
+
+def _open_coco(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
+    """COCO's format (https://cocodataset.org/#format-data): an annotation per face, its predictions as `attributes`.
+
+    An image without a face, or that cannot be read, has its status.
+    """
+    pictures: dict[str, dict[str, Any]] = {}
+    faces: list[dict[str, Any]] = []
+
+    def flush(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            file = row["file"]
+            if file not in pictures:
+                pictures[file] = {"id": len(pictures) + 1, "file_name": as_utf8(file)} | _size_of(file)
+            if row["status"] != "ok":
+                pictures[file]["status"] = row["status"]
+            else:
+                faces.append({"id": len(faces) + 1} | _annotation(row, pictures[file], columns))
+
+    def close() -> None:
+        categories = [{"id": number, "name": name} for number, name in enumerate(_CATEGORIES, 1)]
+        content = {"images": list(pictures.values()), "annotations": faces, "categories": categories}
+        path.write_text(json.dumps({"info": {"description": "mien predict"}} | content) + "\n", "utf-8")
+
+    return flush, close
+
+
+def read_coco(path: Path) -> list[dict[str, Any]]:
+    """The rows of predictions that a file in COCO's format was written from."""
+    found = json.loads(path.read_text("utf-8"))
+    names = {picture["id"]: picture["file_name"] for picture in found["images"]}
+    rows = [
+        {"file": picture["file_name"], "status": picture["status"]}
+        for picture in found["images"]
+        if "status" in picture
+    ]
+    for face in found["annotations"]:
+        box = dict(zip(("x", "y", "w", "h"), face["bbox"], strict=True))
+        head = {"file": names[face["image_id"]], "status": "ok", "detector_score": face["score"]}
+        rows.append(head | box | face["attributes"])
+    return rows
+
+
+def _size_of(file: str) -> dict[str, Any]:
+    from mien.data.images import ImageError, dimensions
+
+    try:
+        width, height = dimensions(file)
+    except ImageError:
+        return {}
+    return {"width": width, "height": height}
+
+
+def _annotation(row: Mapping[str, Any], picture: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    # A crop is a face as a whole.
+    whole = {"x": 0, "y": 0, "w": picture.get("width", 0), "h": picture.get("height", 0)}
+    box = [row.get(name) if row.get(name) is not None else whole[name] for name in whole]
+    told = ("file", "status", "detector_score", *whole)
+    return {
+        "image_id": picture["id"],
+        "category_id": _CATEGORIES.index(row.get("gender") or "face") + 1,
+        "bbox": box,
+        "area": box[2] * box[3],
+        "iscrowd": 0,
+        "score": 1.0 if row.get("detector_score") is None else row["detector_score"],
+        "attributes": {name: row.get(name) for name in columns if name not in told},
+    }
 
 
 def _open_parquet(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
