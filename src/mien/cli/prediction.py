@@ -23,8 +23,8 @@ def predict(
     out: Annotated[
         str | None,
         typer.Option(
-            help="Table to write, .csv, .parquet, .json, .jsonl or .coco.json; - writes CSV to standard output, -.jsonl "
-            "JSON lines; default: the screen. With --engine ray a folder."
+            help="Table to write, .csv, .parquet, .json, .jsonl or .coco.json; - writes CSV to standard output, "
+            "-.jsonl JSON lines; default: the screen. With --engine ray a folder."
         ),
     ] = None,
     crops: Crops = False,
