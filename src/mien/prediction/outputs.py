@@ -395,7 +395,7 @@ def _size_of(file: str) -> dict[str, Any]:
 def _annotation(row: Mapping[str, Any], picture: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
     # A crop is a face as a whole.
     whole = {"x": 0, "y": 0, "w": picture.get("width", 0), "h": picture.get("height", 0)}
-    box = [row.get(name) if row.get(name) is not None else whole[name] for name in whole]
+    box = [float(row[name] if row.get(name) is not None else size) for name, size in whole.items()]
     told = ("file", "status", "detector_score", *whole)
     return {
         "image_id": picture["id"],

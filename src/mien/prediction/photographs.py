@@ -131,7 +131,7 @@ class _Results:
                 found = [row for row in rows if "time" not in row]
                 self.statuses[found[-1]["status"]] += 1
                 self._drawing(found)
-            if journal.done:
+            if isinstance(journal, Journal) and journal.done:
                 note(f"resuming {journal.path}: {journal.done:,} files are done")
 
     def add_photograph(self, file: str, rows: list[Row]) -> None:

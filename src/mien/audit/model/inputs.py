@@ -90,9 +90,9 @@ def read_predictions(
         # A map that names no text column does no harm: it is checked below.
         text = [theirs for theirs, ours in (map or {}).items() if ours in TEXT_COLUMNS]
         table = pd.concat([read_table(path, text) for path in paths], ignore_index=True)
-    renamed, values = split_map(map or {}, table.columns)
+    renamed, stated = split_map(map or {}, table.columns)
     names, genders, percent = _names(table, renamed, preset)
-    genders = {**genders, **_stated_genders(values)}
+    genders = {**genders, **_stated_genders(stated)}
     columns = {}
     for theirs, ours in names.items():
         values = table[theirs]
