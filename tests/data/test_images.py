@@ -48,7 +48,7 @@ def test_decoded_images_are_taken_as_they_are(astronaut):
     assert np.array_equal(images.load(picture), astronaut), "the caller's image stays open"
 
 
-@pytest.mark.parametrize("bad", [np.zeros((9, 9, 3)), np.zeros((9, 9, 4), np.uint8), np.zeros(9, np.uint8)])
+@pytest.mark.parametrize("bad", [np.zeros((9, 9, 3), int), np.zeros((9, 9, 4), np.uint8), np.zeros(9, np.uint8)])
 def test_arrays_that_are_no_image_are_refused_with_their_shape(bad):
     with pytest.raises(ImageError, match="not an image: pixels are .* valid: uint8"):
         images.load(bad)

@@ -68,7 +68,7 @@ def test_an_output_that_exists_is_refused_unless_told(tmp_path):
     with pytest.raises(MienError, match="exists; use --overwrite to replace it"):
         check_output(path, overwrite=False)
     check_output(path, overwrite=True)
-    with pytest.raises(MienError, match="unknown extension '.xlsx'; valid: .csv, .parquet, .jsonl"):
+    with pytest.raises(MienError, match="unknown extension '.xlsx'; valid: .csv, .parquet, .json, .jsonl"):
         check_output(tmp_path / "out.xlsx", overwrite=False)
     with pytest.raises(MienError, match="is a folder"):
         (tmp_path / "dir.csv").mkdir()
