@@ -40,6 +40,11 @@ def test_sharpness_falls_with_blur(face):
     assert values == sorted(values, reverse=True)
 
 
+def test_a_square_of_one_colour_is_no_face():
+    for value in (0, 128, 255):
+        assert notes(np.full((64, 64, 3), value, np.uint8), None, 64, 64, False) == "one colour"
+
+
 def grouped(*rows):
     return {f"p_{group}": np.array(values) for group, values in zip(AGE_GROUPS, zip(*rows, strict=True), strict=True)}
 

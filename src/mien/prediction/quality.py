@@ -21,6 +21,9 @@ Chosen on 500 validation faces of UTKFace: below it lie 0.2% as they are, 5% aft
 side, which costs no accuracy, and 96% after one of 2% (docs/detection.md).
 """
 
+UNIFORM = 4.0
+"""A face whose grey values have less standard deviation than this, of 255, is a picture of one colour: no face."""
+
 SECOND_PEAK = 0.05
 """An answer is unusual if its second peak over the age groups has so much probability, and half of it or less lies in
 one group between the peaks. Over the groups' years, a distribution with a single peak has no such valley, except one
@@ -42,9 +45,11 @@ def notes(face: np.ndarray, box: Box | None, width: float, height: float, turned
         turned: Whether the detector says that the face looks to a side.
     """
     _, _, w, h = box if box is not None else (0, 0, width, height)
+    uniform = float(np.std(face.mean(axis=2))) < UNIFORM
     found = {
+        "one colour": uniform,
         "small": min(w, h) < SMALL,
-        "blurred": sharpness(face) < SHARPNESS,
+        "blurred": not uniform and sharpness(face) < SHARPNESS,
         "cut off": box is not None and _beyond(box, width, height) > BEYOND,
         "turned away": turned,
     }
