@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mien.base.atomic import atomic_path
-from mien.base.errors import MienError, MissingExtra, columns_of, shortened
+from mien.base.errors import MienError, MissingExtra, columns_of, plain, shortened
 from mien.base.labels import AGE_GROUPS, GENDERS, age_group_codes
 
 _NESTED = (bytes, list, tuple, dict, np.ndarray)
@@ -152,7 +152,7 @@ def _convert(values: pd.Series, dtype: Any, where: str, number: str = "a number"
         if not known.all():
             bad = values[~known]
             raise TableError(
-                f"{where}: {len(bad)} values are unknown, for instance {bad.iloc[0]!r}; "
+                f"{where}: {len(bad)} values are unknown, for instance {plain(bad.iloc[0])!r}; "
                 f"valid: {', '.join(dtype.categories)}, or empty where it is not known"
             )
         return values.astype("object").where(values.notna(), None).astype(dtype)
@@ -168,7 +168,7 @@ def _convert(values: pd.Series, dtype: Any, where: str, number: str = "a number"
         broken = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()]
         example = broken.iloc[0] if len(broken) else values.dropna().iloc[0]
         kind = "a whole number" if dtype == "Int64" else number
-        raise TableError(f"{where}: {example!r} is not {kind}") from error
+        raise TableError(f"{where}: {plain(example)!r} is not {kind}") from error
 
 
 def _split_ages(faces: pd.DataFrame) -> pd.DataFrame:

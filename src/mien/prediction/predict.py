@@ -139,7 +139,8 @@ class Predictor:
         """Predicts for one or more images.
 
         Args:
-            images: Paths, bytes of image files, Pillow images, or uint8 arrays (h, w, 3), one or several.
+            images: Paths, bytes of image files, Pillow images, or arrays (h, w, 3) of uint8 or of floats from
+                0 to 1, one or several.
             crops: Whether each image is a face crop; otherwise faces are detected.
 
         Returns:

@@ -54,7 +54,7 @@ def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, chang
     settings = load_recipe(recipe, changes)
     has_data = any(one.root is not None for one in settings.data.each().values())
     if has_data:
-        settings = settled(settings)
+        settings, _ = settled(settings)
     with tempfile.TemporaryDirectory() as folder:
         prepare = _own_faces if has_data else _drawn_faces
         faces, root = prepare(settings, Path(folder))
