@@ -49,11 +49,11 @@ export class Predictor {
       if (needed > first.scale) ({ image } = reduced(photograph, (longer) => needed * longer));
     }
     const scale = Math.max(image.width, image.height) / Math.max(width, height);
-    return found.map(({ box, score, turned, points }, index) => {
+    return found.map(({ score, turned, points, ...face }, index) => {
+      const box = Object.fromEntries(Object.entries(face.box).map(([edge, value]) => [edge, rounded(value, 1)]));
       const where = square(box, model.margin).map((value) => value * scale);
-      const pixels = cutUpright(image, where, model.size, roll(points), images);
-      const place = Object.fromEntries(Object.entries(box).map(([edge, value]) => [edge, rounded(value, 1)]));
-      const columns = { face_index: index, ...place, detector_score: rounded(score, 3) };
+      const pixels = cutUpright(image, where, model.size, rounded(roll(points), 3), images);
+      const columns = { face_index: index, ...box, detector_score: rounded(score, 3) };
       return { columns, pixels, quality: notes(pixels, box, width, height, turned, quality) };
     });
   }

@@ -59,11 +59,14 @@ class FaceCropper:
     def _cut(self, picture: Image.Image, photograph: images.Reduced, index: int, face: Found) -> CroppedFace:
         width, height = photograph.width, photograph.height
         scale = max(picture.size) / max(width, height)
-        left, top, side = images.square(width, height, face.box, self._margin)
-        pixels = cut_upright(picture, (left * scale, top * scale, side * scale), self._size, face.roll)
-        place = dict(zip("xywh", (round(edge, 1) for edge in face.box), strict=True))
+        # As the table states the box: what another runtime finds, other in the last bits of a number, is cut alike.
+        x, y, w, h = (round(edge, 1) for edge in face.box)
+        left, top, side = images.square(width, height, (x, y, w, h), self._margin)
+        where = (left * scale, top * scale, side * scale)
+        pixels = cut_upright(picture, where, self._size, round(face.roll, 3))
+        place = {"x": x, "y": y, "w": w, "h": h}
         about: dict[str, Any] = {"detector_score": round(float(face.score), 3)}
-        about["quality"] = notes(pixels, face.box, width, height, face.turned)
+        about["quality"] = notes(pixels, (x, y, w, h), width, height, face.turned)
         return CroppedFace({"face_index": index, **place, **about}, pixels)
 
 
