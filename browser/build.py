@@ -1,6 +1,6 @@
-"""Builds the page that needs no service: one HTML file with the runtime, both networks and mien's settings inside.
+"""Builds the page that needs no service: one HTML file with the runtime, both networks and mien's settings.
 
-Run by `make page`, after `npm ci` in this folder. What the page needs to know of mien (sizes, thresholds, rules) is read
+Run by `make page`, after `npm ci` in this folder. What the page needs to know of mien (sizes, thresholds, rules) comes
 from the package here; the JavaScript states no number of its own.
 """
 
@@ -86,7 +86,7 @@ def bundle(work: Path) -> str:
 def embedded(name: str, content: bytes) -> str:
     """A block of data that is no script: packed, in base64."""
     text = base64.b64encode(gzip.compress(content, mtime=0)).decode()
-    return f'<script type="text/plain" id="{name}">{text}</script>\n'
+    return f'<script type="text/plain" id="data-{name}">{text}</script>\n'
 
 
 def allowed(text: str) -> str:
@@ -111,10 +111,13 @@ def build(out: Path) -> None:
             ("sample", sample()),
         )
     )
-    card = f'<script type="text/plain" id="card-markdown">{model_card()}</script>\n'
+    card = f'<script type="text/plain" id="data-card">{model_card()}</script>\n'
     page = (PAGE / "index.html").read_text()
     for old, new in (
-        ('<meta charset="utf-8">', f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">'),
+        (
+            '<meta charset="utf-8">',
+            f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        ),
         ('<link rel="stylesheet" href="page.css">', f"<style>{style}</style>"),
         ('<script type="module" src="server.js"></script>\n', ""),
         ("</body>", f'{card}{data}<script type="module">{script}</script>\n</body>'),

@@ -4,13 +4,12 @@ import settings from "settings";
 import { start } from "../src/mien/service/page/page.js";
 import { Predictor } from "./predictor.js";
 
-const embedded = (id) => document.getElementById(id).textContent;
+const embedded = (name) => document.getElementById(`data-${name}`).textContent;
 
-async function bytesOf(id) {
-  const text = atob(embedded(id));
+async function bytesOf(name) {
+  const text = atob(embedded(name));
   const packed = new Uint8Array(text.length);
   for (let index = 0; index < text.length; index++) packed[index] = text.charCodeAt(index);
-  document.getElementById(id).remove();
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
@@ -18,7 +17,7 @@ async function bytesOf(id) {
 async function loaded() {
   ort.env.wasm.numThreads = 1; // more need headers that a file cannot have
   ort.env.wasm.wasmBinary = await bytesOf("runtime");
-  const session = async (id) => ort.InferenceSession.create(await bytesOf(id), { executionProviders: ["wasm"], logSeverityLevel: 3 });
+  const session = async (name) => ort.InferenceSession.create(await bytesOf(name), { executionProviders: ["wasm"], logSeverityLevel: 3 });
   const [detector, classifier] = [await session("detector"), await session("classifier")];
   const tensor = ({ data, width, height }, batch) => new ort.Tensor("uint8", data, [...batch, height, width, 3]);
   const networks = {
@@ -44,5 +43,5 @@ start({
   about: async () => settings.about,
   predict: async (file, crops) => (await predictor).predict(file, crops),
   sample: () => bytesOf("sample").then((bytes) => new Blob([bytes], { type: "image/png" })),
-  card: async () => embedded("card-markdown"),
+  card: async () => embedded("card"),
 });

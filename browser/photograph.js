@@ -13,12 +13,10 @@ export class ImageError extends Error {}
 export async function decode(file, settings) {
   if (file.size === 0) throw new ImageError("empty");
   const bytes = new Uint8Array(await file.arrayBuffer());
-  const orientation = orientationOf(bytes);
+  const orientation = takeOrientation(bytes);
   let bitmap;
   try {
-    const stored = { imageOrientation: "none", colorSpaceConversion: "none", premultiplyAlpha: "none" };
-    // A type of its own keeps the browser from guessing, and from turning what has no note.
-    bitmap = await createImageBitmap(new Blob([bytes], { type: file.type }), stored);
+    bitmap = await createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch {
     throw new ImageError(starts(bytes, JPEG) || starts(bytes, PNG) ? "truncated" : "not an image");
   }
@@ -140,13 +138,17 @@ function turned(image, orientation) {
   return result;
 }
 
-// The orientation that EXIF states, of JPEG, PNG and WebP files; 1 where there is none.
-export function orientationOf(bytes) {
+// The orientation that EXIF states in a JPEG, PNG or WebP file; 1 where it states none. The bytes then state 1: browsers
+// do not agree on how they are told to leave an image as it is stored.
+function takeOrientation(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   try {
-    const at = exifStart(bytes, view);
-    const found = at === null ? 1 : orientationIn(view, at);
-    return found >= 1 && found <= 8 ? found : 1;
+    const start = exifStart(bytes, view);
+    const found = start === null ? null : orientationAt(view, start);
+    const value = found && view.getUint16(found.at, found.little);
+    if (!(value >= 1 && value <= 8)) return 1;
+    view.setUint16(found.at, 1, found.little);
+    return value;
   } catch (error) {
     if (error instanceof RangeError) return 1; // what is cut off says nothing
     throw error;
@@ -173,12 +175,12 @@ function exifStart(bytes, view) {
   return null;
 }
 
-function orientationIn(view, start) {
+function orientationAt(view, start) {
   const little = view.getUint16(start) === 0x4949;
   const first = start + view.getUint32(start + 4, little);
   for (let entry = 0; entry < view.getUint16(first, little); entry++) {
     const at = first + 2 + 12 * entry;
-    if (view.getUint16(at, little) === 0x0112) return view.getUint16(at + 8, little);
+    if (view.getUint16(at, little) === 0x0112) return { at: at + 8, little };
   }
-  return 1;
+  return null;
 }

@@ -56,8 +56,13 @@ def test_resize_and_reduce_give_the_same_bits(noise):
     for (size, box, gap), result in zip(cases, results, strict=True):
         expected = picture.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=gap)
         np.testing.assert_array_equal(result, np.asarray(expected))
-    blocks = [((2, 2), (0, 0, 131, 97)), ((3, 5), (7, 3, 120, 90)), ((9, 4), (0, 0, 131, 97)), ((1, 3), (2, 2, 100, 97))]
-    for ((factor, box), result) in zip(blocks, run(*(("reduce", noise, *f, box) for f, box in blocks)), strict=True):
+    blocks = [
+        ((2, 2), (0, 0, 131, 97)),
+        ((3, 5), (7, 3, 120, 90)),
+        ((9, 4), (0, 0, 131, 97)),
+        ((1, 3), (2, 2, 100, 97)),
+    ]
+    for (factor, box), result in zip(blocks, run(*(("reduce", noise, *f, box) for f, box in blocks)), strict=True):
         np.testing.assert_array_equal(result, np.asarray(picture.reduce(factor, box)))
 
 

@@ -14,33 +14,36 @@ export function label(row) {
 
 const apart = (a, b) => a.x + a.w <= b.x || b.x + b.w <= a.x || a.y + a.h <= b.y || b.y + b.h <= a.y;
 
+const FOREHEAD = 0.35; // of a box's height, above it: a box begins at the brows
+
 // A place {x, y, w, h, words} for each box in a picture of that size. measure: from words to {w, h}. Where no place is
-// free for the label, it is the number alone, in the corner of the box.
+// free, it is the last of the labels in the corner of the box.
 export function place(boxes, labels, size, measure) {
-  const taken = [...boxes];
+  const taken = boxes.map(({ x, y, w, h }) => ({ x, y: y - FOREHEAD * h, w, h: (1 + FOREHEAD) * h }));
+  const free = (spot) =>
+    spot.x >= 0 && spot.y >= 0 && spot.x + spot.w <= size.w && spot.y + spot.h <= size.h && taken.every((other) => apart(spot, other));
   return boxes.map((box, index) => {
-    for (const words of labels[index]) {
-      const { w, h } = measure(words);
-      const right = box.x + box.w - w;
-      const middle = box.x + (box.w - w) / 2;
-      const [below, above] = [box.y + box.h + 3, box.y - h - 3];
-      const [before, after] = [box.x - w - 3, box.x + box.w + 3];
-      const choices = [[box.x, below], [middle, below], [right, below], [box.x, above], [middle, above], [right, above]];
-      choices.push([after, box.y], [before, box.y], [after, box.y + box.h - h], [before, box.y + box.h - h]);
-      for (const [x, y] of choices) {
-        const spot = { x, y, w, h, words };
-        const inside = x >= 0 && y >= 0 && x + w <= size.w && y + h <= size.h;
-        if (inside && taken.every((other) => apart(spot, other))) {
-          taken.push(spot);
-          return spot;
-        }
-      }
-    }
-    const words = labels[index].at(-1);
-    const spot = { x: Math.max(0, box.x), y: Math.max(0, box.y), ...measure(words), words };
-    taken.push(spot);
-    return spot;
+    const choices = labels[index].map((words) => ({ words, ...measure(words) }));
+    const spots = [below, beside].flatMap((side) => choices.slice(0, -1).flatMap((choice) => side(box, choice)));
+    const last = choices.at(-1);
+    spots.push(...below(box, last), ...beside(box, last));
+    const found = spots.find(free) ?? { ...last, x: Math.max(0, box.x), y: Math.max(0, box.y) };
+    taken.push(found);
+    return found;
   });
+}
+
+function below(box, choice) {
+  const y = box.y + box.h + 3;
+  const left = box.x + (box.w - choice.w) / 2;
+  return [box.x, left, box.x + box.w - choice.w].map((x) => ({ ...choice, x, y }));
+}
+
+function beside(box, choice) {
+  const above = box.y - FOREHEAD * box.h - choice.h - 3;
+  const left = [box.x, box.x + box.w - choice.w].map((x) => ({ ...choice, x, y: above }));
+  const sides = [box.x + box.w + 3, box.x - choice.w - 3];
+  return [...sides.flatMap((x) => [box.y + box.h - choice.h, box.y].map((y) => ({ ...choice, x, y }))), ...left];
 }
 
 // The labels of a face from the longest to the shortest.
