@@ -34,3 +34,8 @@ def test_a_box_that_reaches_a_little_beyond_is_not_cut_off(face):
 def test_sharpness_falls_with_blur(face):
     values = [sharpness(np.asarray(Image.fromarray(face).filter(ImageFilter.GaussianBlur(r)))) for r in (0, 1, 2, 4)]
     assert values == sorted(values, reverse=True)
+
+
+def test_a_square_of_one_colour_is_no_face():
+    for value in (0, 128, 255):
+        assert notes(np.full((64, 64, 3), value, np.uint8), None, 64, 64, False) == "one colour"

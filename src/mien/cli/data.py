@@ -29,13 +29,16 @@ def draw(
 @app.command(epilog="Example: mien faces adience ~/adience --labels exact --out adience.parquet")
 def faces(
     source: Annotated[str, typer.Argument(help=f"Data set: {', '.join(SOURCE_NAMES)}.")],
-    root: Annotated[
+    path: Annotated[
         Path, typer.Argument(help="Folder of the data set; csv: a table, or a folder with one folder per class.")
     ],
     labels: Annotated[
         str | None, typer.Option(help="Label policy of the data set; an unknown name lists all of them.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Faces table to write, .parquet or .csv.")] = Path("faces.parquet"),
+    root: Annotated[
+        Path | None, typer.Option(help="csv: folder that the table's paths are relative to; default: its own folder.")
+    ] = None,
     map: Map = None,
     corrections: Annotated[
         Path | None, typer.Option(help="CSV of corrected labels: face, column, old, new, why.")
@@ -47,7 +50,16 @@ def faces(
     from mien.api.data import faces
     from mien.base.console import console, show_ledger
 
-    table = faces(source, root, labels, map=column_pairs(map), corrections=corrections, out=out, overwrite=overwrite)
+    table = faces(
+        source,
+        path,
+        labels,
+        root=root,
+        map=column_pairs(map),
+        corrections=corrections,
+        out=out,
+        overwrite=overwrite,
+    )
     ledger = table.attrs["ledger"]
     if as_json:
         print(json.dumps(ledger | {"out": str(out)}, indent=2))
@@ -59,7 +71,12 @@ def faces(
 @app.command(epilog="Example: mien eda faces.parquet --root ~/adience --out eda")
 def eda(
     faces: Annotated[Path, typer.Argument(help="A faces table.")],
-    root: Annotated[Path | None, typer.Option(help="Folder of the images; default: only the table is read.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the images, or a run for those of its data sets; default: only the table is read."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report and its tables.")] = Path("eda"),
 ) -> None:
     """Explore a data set: labels, image sizes, duplicates and leaks, as one HTML report."""

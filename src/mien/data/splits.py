@@ -80,7 +80,10 @@ def assign(
     counts = np.bincount(parts, minlength=len(SPLITS))
     if (counts == 0).any():
         listed = ", ".join(f"{name} {count}" for name, count in zip(SPLITS, counts, strict=True))
-        raise SplitError(f"split method {method!r} leaves a part of the {len(faces)} faces empty: {listed}")
+        raise SplitError(
+            f"split method {method!r} leaves a part of the {len(faces)} faces empty: {listed}. Faces of one subject, "
+            "photograph or group of near-duplicates stay in one part: at least 3 of these are needed"
+        )
     out = faces.copy()
     out["split"] = pd.Categorical.from_codes(parts, dtype=FACES_COLUMNS["split"])
     return out

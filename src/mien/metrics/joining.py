@@ -5,7 +5,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from mien.base.errors import MienError, choices, shortened
+from mien.base.errors import MienError, choices, plain, shortened
 from mien.base.labels import GENDERS
 from mien.base.messages import note
 from mien.base.table import FACES_COLUMNS, OLDEST, age_to_group, check_faces
@@ -89,20 +89,35 @@ def _check_answer(values: pd.Series, column: str) -> pd.Series:
     """One column of answers in its dtype."""
     if column in ("gender", "age_group"):
         dtype = pd.CategoricalDtype([*GENDERS, UNSURE]) if column == "gender" else FACES_COLUMNS["age_group"]
-        bad = values[values.notna() & ~values.astype("object").isin(list(dtype.categories))]
-        if len(bad):
-            raise MienError("predictions: " + choices(column, bad.iloc[0], dtype.categories))
+        bad = values.notna() & ~values.astype("object").isin(list(dtype.categories))
+        if bad.any():
+            values = _without(values, bad, column, choices(column, plain(values[bad].iloc[0]), dtype.categories))
         return values.astype("object").where(values.notna(), None).astype(dtype)
     if not column.startswith("p_"):
         return _check_years(values, column)
     numbers = _numbers(values)
-    wrong = values[values.notna() & ~((numbers >= 0) & (numbers <= 1))]
-    if len(wrong):
-        example = shortened(str(wrong.iloc[0]))
-        raise MienError(
-            f"predictions: column {column!r}: {example} is not a probability from 0 to 1 ({len(wrong)} rows)"
-        )
+    wrong = values.notna() & ~((numbers >= 0) & (numbers <= 1))
+    if wrong.any():
+        example = shortened(str(values[wrong].iloc[0]))
+        return _without(numbers, wrong, column, f"column {column!r}: {example} is not a probability from 0 to 1")
     return numbers
+
+
+_MAX_UNUSABLE = 0.2
+"""Largest share of the answers of a column that may be unusable: a larger one means another kind of column."""
+
+
+def _without(values: pd.Series, wrong: pd.Series, column: str, problem: str) -> pd.Series:
+    """The values without unusable ones, which a note counts.
+
+    Raises:
+        MienError: More than a fifth are unusable.
+    """
+    count = int(wrong.sum())
+    if count > _MAX_UNUSABLE * int((values.notna() | wrong).sum()):
+        raise MienError(f"predictions: {problem} ({count:,} rows)")
+    note(f"predictions: column {column!r}: {count:,} values are unusable and count as missing: {problem}", warning=True)
+    return values.mask(wrong)
 
 
 def _numbers(values: pd.Series) -> pd.Series:

@@ -18,6 +18,9 @@ Chosen on 500 validation faces of UTKFace: below it lie 0.2% as they are, 5% aft
 side, which costs no accuracy, and 96% after one of 2% (docs/detection.md).
 """
 
+UNIFORM = 4.0
+"""A face whose grey values have less standard deviation than this, of 255, is a picture of one colour: no face."""
+
 _SIDE = 128
 
 
@@ -32,9 +35,11 @@ def notes(face: np.ndarray, box: Box | None, width: float, height: float, turned
         turned: Whether the detector says that the face looks to a side.
     """
     _, _, w, h = box if box is not None else (0, 0, width, height)
+    uniform = float(np.std(face.mean(axis=2))) < UNIFORM
     found = {
+        "one colour": uniform,
         "small": min(w, h) < SMALL,
-        "blurred": sharpness(face) < SHARPNESS,
+        "blurred": not uniform and sharpness(face) < SHARPNESS,
         "cut off": box is not None and _beyond(box, width, height) > BEYOND,
         "turned away": turned,
     }

@@ -17,7 +17,9 @@ from mien.base.progress import ProgressCallback
 from mien.base.table import check_faces
 from mien.base.version import __version__
 from mien.data.image_files import Images, inspect_images
-from mien.data.sources import data_root
+from mien.data.roots import Root, Roots, open_root
+from mien.metrics import METRICS
+from mien.metrics.wording import Score, named, number, verdict, with_interval
 from mien.runs.run import Run, open_run
 
 
@@ -30,7 +32,7 @@ class DataAudit:
         faces: The faces in the order of their ids.
         tables: Detailed tables by file name (without `.csv`).
         images: The image files and their near-duplicates; None without a root.
-        root: The folder of the images.
+        root: The root of the images.
         outlier_scores: (n,) scores of `image_quality.outlier_scores`; None without a root.
     """
 
@@ -38,14 +40,14 @@ class DataAudit:
     faces: pd.DataFrame
     tables: dict[str, pd.DataFrame]
     images: Images | None
-    root: Path | None
+    root: Root | None
 
     outlier_scores: pd.Series | None
 
 
 def audit_faces(
     faces: pd.DataFrame,
-    root: str | Path | None,
+    root: str | Path | Roots | None,
     runs: Sequence[str | Path | Run] = (),
     progress: ProgressCallback | None = None,
 ) -> DataAudit:
@@ -53,7 +55,7 @@ def audit_faces(
 
     Args:
         faces: A faces table. Impossible ages are allowed here: they are reported.
-        root: The folder of the images; None checks the metadata only.
+        root: The root of the images, see `mien.data.roots.open_root`; None checks the metadata only.
         runs: Finished runs on these faces; together their test parts should cover all faces, as folds do.
         progress: Called with the number of images done and the total.
 
@@ -65,7 +67,7 @@ def audit_faces(
     table = check_faces(table)
     if table.empty:
         raise MienError("a faces table without rows has nothing to audit")
-    home = None if root is None else data_root(root)
+    home = None if root is None else open_root(root)
     opened = [open_run(run) for run in runs]
     images = None if home is None else inspect_images(table, home, progress)
     groups = None if images is None else images.groups
@@ -85,7 +87,7 @@ def audit_faces(
     return DataAudit(_report(table, images, checks, tables, predictions), table, tables, images, home, outlier_scores)
 
 
-def _measure_images(faces: pd.DataFrame, home: Path | None, progress: ProgressCallback | None) -> tuple[Any, Any]:
+def _measure_images(faces: pd.DataFrame, home: Root | None, progress: ProgressCallback | None) -> tuple[Any, Any]:
     if home is None:
         return None, None
     measured, thumbnails = image_quality.measure(faces, home, progress)
@@ -97,9 +99,15 @@ def _label_errors(faces: pd.DataFrame, predictions: OutOfFold | None) -> finding
     if predictions is None:
         why = "Label errors need out-of-fold predictions: no --run was given."
         return findings.CheckResult([not_checked("labels", why)], {})
+    found = label_errors.agreement(faces, predictions.predictions)
+    # A model that a constant answer beats says nothing about single labels.
+    weak = {column: score for column, score in found.items() if score.versus_baseline != "better"}
+    checks = [not_checked(f"labels.{column}", _too_weak(column, score)) for column, score in weak.items()]
     suggested = label_errors.suggest(faces, predictions.predictions)
-    checks = []
+    suggested = suggested[~suggested["column"].isin(list(weak))].reset_index(drop=True)
     for column, numbers in (("gender", "p_female"), ("age", "age"), ("age_group", "p_0-2")):
+        if column in weak:
+            continue
         labelled = faces[column].notna() & predictions.predictions[numbers].notna()
         if column == "age_group":
             labelled &= faces["age"].isna()
@@ -109,7 +117,7 @@ def _label_errors(faces: pd.DataFrame, predictions: OutOfFold | None) -> finding
         flagged = int(rows["flagged"].sum())
         message = (
             f"{len(rows):,} of {int(labelled.sum()):,} labels of {column} contradict out-of-fold predictions, "
-            f"{flagged:,} of them clearly (flagged)."
+            f"{flagged:,} of them clearly (flagged).{_precision(found.get(column))}"
         )
         example = str(rows["face"].iloc[0]) if len(rows) else None
         checks.append(count_check("notice", f"labels.{column}", message, flagged, int(labelled.sum()), example))
@@ -117,6 +125,26 @@ def _label_errors(faces: pd.DataFrame, predictions: OutOfFold | None) -> finding
     message = f"{without:,} faces have no out-of-fold prediction: their labels were not checked."
     checks.append(count_check("notice", "labels.unseen", message, without, len(faces)))
     return findings.CheckResult(checks, {"suggestions": suggested, "runs": predictions.used})
+
+
+def _too_weak(column: str, score: Score) -> str:
+    value = with_interval(score.metric, score.value, score.low, score.high, unit=True)
+    return (
+        f"Labels of {column} were not checked: out-of-fold predictions are {verdict(score) or 'without a baseline'} "
+        f"({named(score.metric, unit=False)} {value}, baseline {number(score.metric, score.baseline, unit=True)}, "
+        f"n {score.n:,})."
+    )
+
+
+def _precision(score: Score | None) -> str:
+    """What share of the contradictions to expect to be label errors; empty for ages, whose errors have no classes."""
+    if score is None or METRICS[score.metric].truth == "true_age":
+        return ""
+    low, high = (label_errors.expected_precision(score.value, wrong) for wrong in (0.01, 0.05))
+    return (
+        f" The predictions agree with {score.value:.1%} of the labels: of the contradictions, about {low:.0%} are "
+        f"label errors if 1% of the labels are wrong, {high:.0%} if 5% are."
+    )
 
 
 def _report(

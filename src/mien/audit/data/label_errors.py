@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mien import metrics
 from mien.base.errors import MienError, MissingExtra
 from mien.base.labels import AGE_GROUPS, GENDERS
+from mien.base.table import FACES_COLUMNS
 from mien.data import leaks
+from mien.metrics import METRICS
+from mien.metrics.wording import PRIMARY, Score, scores
 from mien.runs.run import Run
 
 COLUMNS = ("column", "rank", "face", "path", "given", "suggested", "score", "flagged", "p_given", "p_suggested", "runs")
@@ -89,17 +93,50 @@ def _usable_predictions(
 
 def _check_lineage(run: Run) -> None:
     """Rejects a run whose initial weights or teachers may have been trained on the faces in question."""
-    lineage, source = run.info.get("lineage") or {}, run.recipe.data.source
+    lineage, own = run.info.get("lineage") or {}, set(run.recipe.data.title.split("+"))
     earlier = [lineage, *lineage.get("teachers", [])]
     while earlier:
         before = earlier.pop()
-        if before.get("run") is not None and before.get("dataset") == source:
+        shared = own & set(str(before.get("dataset")).split("+"))
+        if before.get("run") is not None and shared:
             raise MienError(
                 f"run {run.name!r} was initialised or distilled from run {before['run']!r}, which was also trained on "
-                f"{source!r}, on unknown faces: its predictions may repeat their labels; use runs with other initial "
-                "weights"
+                f"{min(shared)!r}, on unknown faces: its predictions may repeat their labels; use runs with other "
+                "initial weights"
             )
         earlier += [before["from"]] if before.get("from") else []
+
+
+def agreement(faces: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Score]:
+    """Returns the score of out-of-fold predictions by label column: how well they agree with the labels.
+
+    Args:
+        faces: A checked faces table of n rows.
+        predictions: As returned by `out_of_fold`, n rows.
+
+    Returns:
+        Label column -> accuracy or mean absolute error, compared with the majority class or the median of the faces.
+    """
+    known = predictions["runs"] > 0
+    answers = predictions[known].drop(columns="runs").dropna(axis="columns", how="all")
+    if answers.empty or answers.columns.empty:
+        return {}
+    own = faces[[column for column in faces.columns if column in FACES_COLUMNS]]
+    joined = metrics.join(own[known], answers.assign(face=faces.loc[known, "face"]))
+    rows = scores(metrics.score(joined, by=(), train_faces=own))
+    return {METRICS[row.metric].truth.removeprefix("true_"): row for row in rows if row.metric in PRIMARY}
+
+
+def expected_precision(accuracy: float, wrong: float) -> float:
+    """Returns the share of label errors to expect among the labels that contradict predictions.
+
+    Errors of the model and of the labels are taken for independent, and to have no class in common.
+
+    Args:
+        accuracy: Agreement of predictions and labels, 0 to 1.
+        wrong: Share of wrong labels, 0 to 1.
+    """
+    return min(1.0, wrong * min(1.0, accuracy / (1 - wrong)) / max(1 - accuracy, 1e-9))
 
 
 def suggest(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
