@@ -45,7 +45,7 @@ def settings() -> dict[str, Any]:
     return {
         "images": constants(images, "MIN_SIDE", "MAX_PIXELS", "_LARGEST_SQUARE") | constants(alignment, "UPRIGHT"),
         "cropper": constants(face_cropper, "READ", "ENOUGH"),
-        "quality": constants(quality, "SMALL", "BEYOND", "SHARPNESS", "_SIDE"),
+        "quality": constants(quality, "SMALL", "BEYOND", "SHARPNESS", "UNIFORM", "_SIDE"),
         "detector": rules
         | face_network._metadata(session, detector)
         | {"batch": [1] * (len(session.get_inputs()[0].shape) - 3)},

@@ -2,13 +2,27 @@
 import { grey, resize } from "./pixels.js";
 
 export function notes(face, box, width, height, turned, settings) {
+  const uniform = spread(face) < settings.uniform;
   const found = {
+    "one colour": uniform,
     small: Math.min(box ? box.w : width, box ? box.h : height) < settings.small,
-    blurred: sharpness(face, settings.side) < settings.sharpness,
+    blurred: !uniform && sharpness(face, settings.side) < settings.sharpness,
     "cut off": box !== null && beyond(box, width, height) > settings.beyond,
     "turned away": turned,
   };
   return Object.keys(found).filter((words) => found[words]).join("; ");
+}
+
+// The standard deviation of the mean of the bands.
+function spread({ data }) {
+  let [sum, squares] = [0, 0];
+  for (let at = 0; at < data.length; at += 3) {
+    const value = (data[at] + data[at + 1] + data[at + 2]) / 3;
+    sum += value;
+    squares += value * value;
+  }
+  const number = data.length / 3;
+  return Math.sqrt(Math.max(0, squares / number - (sum / number) ** 2));
 }
 
 function sharpness(face, side) {
