@@ -87,7 +87,9 @@ def read_age_range(text: str) -> tuple[float, float] | None:
 
 
 def age_range_text(first: float, last: float) -> str:
-    """A range of years in words: `25-32`, `60+`."""
+    """A range of years in words: `25-32`, `60+`, and `25` for a year."""
+    if first == last:
+        return f"{first:g}"
     return f"{first:g}+" if last >= OLDEST else f"{first:g}-{last:g}"
 
 
@@ -135,6 +137,27 @@ def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:
     checked = out[[*FACES_COLUMNS, *extra]].reset_index(drop=True)
     checked.attrs = dict(faces.attrs)
     return checked
+
+
+def known_labels(faces: pd.DataFrame, task: str) -> "pd.Series[bool]":
+    """Which faces of a checked table (n,) have a label of a task; of `age`, a year, a range or a group is one."""
+    columns = ["age", "age_from", "age_group"] if task == "age" else [task]
+    return faces[columns].notna().any(axis=1)
+
+
+def age_ranges(faces: pd.DataFrame) -> np.ndarray:
+    """The first and the last year (n, 2) that the age of each face of a checked table lies in; NaN if not known.
+
+    That is the year itself, else the range, else the whole years that belong to the age group.
+    """
+    years = np.arange(OLDEST + 1)
+    code = age_group_codes(years)
+    of_group = np.array([years[code == group][[0, -1]] for group in range(len(AGE_GROUPS))] + [[np.nan] * 2])
+    found = of_group[faces["age_group"].cat.codes]
+    for columns in (["age_from", "age_to"], ["age", "age"]):
+        values = faces[columns].to_numpy(dtype=float)
+        found = np.where(np.isnan(values), found, values)
+    return found
 
 
 def check_flat(values: pd.Series, where: str, wanted: str = "text") -> None:

@@ -1,6 +1,7 @@
 """The joined table: one row a face, with its labels and what was predicted for it."""
 
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,12 +31,13 @@ TRUTH_COLUMNS = {"gender": "true_gender", "age": "true_age", "age_group": "true_
 def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Returns one row a face: the truth, and what was predicted for it.
 
-    Labels become `true_gender`, `true_age`, `true_age_group` (the last from the age where only that is
-    known); the other columns of faces stay, except the box. Predictions keep their names: `status` and as
-    many of `p_female gender age age_low age_high age_group p_<age group>` as there are; where absent,
-    `gender` follows from `p_female` (female from 0.5) and `age_group` from `age`. A face without a prediction
-    has the status "no prediction"; answers beside another status than "ok" are taken out. Predictions without
-    a face id (further faces in a photograph) concern no row and are ignored.
+    Labels become `true_gender`, `true_age`, `true_age_group` (the last from the age where only that is known) and
+    `true_age_range` (pandas intervals of `age_from` to `age_to`, missing where the year is known); the other columns of
+    faces stay, except the box. Predictions keep their names: `status` and as many of `p_female gender age age_low
+    age_high age_group p_<age group>` as there are; where absent, `gender` follows from `p_female` (female from 0.5) and
+    `age_group` from `age`. A face without a prediction has the status "no prediction"; answers beside another status
+    than "ok" are taken out. Predictions without a face id (further faces in a photograph) concern no row and are
+    ignored.
 
     Ages that are implausible count as they are; values that are no number of years are missing. A note counts both.
 
@@ -44,6 +46,8 @@ def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
             a probability lies outside of 0 to 1, or a column of faces has the name of a prediction.
     """
     truth = check_faces(faces).drop(columns=["x", "y", "w", "h"]).rename(columns=TRUTH_COLUMNS)
+    first, last = truth.pop("age_from"), truth.pop("age_to")
+    truth["true_age_range"] = pd.arrays.IntervalArray.from_arrays(first.to_numpy(), last.to_numpy(), closed="both")
     answers = _check_predictions(predictions)
     clash = [column for column in answers.columns if column != "face" and column in truth.columns]
     if clash:
@@ -57,6 +61,14 @@ def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     joined = truth.merge(answers, on="face", how="left", validate="one_to_one")
     joined["status"] = joined["status"].fillna("no prediction")
     return joined
+
+
+def true_years(joined: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the last year (n,) that the true age of each face of a joined table lies in; NaN if not known."""
+    age = joined["true_age"].to_numpy(dtype=float)
+    ranges: Any = pd.arrays.IntervalArray(joined["true_age_range"])
+    known = ~np.isnan(age)
+    return np.where(known, age, ranges.left), np.where(known, age, ranges.right)
 
 
 def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -104,8 +104,7 @@ def trace_batch(recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, part: str) 
         # Each stage repeats the earlier steps, so that their random numbers are those of training.
         transform = v2.Compose([step for _, step in steps[:count]])
         stages.append((name, np.stack([_augmented(pixels[row], transform, recipe.trainer.seed, row) for row in index])))
-    columns = faces.iloc[index][["gender", "age", "age_group"]]
-    labels = [labels_text(*row) for row in columns.itertuples(index=False, name=None)]
+    labels = [labels_text(face) for _, face in faces.iloc[index].iterrows()]
     if "share" in batch:
         share = float(batch["share"])
         pairs = zip(labels, (labels[other] for other in batch["partner"]), strict=True)

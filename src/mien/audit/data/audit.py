@@ -105,12 +105,16 @@ def _label_errors(faces: pd.DataFrame, predictions: OutOfFold | None) -> finding
     checks = [not_checked(f"labels.{column}", _too_weak(column, score)) for column, score in weak.items()]
     suggested = label_errors.suggest(faces, predictions.predictions)
     suggested = suggested[~suggested["column"].isin(list(weak))].reset_index(drop=True)
+    ranges = faces["age_from"].notna() & predictions.predictions["age"].notna()
+    given = {
+        "gender": faces["gender"].notna(),
+        "age": faces["age"].notna() | ranges,
+        "age_group": faces["age_group"].notna() & faces["age"].isna() & ~ranges,
+    }
     for column, numbers in (("gender", "p_female"), ("age", "age"), ("age_group", "p_0-2")):
         if column in weak:
             continue
-        labelled = faces[column].notna() & predictions.predictions[numbers].notna()
-        if column == "age_group":
-            labelled &= faces["age"].isna()
+        labelled = given[column] & predictions.predictions[numbers].notna()
         if not labelled.any():
             continue
         rows = suggested[suggested["column"] == column]
