@@ -17,8 +17,9 @@ LONGEST = 512
 HALVINGS = 4
 """So often the sides of each cached picture are halved, for faces that are drawn small."""
 
-FACE, UNMARKED, IGNORED = 1, 0, -1
-"""Kinds of labels: a face with landmarks, a face without, and what is neither surely a face nor surely none."""
+FACE, UNMARKED, IGNORED, LOOKALIKE = 1, 0, -1, -2
+"""Kinds of labels: a face with landmarks, a face without, what is neither surely a face nor surely none, and what is no
+face but was taken for one."""
 
 # The convention of prediction/detect.py against CenterFace's box: down and size in shares of its longer side.
 _DOWN, _SIZE = 0.076, 0.752
@@ -49,6 +50,21 @@ def _entries(index: Path) -> list[Entry]:
     ]
 
 
+def lookalikes_file(folder: Path, source: str) -> Path:
+    """Where `lookalikes.find_lookalikes` writes further labels of a source."""
+    return folder / f"{source}-lookalikes.json"
+
+
+def _with_lookalikes(entries: list[Entry], file: Path) -> list[Entry]:
+    further = json.loads(file.read_text()) if file.exists() else {}
+    return [
+        entry._replace(faces=np.concatenate([entry.faces, np.array(further[entry.name], np.float32).reshape(-1, 14)]))
+        if entry.name in further
+        else entry
+        for entry in entries
+    ]
+
+
 class Cache:
     """The cached pictures of one folder."""
 
@@ -60,6 +76,8 @@ class Cache:
             if not index.exists():
                 continue
             entries = [entry for entry in _entries(index) if entry.part == part]
+            if part == "train":
+                entries = _with_lookalikes(entries, lookalikes_file(folder, source))
             if entries:
                 self.entries[source] = entries
                 self._pixels[source] = np.memmap(folder / f"{source}.pixels", np.uint8, "r")
@@ -152,7 +170,7 @@ class _Labeller:
         rows = rows[np.argsort(-rows[:, 4])] if len(rows) else np.zeros((0, 15))
         if self._source == "photographs":
             return self._photograph(rows, self._boxes.get(name, []))
-        if self._source == "none":
+        if self._source in ("none", "skimage"):
             return squares(rows[rows[:, 4] > 0.6], IGNORED)
         return self._portrait(name, rows)
 
