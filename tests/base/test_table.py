@@ -8,9 +8,12 @@ from mien.base.errors import MienError
 from mien.base.labels import AGE_GROUPS
 from mien.base.table import (
     FACES_COLUMNS,
+    OLDEST,
     TableError,
+    age_range_text,
     age_to_group,
     check_faces,
+    read_age_range,
     read_faces_table,
     read_table,
     write_table,
@@ -43,6 +46,48 @@ def test_what_is_absent_is_missing():
     assert faces["dataset"].tolist() == ["unknown"] * 2
 
 
+def test_ranges_of_years():
+    understood = {
+        "25-32": (25, 32),
+        " 25 \u2013 32 ": (25, 32),
+        "25 to 32": (25, 32),
+        "(25, 32)": (25, 32),
+        "[0,2]": (0, 2),
+        "60+": (60, OLDEST),
+        "2.5-3": (2.5, 3),
+    }
+    assert {text: read_age_range(text) for text in understood} == understood
+    for text in ("35", "25,32", "9-Mar", "old", "", "-5", "25-", "+60", "25-32-40"):
+        assert read_age_range(text) is None, text
+    assert [age_range_text(*understood[text]) for text in ("(25, 32)", "60+")] == ["25-32", "60+"]
+
+
+def test_an_age_is_a_year_or_a_range():
+    table = pd.DataFrame({"face": range(6), "path": "a.jpg", "age": ["35", "25-32", "60+", "20-29", "7-7", None]})
+    faces = check_faces(table)
+    wanted = pd.DataFrame(
+        {
+            "age": [35.0, np.nan, np.nan, np.nan, 7.0, np.nan],
+            "age_from": [np.nan, 25.0, 60.0, 20.0, np.nan, np.nan],
+            "age_to": [np.nan, 32.0, OLDEST, 29.0, np.nan, np.nan],
+        }
+    )
+    pd.testing.assert_frame_equal(faces[list(wanted)], wanted)
+    # 20-29 is a part of two groups.
+    assert faces["age_group"].astype("object").where(faces["age_group"].notna(), "").tolist() == [
+        *("25-32", "25-32", "60+", "", "4-6", "")
+    ]
+    pd.testing.assert_frame_equal(check_faces(faces), faces)
+
+
+def test_columns_of_a_range():
+    faces = check_faces(minimal(age=[30, None], age_from=[25, None], age_to=[32, 17], age_group=["38-43", None]))
+    assert faces["age_from"].tolist()[1:] == [0.0] and faces["age_to"].tolist()[1:] == [17.0]
+    # Beside an age there is no range, and a group that is given stays.
+    assert faces.loc[0, ["age_from", "age_to"]].isna().all() and faces["age_group"].tolist()[0] == "38-43"
+    assert check_faces(minimal(age=[32.9, 0], age_from=[25, None], age_to=[32, None]))["age"].tolist() == [32.9, 0]
+
+
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_a_table_survives_the_disk(tmp_path, ending):
     faces = check_faces(
@@ -68,7 +113,10 @@ def test_a_table_survives_the_disk(tmp_path, ending):
         (minimal(gender=["f", "male"]), "'gender': 1 values are unknown.*'f'.*female, male"),
         (minimal(age_group=["0-2", "8-12"]), "'age_group'.*'8-12'.*8-13"),
         (minimal(age=[300, 3]), "'age': 300"),
-        (minimal(age=["old", "3"]), "'age': 'old' is not a number"),
+        (minimal(age=["old", "3"]), "'age': 'old' is not a number of years, or a range such as 25-32 or 60"),
+        (minimal(age=["32-25", "3"]), "32 to 25 is no range of years"),
+        (minimal(age=["25-300", "3"]), "'age_to': 300 is outside of 0 to 130"),
+        (minimal(age=[33, 3], age_from=[25, None], age_to=[32, None]), "the age 33 is outside of 25 to 32"),
         (minimal(fold=[0.5, 1]), "'fold'"),
         (pd.DataFrame({"face": ["1", "1"], "path": ["a", "b"]}), "'face' must be unique.*'1'"),
         (pd.DataFrame({"face": ["1", None], "path": ["a", "b"]}), "'face' is empty in 1 rows"),

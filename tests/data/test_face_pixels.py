@@ -5,10 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from skimage.data import astronaut
 
 from mien.base.errors import DiskFull, MienError
 from mien.base.table import check_faces
 from mien.data import face_pixels, images
+from mien.data.alignment import cut_upright
 from mien.data.face_pixels import FilePixels, PixelCache, PixelSubset, cache_folder, check_readable
 
 
@@ -185,3 +187,15 @@ def test_a_full_disk_is_an_error_not_a_crash(folder, faces, tmp_path_factory):
             PixelCache(FilePixels(faces, folder, 512), small)
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_a_face_with_a_roll_is_cut_as_a_prediction_cuts_it(tmp_path):
+    Image.fromarray(astronaut()).save(tmp_path / "a.png")
+    place = {"x": 160.0, "y": 50.0, "w": 120.0, "h": 120.0}
+    rows = [{"face": str(roll), "path": "a.png", **place, "roll": roll} for roll in (0.0, 0.6, None)]
+    faces = check_faces(pd.DataFrame(rows))
+    files = FilePixels(faces, tmp_path, 48, margin=0.1)
+    square = images.square(512, 512, (160.0, 50.0, 120.0, 120.0), 0.1)
+    assert np.array_equal(files[1], cut_upright(astronaut(), square, 48, 0.6))
+    assert np.array_equal(files[0], images.cut(astronaut(), square, 48)) and np.array_equal(files[0], files[2])
+    assert files.key() != FilePixels(faces.drop(columns="roll"), tmp_path, 48, margin=0.1).key()

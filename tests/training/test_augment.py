@@ -2,13 +2,16 @@
 
 import typing
 
+import numpy as np
 import pytest
 import torch
-from torchvision.transforms import v2
+from scipy.ndimage import gaussian_filter
+from skimage.data import astronaut
+from torchvision.transforms import InterpolationMode, v2
 
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Augment, RandAugment
-from mien.training.augment import augmentation_steps, make_augmentation, mix
+from mien.training.augment import Resample, UnsharpMask, augmentation_steps, make_augmentation, mix
 from mien.training.data import Augmented, FaceSamples
 from mien.training.heads import HEADS
 
@@ -93,11 +96,31 @@ def test_a_mixed_batch_depends_on_seed_epoch_and_faces_alone():
 def test_steps_are_those_that_are_asked_for_in_their_order():
     nothing = Augment(flip=0.0)
     assert isinstance(make_augmentation(nothing, 32), v2.Identity)
-    everything = Augment(rotate=5, gray=0.1, blur=0.1, jpeg=0.1, erase=0.1, brightness=0.1, randaugment=RandAugment())
+    some = dict.fromkeys(("gray", "blur", "resample", "sharpen", "jpeg", "erase", "brightness"), 0.1)
+    everything = Augment(rotate=5, randaugment=RandAugment(), **some)
     names = [name for name, _ in augmentation_steps(everything, 32)]
-    assert names == ["flip", "affine", "colour", "gray", "blur", "JPEG", "RandAugment", "erase"]
+    assert names == ["flip", "affine", "colour", "gray", "blur", "resample", "sharpen", "JPEG", "RandAugment", "erase"]
     out = make_augmentation(everything, 32)(torch.zeros(3, 32, 32, dtype=torch.uint8))
     assert out.shape == (3, 32, 32) and out.dtype == torch.uint8
+
+
+def test_unsharp_masking_adds_the_difference_from_a_blurred_copy():
+    image = torch.from_numpy(astronaut()[:64, 200:264]).permute(2, 0, 1)
+    got = UnsharpMask(64).transform(image, {"sigma": 1.0, "amount": 0.8})
+    blurred = gaussian_filter(image.double().numpy(), (0, 1, 1), truncate=2, mode="mirror")
+    expected = (image.numpy() + 0.8 * (image.numpy() - blurred)).round().clip(0, 255)
+    assert np.abs(got.numpy() - expected).max() <= 1
+    assert got.float().std() > image.float().std()
+
+
+def test_resampling_takes_detail_away_and_keeps_the_rest():
+    image = torch.from_numpy(astronaut()[:64, 200:264]).permute(2, 0, 1)
+    got = Resample(64).transform(image, {"side": 24, "enlarge": InterpolationMode.BILINEAR}).float()
+    assert got.shape == image.shape and abs(float(got.mean() - image.float().mean())) < 1
+    assert got.diff(dim=2).abs().mean() < 0.8 * image.float().diff(dim=2).abs().mean()
+    torch.manual_seed(0)
+    sides = [Resample(64).make_params([])["side"] for _ in range(200)]
+    assert min(sides) >= 24 and max(sides) <= 64 and len(set(sides)) > 20
 
 
 NOT_STEPS = {"mixup", "cutmix", "evaluation"}  # of a whole batch; whether evaluation is augmented too

