@@ -256,7 +256,7 @@ class Teacher:
 
 @pytest.mark.parametrize(("score", "kind"), [(0.1, LOOKALIKE), (0.4, IGNORED), (0.8, FACE)])
 def test_the_teacher_judges_what_the_detector_found_at_close_range(monkeypatch, score, kind):
-    monkeypatch.setattr(lookalikes, "look", Teacher(score))
+    monkeypatch.setattr(lookalikes, "detect", Teacher(score))
     label = lookalikes.judged(None, Image.new("RGB", (300, 200)), np.array([120.0, 80, 30]))
     assert label[3] == kind and label[:3] == pytest.approx([120, 80, 30], abs=1.5)
     assert kind != FACE or label[4:] == pytest.approx([120, 80] * 5, abs=1.5)

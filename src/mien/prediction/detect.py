@@ -5,7 +5,7 @@ from pathlib import Path
 from mien.base.errors import MienError, choices
 from mien.prediction.detector_files import DetectorFile
 from mien.prediction.face_network import FaceNetwork, is_own
-from mien.prediction.faces import Detector, Found, Picture, as_image, fitted, with_landmarks
+from mien.prediction.faces import DetectedFace, Detector, Picture, as_image, fitted, with_landmarks
 from mien.runs import hub
 
 DEFAULT = "mien"
@@ -58,7 +58,7 @@ class Own:
     def __init__(self, network: FaceNetwork) -> None:
         self._network = network
 
-    def __call__(self, picture: Picture) -> list[Found]:
+    def __call__(self, picture: Picture) -> list[DetectedFace]:
         """See `Detector`."""
         faces = self._network.find(as_image(picture))
         return [
@@ -79,7 +79,7 @@ class FromFile:
     def __init__(self, file: DetectorFile) -> None:
         self._file = file
 
-    def __call__(self, picture: Picture) -> list[Found]:
+    def __call__(self, picture: Picture) -> list[DetectedFace]:
         """See `Detector`."""
         raw = self._file.find(as_image(picture))
         return fitted(raw.boxes, raw.scores, raw.points)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mien.training.detector import cache, teach
+from mien.training.detector import cache, teacher
 from mien.training.detector.fit import train
 from mien.training.detector.lookalikes import find_lookalikes
 from mien.training.detector.settings import Settings
@@ -23,7 +23,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     settings = Settings(data=asked.data, out=asked.out, steps=asked.steps, start=asked.start)
-    teach.label(asked.data, asked.out / "teacher")
+    teacher.label_sources(asked.data, asked.out / "teacher")
     cache.build(asked.data, asked.out / "teacher", asked.out / "cache")
     if asked.start is not None:
         find_lookalikes(asked.out / "cache", asked.start)

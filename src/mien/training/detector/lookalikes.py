@@ -15,7 +15,7 @@ from PIL import Image
 from mien.base.atomic import atomic_path
 from mien.prediction.face_network import FaceNetwork
 from mien.training.detector.cache import FACE, IGNORED, LOOKALIKE, Cache, lookalikes_file, squares
-from mien.training.detector.teach import look, open_teacher, overlaps
+from mien.training.detector.teacher import detect, open_teacher, overlaps
 
 SOURCES = ("photographs", "none", "aaf", "skimage")
 """Sources of pictures in which there is more to see than a face."""
@@ -67,7 +67,7 @@ def judged(teacher: Any, picture: Image.Image, square: np.ndarray) -> np.ndarray
     part = picture.crop((left, top, left + round(2 * half), top + round(2 * half)))
     best, score = np.zeros(15), 0.0
     for size in _SIZES:
-        for row in look(teacher, part, size, 0.0):
+        for row in detect(teacher, part, size, 0.0):
             x, y, side = squares(row[None], FACE)[0, :3]
             middle = max(abs(x - half), abs(y - half)) < 0.4 * square[2]
             if middle and 0.5 < side / square[2] < 2 and row[4] > score:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mien.training.detector import cover, spoil
+from mien.training.detector import degrade, occlusion
 from mien.training.detector.cache import FACE, HALVINGS, IGNORED, LOOKALIKE, UNMARKED, Cache, Entry
 from mien.training.detector.settings import Scenes
 
@@ -72,8 +72,8 @@ class SceneMaker:
                 faces[:, [1, *range(5, 14, 2)]] += top
                 labels.append(faces)
         faces = np.concatenate(labels)
-        cover.cover_faces(rng, canvas, faces[faces[:, 3] == FACE], self._settings)
-        pixels = spoil.spoil(rng, canvas)
+        occlusion.occlude_faces(rng, canvas, faces[faces[:, 3] == FACE], self._settings)
+        pixels = degrade.degrade(rng, canvas)
         faces = faces[faces[:, 3] != LOOKALIKE]
         unsure = (faces[:, 3] == IGNORED) | (faces[:, 2] < self._settings.smallest)
         return Scene(pixels, faces[~unsure], _ignored(faces[unsure], side))
@@ -87,7 +87,7 @@ class SceneMaker:
         matrix = self._placed(rng, entry, width, height)
         self._draw(entry, matrix, pixels)
         if rng.random() < self._settings.shade:
-            pixels = spoil.light(rng, pixels)
+            pixels = degrade.relight(rng, pixels)
         return pixels, _visible(_transformed(entry.faces, matrix), width, height)
 
     def _ground(self, rng: np.random.Generator, width: int, height: int) -> np.ndarray:

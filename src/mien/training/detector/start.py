@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mien.base.errors import MienError, shortened
 from mien.training.detector.network import SPREAD, FaceNet
+from mien.training.onnx_weights import settle_batch_norm
 
 _NORM = 0.577
 """Euclidean norm of the weights of a channel after the default initialisation of a convolution."""
@@ -45,7 +46,7 @@ def load_exported(network: FaceNet, file: Path, images: Tensor) -> None:
             convolution.bias.copy_(bias)
         else:
             _unfold(convolution, norm, bias)
-    _calibrate([norm for _, norm in layers if norm is not None], network, images)
+    settle_batch_norm(network, images)
 
 
 def _convolutions(file: Path) -> list[tuple[Tensor, Tensor]]:
@@ -91,22 +92,3 @@ def _unfold(convolution: nn.Conv2d, norm: nn.BatchNorm2d, bias: Tensor) -> None:
     norm.running_var.fill_(1 - norm.eps)
     norm.weight.copy_(size)
     norm.bias.copy_(bias)
-
-
-def _calibrate(norms: list[nn.BatchNorm2d], network: FaceNet, images: Tensor) -> None:
-    """Sets the statistics of the normalisations to those of the images; what they give in evaluation stays."""
-    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen[module] = inputs[0].mean((0, 2, 3)), inputs[0].var((0, 2, 3), unbiased=False)
-
-    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
-    network.eval()(images)
-    for hook in hooks:
-        hook.remove()
-    for norm in norms:
-        mean, variance = seen[norm]
-        norm.bias.add_(norm.weight * mean)
-        norm.weight.mul_((variance + norm.eps).sqrt())
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)

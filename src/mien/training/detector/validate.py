@@ -12,7 +12,7 @@ from mien.training.detector.cache import LOOKALIKE, UNMARKED, Cache, Entry
 from mien.training.detector.export import export
 from mien.training.detector.network import FaceNet
 from mien.training.detector.settings import Settings
-from mien.training.detector.teach import overlaps
+from mien.training.detector.teacher import overlaps
 
 SMALLEST = 12
 """Side in pixels of the smallest face that counts, in a picture as it is cached."""

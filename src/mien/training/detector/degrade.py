@@ -8,9 +8,9 @@ import numpy as np
 from mien.prediction.second_look import brightening_table
 
 
-def spoil(rng: np.random.Generator, pixels: Any) -> Any:
+def degrade(rng: np.random.Generator, pixels: Any) -> Any:
     """A scene, uint8 (side, side, 3), as a worse camera would have seen it."""
-    pixels = light(rng, pixels)
+    pixels = relight(rng, pixels)
     if rng.random() < 0.1:
         pixels = np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if rng.random() < 0.15:
@@ -27,7 +27,7 @@ def spoil(rng: np.random.Generator, pixels: Any) -> Any:
     return np.ascontiguousarray(pixels if table is None else table[pixels])
 
 
-def light(rng: np.random.Generator, pixels: np.ndarray) -> Any:
+def relight(rng: np.random.Generator, pixels: np.ndarray) -> Any:
     """Gain, offset and gamma of each channel, by a table; one picture in five is dark."""
     value = np.arange(256) / 255
     dark = rng.random() < 0.2
