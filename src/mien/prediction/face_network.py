@@ -110,10 +110,10 @@ class FaceNetwork:
     def _confirmed(self, candidates: np.ndarray, source: PatchSource) -> np.ndarray:
         """Rows (k, 14) of those candidates, rows (n, 14), that are faces.
 
-        The score is the mean of all looks; one that finds nothing counts as 0. The place is the mean of the second
-        looks. A candidate that can no longer reach the score is not looked at again.
+        Score and place are the mean of the second looks; one that finds nothing has a score of 0. A candidate that can
+        no longer reach the score is not looked at again.
         """
-        least = self.score * (1 + len(self._looks))
+        least = self.score * len(self._looks)
         second = [SecondLook.at(row) for row in candidates]
         for done, share in enumerate(self._looks):
             still = [one for one in second if one.total + len(self._looks) - done >= least]
@@ -123,7 +123,7 @@ class FaceNetwork:
                 number, rows = self._decode(self._session.run(None, {"images": patches}))
                 for one, row in zip(batch, best_rows(number, rows, len(batch), share), strict=True):
                     one.add(row, share)
-        found = [one.mean(1 + len(self._looks)) for one in second if one.rows and one.total >= least]
+        found = [one.mean(len(self._looks)) for one in second if one.rows and one.total >= least]
         return np.array(found).reshape(-1, 14)
 
     def wants(self, longer: int) -> float:

@@ -88,7 +88,7 @@ class Settings(BaseModel):
     """Score from which on a place is looked at again, upright and at scales of its own."""
 
     looks: tuple[float, ...] = (1.75, 2.8)
-    """Widths of these looks in sides of the face; the score is the mean of the first look's and theirs."""
+    """Widths of these looks in sides of the face; the score is the mean of theirs."""
 
     false: float = 0.02
     """False faces a picture of the validation part, for which the score is chosen."""
