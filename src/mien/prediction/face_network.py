@@ -86,7 +86,7 @@ class FaceNetwork:
         self.side: int = about["side"]
         self.score: float = about["score"]
         self._least: float = about.get("candidates", self.score)
-        self._looks: list[float] = about.get("looks", [])
+        self._looks: list[float] = sorted(about.get("looks", []))
         self._min_face = min_face
         self._smallest = _SMALLEST if min_face is None else min(_SMALLEST, min_face * 0.75)
 
@@ -110,8 +110,8 @@ class FaceNetwork:
     def _confirmed(self, candidates: np.ndarray, source: PatchSource) -> np.ndarray:
         """Rows (k, 14) of those candidates, rows (n, 14), that are faces.
 
-        Score and place are the mean of the second looks; one that finds nothing has a score of 0. A candidate that can
-        no longer reach the score is not looked at again.
+        The score is the mean of the second looks, where one that finds nothing counts as 0; the place is that of the
+        closest one. A candidate that can no longer reach the score is not looked at again.
         """
         least = self.score * len(self._looks)
         second = [SecondLook.at(row) for row in candidates]
@@ -123,7 +123,7 @@ class FaceNetwork:
                 number, rows = self._decode(self._session.run(None, {"images": patches}))
                 for one, row in zip(batch, best_rows(number, rows, len(batch), share), strict=True):
                     one.add(row, share)
-        found = [one.mean(len(self._looks)) for one in second if one.rows and one.total >= least]
+        found = [one.face(len(self._looks)) for one in second if one.rows and one.total >= least]
         return np.array(found).reshape(-1, 14)
 
     def wants(self, longer: int) -> float:

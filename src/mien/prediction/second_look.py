@@ -13,7 +13,7 @@ from PIL import Image
 
 from mien.data.alignment import roll
 
-SIDE = 128
+SIDE = 96
 """Pixels of a side of the patch that the network sees of a candidate."""
 
 _UPRIGHT = math.radians(10)  # a candidate that is tilted by less is not turned
@@ -57,9 +57,9 @@ class SecondLook:
             self.rows.append(np.concatenate([places[0], [scale * row[2], row[3]], places[1:].reshape(-1)]))
             self.total += float(row[3])
 
-    def mean(self, looks: int) -> np.ndarray:
-        """The row (14,) of the face: the mean place of what was found, and the mean score of so many looks."""
-        row: np.ndarray = np.mean(self.rows, axis=0)
+    def face(self, looks: int) -> np.ndarray:
+        """The row (14,) of the face: the place of the first, closest look, and the mean score of so many looks."""
+        row = self.rows[0].copy()
         row[3] = self.total / looks
         return row
 

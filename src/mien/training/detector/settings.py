@@ -87,8 +87,8 @@ class Settings(BaseModel):
     candidates: float = 0.35
     """Score from which on a place is looked at again, upright and at scales of its own."""
 
-    looks: tuple[float, ...] = (1.75, 2.8)
-    """Widths of these looks in sides of the face; the score is the mean of theirs."""
+    looks: tuple[float, ...] = (1.4, 3.1)
+    """Widths of these looks in sides of the face; the score is the mean of theirs, the place that of the closest."""
 
     false: float = 0.02
     """False faces a picture of the validation part, for which the score is chosen."""
