@@ -68,7 +68,7 @@ class Settings(BaseModel):
     """An exported detector whose weights the training starts from, and whose errors it learns from; None: neither."""
 
     seed: int = 0
-    steps: int = 8700
+    steps: int = 4600
     learning_rate: float = 0.0015
     weight_decay: float = 0.02
     warmup: int = 300

@@ -19,7 +19,7 @@ from mien.training.detector.sources import Picture
 
 LEAST = 0.12
 
-MOST = 5000
+MOST = 2500
 """Pictures of a source, about: more of the same would only take longer."""
 
 # (longer side in pixels, or 0: as it is; grey border as a share of the sides): tight crops of faces need a border to
