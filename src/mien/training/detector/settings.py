@@ -84,11 +84,11 @@ class Settings(BaseModel):
     side: int = 512
     """Longer side in pixels of what the network sees of a photograph."""
 
-    candidates: float = 0.35
+    candidates: float = 0.45
     """Score from which on a place is looked at again, upright and at scales of its own."""
 
     looks: tuple[float, ...] = (1.4, 3.1)
     """Widths of these looks in sides of the face; the score is the mean of theirs, the place that of the closest."""
 
-    false: float = 0.02
+    false: float = 0.0125
     """False faces a picture of the validation part, for which the score is chosen."""
