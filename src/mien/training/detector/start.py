@@ -61,8 +61,9 @@ def _convolutions(file: Path) -> list[tuple[Tensor, Tensor]]:
     for node in graph.node:
         if node.op_type == "Identity" and node.input[0] in values:  # the exporter keeps equal values once
             values[node.output[0]] = values[node.input[0]]
-    nodes = [node for node in graph.node if node.op_type == "Conv" and all(name in values for name in node.input[1:3])]
-    return [tuple(torch.from_numpy(np.array(values[name])) for name in node.input[1:3]) for node in nodes]
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in values.items()}
+    convolutions = (node.input for node in graph.node if node.op_type == "Conv" and len(node.input) == 3)
+    return [(tensors[weight], tensors[bias]) for _, weight, bias in convolutions]
 
 
 def _layers(network: FaceNet, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
@@ -88,6 +89,7 @@ def _unfold(convolution: nn.Conv2d, norm: nn.BatchNorm2d, bias: Tensor) -> None:
     """Moves the bias and the size of the weights of each channel into the normalisation."""
     size = (convolution.weight.flatten(1).norm(dim=1) / _NORM).clamp(min=1e-6)
     convolution.weight.div_(size[:, None, None, None])
+    assert norm.running_mean is not None and norm.running_var is not None
     norm.running_mean.zero_()
     norm.running_var.fill_(1 - norm.eps)
     norm.weight.copy_(size)
