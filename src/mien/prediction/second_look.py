@@ -81,7 +81,7 @@ class PatchSource(NamedTuple):
             small = side * self.scale * share >= SIDE
             scale = self.scale if small else 1.0
             where = x * scale, y * scale, side * scale * share
-            patch[:] = upright_patch(self.small if small else self.picture, where, one.angle)
+            patch[:] = np.asarray(upright_patch(self.small if small else self.picture, where, one.angle))
         return patches if self.table is None else self.table[patches]
 
 
