@@ -7,7 +7,7 @@ from PIL import Image
 
 from mien.data import images
 from mien.data.alignment import cut_upright
-from mien.prediction.faces import Detector, Found
+from mien.prediction.faces import DetectedFace, Detector
 from mien.prediction.quality import notes
 
 READ = 640
@@ -56,7 +56,7 @@ class FaceCropper:
                 picture = images.load_reduced(source, lambda longer: needed * longer).image
         return [self._cut(picture, photograph, index, face) for index, face in enumerate(faces)]
 
-    def _cut(self, picture: Image.Image, photograph: images.Reduced, index: int, face: Found) -> CroppedFace:
+    def _cut(self, picture: Image.Image, photograph: images.Reduced, index: int, face: DetectedFace) -> CroppedFace:
         width, height = photograph.width, photograph.height
         scale = max(picture.size) / max(width, height)
         # As the table states the box: what another runtime finds, other in the last bits of a number, is cut alike.
@@ -70,7 +70,7 @@ class FaceCropper:
         return CroppedFace({"face_index": index, **place, **about}, pixels)
 
 
-def _scaled(face: Found, factor: float) -> Found:
+def _scaled(face: DetectedFace, factor: float) -> DetectedFace:
     x, y, w, h = (float(edge) * factor for edge in face.box)
     points = None if face.points is None else face.points * factor
     return face._replace(box=(x, y, w, h), points=points)
