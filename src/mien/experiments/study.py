@@ -293,6 +293,11 @@ def _resolve(
             recipe = load_recipe(recipe, _drawn_roots(recipe, faces))
     except MienError as error:
         raise StudyError(f"study {study.name!r}, {where}: {error}") from None
+    if recipe.auto:
+        raise StudyError(
+            f"study {study.name!r}, {where}: auto is true, and a study compares stated settings; valid: auto: false, "
+            "with the settings that mien train prints"
+        )
     for key in ("devices", "nodes"):
         if getattr(recipe.trainer, key) != 1:
             raise StudyError(

@@ -50,7 +50,8 @@ def load_recipe(recipe: "str | Path | Recipe | Mapping[str, Any]", changes: Iter
 
 def _read(recipe: "str | Path | Recipe | Mapping[str, Any]", above: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
     if isinstance(recipe, Recipe):
-        return recipe.name, recipe.model_dump(mode="json", exclude_none=True)
+        # What is not set stays so: a recipe with `auto` chooses it later.
+        return recipe.name, recipe.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     if isinstance(recipe, Mapping):
         return "recipe", _on_base(json.loads(json.dumps(dict(recipe), default=str)), Path(), above)
     path = Path(recipe)
@@ -85,7 +86,13 @@ def _merged(lower: Any, upper: Any) -> Any:
         lower = {str(name): {} for name in lower}
     if not (isinstance(lower, dict) and isinstance(upper, dict)):
         return upper
-    return lower | {key: _merged(lower.get(key), value) for key, value in upper.items()}
+    return lower | {
+        key: value if key in _FREE and not value else _merged(lower.get(key), value) for key, value in upper.items()
+    }
+
+
+_FREE = ("columns", "map")
+"""Mappings with keys of the user's own: an empty one removes those of the base."""
 
 
 def _apply(tree: dict[str, Any], change: str) -> None:

@@ -309,6 +309,11 @@ class Recipe(_Settings):
     """One training run."""
 
     name: FolderName = "recipe"
+    auto: bool = Field(
+        False,
+        description="choose from the data what is not set: tasks, trainer.epochs, trainer.batch_size, "
+        "trainer.averaging, optim.warmup and model.freeze",
+    )
     data: Data = Data()
     split: Split = Split()
     model: Model = Model()

@@ -31,6 +31,7 @@ from mien.data.images import RESIZE, check_there
 from mien.data.sources import data_root, read_faces
 from mien.evaluation.evaluate import evaluate
 from mien.prediction.onnx_session import FORMAT
+from mien.recipe.automatic import choose_settings
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Init, Recipe, first_stage, without_paths
 from mien.reports.run import run_report
@@ -76,11 +77,30 @@ def train(
     settings = load_recipe(recipe, changes)
     run = Run(out if out is not None else Path("runs") / settings.name)
     _roots(settings)  # before the folder is made
+    settings = settled(settings, run)
     # Searches and studies give a folder of stages; they start their own processes, each with other runs.
     processes = Processes(settings.trainer, alone=stages is None)
     with _alone(run, processes):
         _train(run, settings, processes, stages, on_epoch, score)
     return run
+
+
+def settled(recipe: Recipe, run: Run | None = None) -> Recipe:
+    """Returns the recipe with the settings that follow from its data, which are printed; see `choose_settings`.
+
+    Args:
+        recipe: A recipe whose data can be read, if it has `auto`.
+        run: A run of this recipe that may be there already: its faces count, and not what the data are now.
+
+    Raises:
+        MienError: The data cannot be read, or are too few.
+    """
+    if not recipe.auto:
+        return recipe
+    faces = run.faces if run is not None and run.faces_file.exists() else _read_faces(recipe)
+    chosen, sentence = choose_settings(recipe, faces)
+    note(sentence)
+    return chosen
 
 
 @contextmanager
@@ -248,12 +268,7 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
     Raises:
         MienError: The data cannot be read or split, parts leak, or the training part lacks a class.
     """
-    if recipe.data.faces is not None:
-        faces = read_faces_table(recipe.data.faces)
-    else:
-        assert recipe.data.root is not None
-        faces = read_faces(recipe.data.source, recipe.data.root, recipe.data.labels, recipe.data.map or None)
-    faces = _labelled(faces, recipe)
+    faces = _labelled(_read_faces(recipe), recipe)
     alike = None
     if recipe.split.near_duplicates:
         with progress("searching near-duplicates") as update:
@@ -283,6 +298,13 @@ def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
     return faces
 
 
+def _read_faces(recipe: Recipe) -> pd.DataFrame:
+    if recipe.data.faces is not None:
+        return read_faces_table(recipe.data.faces)
+    assert recipe.data.root is not None
+    return read_faces(recipe.data.source, recipe.data.root, recipe.data.labels, recipe.data.map or None)
+
+
 def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     """Returns the faces with a label of at least one task, or a sample of them."""
     columns = [label_column(task) for task in recipe.tasks.predicted()]
@@ -297,7 +319,8 @@ def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     if recipe.data.sample is not None:
         if recipe.data.sample > len(faces):
             raise MienError(
-                f"data.sample is {recipe.data.sample}; valid: up to {len(faces)}, the number of labelled faces"
+                f"data.sample is {recipe.data.sample}; valid: up to {len(faces)}, the number of labelled faces; "
+                "--set data.sample=null takes all of them"
             )
         faces = faces.sample(recipe.data.sample, random_state=0).sort_index()
     return faces.reset_index(drop=True)

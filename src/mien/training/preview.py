@@ -24,7 +24,7 @@ from mien.runs.run import Run
 from mien.training.augment import augmentation_steps
 from mien.training.backbones import input_range, normalization
 from mien.training.data import Batch, FaceData, seeded
-from mien.training.fit import prepare_faces
+from mien.training.fit import prepare_faces, settled
 
 _SUBJECTS = 30  # of the drawn faces: about 190 images
 _TOLERANCE = 0.05  # two input ranges whose ends differ by less are equal for a network
@@ -33,8 +33,8 @@ _TOLERANCE = 0.05  # two input ranges whose ends differ by less are equal for a 
 def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, changes: Iterable[str] = ()) -> list[str]:
     """Writes an HTML page with a batch of training faces and one of validation faces, as a run would see them.
 
-    The batches come from the loaders that training uses. Without `data.root` the faces are drawn. Near-duplicates are
-    not searched, so the parts can differ from those of a run in single faces.
+    The batches come from the loaders that training uses, and the parts are those of a run. Without `data.root` the
+    faces are drawn.
 
     Args:
         recipe: As for `train`.
@@ -49,7 +49,9 @@ def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, chang
     """
     if Path(out).suffix != ".html":
         raise MienError(f"--out {str(out)!r}: must end in .html")
-    settings = load_recipe(recipe, [*changes, "split.near_duplicates=false"])
+    settings = load_recipe(recipe, changes)
+    if settings.data.root is not None:
+        settings = settled(settings)
     with tempfile.TemporaryDirectory() as folder:
         prepare = _drawn_faces if settings.data.root is None else _own_faces
         faces, root = prepare(settings, Path(folder))
