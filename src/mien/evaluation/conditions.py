@@ -21,6 +21,7 @@ from mien.base.progress import ProgressCallback
 from mien.data import images
 from mien.data.alignment import cut_upright
 from mien.data.face_pixels import boxes, rolls
+from mien.data.roots import Roots, open_root
 from mien.metrics.wording import HEADLINES
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ regions.
 def score_conditions(
     predictor: "Predictor",
     faces: pd.DataFrame,
-    root: str | Path,
+    root: str | Path | Roots,
     conditions: Mapping[str, Condition] = CONDITIONS,
     progress: ProgressCallback | None = None,
 ) -> pd.DataFrame:
@@ -170,7 +171,7 @@ def score_conditions(
     Args:
         predictor: The model.
         faces: A checked faces table with labels.
-        root: The folder that its paths are relative to.
+        root: What its paths are relative to, see `mien.data.roots.open_root`.
         conditions: The conditions by name; the original images are always scored first.
         progress: Called with the number of faces done and the total.
 
@@ -202,7 +203,7 @@ def score_conditions(
 def predict_conditions(
     predictor: "Predictor",
     faces: pd.DataFrame,
-    root: str | Path,
+    root: str | Path | Roots,
     conditions: Mapping[str, Condition] = CONDITIONS,
     progress: ProgressCallback | None = None,
 ) -> dict[str, pd.DataFrame]:
@@ -215,8 +216,8 @@ def predict_conditions(
         raise MienError("conditions: the faces table has no rows")
     applied = {ORIGINAL: CONDITIONS[ORIGINAL], **conditions}
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in applied}
-    places = zip(faces["path"], boxes(faces), rolls(faces), strict=True)
-    sources = [(Path(root) / path, box, angle) for path, box, angle in places]
+    home = open_root(root)
+    sources = list(zip([home / path for path in faces["path"]], boxes(faces), rolls(faces), strict=True))
 
     def changed(source: tuple[Path, images.Box | None, float]) -> list[np.ndarray] | str:
         path, box, angle = source

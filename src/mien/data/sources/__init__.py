@@ -11,9 +11,11 @@ from typing import Any, Protocol
 import pandas as pd
 
 from mien.base.errors import MienError, choices
+from mien.base.labels import PREDICTED
 from mien.base.ledger import Ledger
 from mien.base.table import check_faces
 from mien.data.corrections import apply_corrections
+from mien.data.roots import data_root
 from mien.data.sources import _files, aaf, adience, celeba, csv, fairface, lfw, utkface
 
 
@@ -22,8 +24,9 @@ class Adapter(Protocol):
 
     `NOTICE` states the terms of use in a sentence. `LABELS` describes each label policy in a line, the default first.
     `read(root, labels)` returns the faces and the ledger of all rows; further keyword arguments are options of this
-    data set alone. A module may also define `FACES`, the size of the complete data set, and `TRAIN_FACES`, that of the
-    training part of its official partition; estimates of cost use them while the data are not available.
+    data set alone. A module of a data set without ages defines `TASKS`, the tasks that can be learnt from it. It may
+    also define `FACES`, the size of the complete data set, and `TRAIN_FACES`, that of the training part of its official
+    partition; estimates of cost use them while the data are not available.
     """
 
     NOTICE: str
@@ -41,6 +44,13 @@ SOURCES: dict[str, Adapter] = {
     "csv": csv,
 }
 """The data sets by name."""
+
+
+def tasks_of(source: str) -> tuple[str, ...]:
+    """The tasks that can be learnt from a data set, as far as is known without reading it."""
+    if source not in SOURCES:
+        raise MienError(choices("source", source, SOURCES))
+    return tuple(getattr(SOURCES[source], "TASKS", PREDICTED))
 
 
 def published_faces(source: str) -> tuple[int, int] | None:
@@ -102,12 +112,6 @@ def read_faces(
     faces = _drop_without_image(faces, options.get("images", data_root(root)), ledger)
     faces.attrs["ledger"] = ledger.to_dict()
     return faces
-
-
-def data_root(root: str | Path) -> Path:
-    """The folder that the paths of a faces table are relative to: `root`, or that of the table at `root`."""
-    root = Path(root).expanduser()
-    return root.parent if root.is_file() else root
 
 
 def _takes(source: str, option: str) -> bool:
