@@ -12,6 +12,7 @@ from mien.evaluation.evaluate import evaluate_on
 from mien.recipe.load import load_recipe
 from mien.training.data import EpochSampler, WeightedOrder
 from mien.training.fit import train
+from mien.training.study_cells import run_study
 
 SMALL = {
     "split": {"method": "subjects", "test": 0.3, "val": 0.2},
@@ -142,3 +143,33 @@ class TestWeights:
         assert data._weighted(np.arange(64)) is None
         uneven = FaceData(faces, range(64), {}, recipe_of(folders, ce={"weight": 3.0}))
         assert list(uneven._weighted(np.arange(64)).counts) == [16, 48]
+
+
+def test_the_study_trains_on_each_set_and_tests_on_every_one(folders, tmp_path):
+    (tmp_path / "base.yaml").write_text(recipe_of(folders).to_yaml())
+    study = {"base": str(tmp_path / "base.yaml"), "data_sets": "trained on", "compare": ["trained on"]}
+    study |= {"reference": {"trained on": "all"}, "metrics": ["gender_accuracy", "age_group_exact"]}
+    results = run_study(study, out=tmp_path / "study")
+    assert {found.cell.slug: found.status for found in results.cells} == dict.fromkeys(
+        ("all_seed-0", "only-ad_seed-0", "only-ce_seed-0"), "finished"
+    )
+    runs = {found.cell.levels["trained on"]: found.run for found in results.cells}
+    tested = {level: set(run.faces.query("split == 'test'")["face"]) for level, run in runs.items()}
+    assert tested["all"] == tested["only ad"] == tested["only ce"]
+    assert set(runs["only ce"].faces.query("split != 'test'")["dataset"]) == {"ce"}
+    assert list(runs["only ce"].recipe.tasks.predicted()) == ["gender"]  # CelebA has no ages
+    right = {}
+    for level, run in runs.items():
+        faces = run.faces.merge(run.predictions[["face", "gender"]], on="face", suffixes=("", "_predicted"))
+        faces = faces[(faces["split"] == "test") & faces["gender"].notna()]
+        right |= {(level, name): own["gender"] == own["gender_predicted"] for name, own in faces.groupby("dataset")}
+    gender = results.table[results.table["metric"] == "gender_accuracy"].set_index(["trained on", "tested on"])
+    for key, correct in right.items():
+        assert gender.loc[key, "value"] == pytest.approx(correct.mean()) and gender.loc[key, "n"] == len(correct)
+    compared = results.comparisons.set_index(["metric", "second", "tested on"])
+    assert len(compared) == 2 * 2 + 1  # age groups are known of one set, and learnt from it
+    difference = compared.loc[("gender_accuracy", "only ce", "ad"), "value"]
+    assert difference == pytest.approx(right["all", "ad"].mean() - right["only ce", "ad"].mean())
+    assert "tested on ce: all" in compared.loc[("gender_accuracy", "only ad", "ce"), "in words"]
+    shown = (tmp_path / "study" / "table.md").read_text()
+    assert "Gender accuracy, %: rows trained on, columns tested on" in shown and "| trained on | ad | ce |" in shown

@@ -109,7 +109,8 @@ def audit_data(
 
     Args:
         faces: A faces table, or its file. Unlike elsewhere its ages may be impossible: they are reported.
-        root: Folder that its paths are relative to; None: the images are not looked at.
+        root: Folder that its paths are relative to, or a run for those of its data sets; None: the images are not
+            looked at.
         run: Finished runs on these faces, to find likely label errors; together their test parts should cover every
             face, as those of cross-validation folds do.
         out: Folder for report.html, report.json and the tables; with runs also review.html, to correct labels.

@@ -128,7 +128,7 @@ def explain(
         model: A run, a model file, `hub:OWNER/NAME` or a `Predictor`; None: the model that ships with mien.
         method: "occlusion", or "gradcam", which needs mien[train] and a run or a published model.
         faces: In place of `paths`: a faces table, or its file, for mean maps by group.
-        root: Folder that the paths of `faces` are relative to.
+        root: Folder that the paths of `faces` are relative to, or a run for those of its data sets.
         by: Columns of `faces` that make groups.
         limit: Largest number of faces of a group.
 

@@ -40,7 +40,8 @@ def model_(
         float, typer.Option(min=0, max=1, help="Share of children who may be predicted adult, for age thresholds.")
     ] = 0.05,
     root: Annotated[
-        Path | None, typer.Option(help="Folder of the faces' images: also evaluate on degraded copies of them.")
+        Path | None,
+        typer.Option(help="Folder of the faces' images, or a run: also evaluate on degraded copies of them."),
     ] = None,
     model: Annotated[
         str | None,
@@ -92,7 +93,12 @@ def _line(verdict: "LimitVerdict") -> str:
 @app.command(epilog="Example: mien audit data faces.parquet --root photos --run runs/fold-0 --run runs/fold-1")
 def data(
     faces: Annotated[Path, typer.Argument(help="A faces table.")],
-    root: Annotated[Path | None, typer.Option(help="Folder of the images; default: only the table is read.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the images, or a run for those of its data sets; default: only the table is read."
+        ),
+    ] = None,
     run: Annotated[
         list[str] | None, typer.Option(help="Finished run on these faces, to find likely label errors; repeatable.")
     ] = None,

@@ -77,7 +77,12 @@ def faces(
 @app.command(epilog="Example: mien eda faces.parquet --root ~/adience --out eda")
 def eda(
     faces: Annotated[Path, typer.Argument(help="A faces table.")],
-    root: Annotated[Path | None, typer.Option(help="Folder of the images; default: only the table is read.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the images, or a run for those of its data sets; default: only the table is read."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report and its tables.")] = Path("eda"),
 ) -> None:
     """Explore a data set: labels, image sizes, duplicates and leaks, as one HTML report."""

@@ -103,7 +103,9 @@ def explain(
     faces: Annotated[
         Path | None, typer.Option(help="In place of images: a faces table, for mean maps by group.")
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder that the paths of --faces are relative to.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that the paths of --faces are relative to, or a run.")
+    ] = None,
     by: Annotated[str, typer.Option(help="Columns of --faces that make groups.")] = "gender,age_group",
     limit: Annotated[int, typer.Option(min=1, help="Largest number of faces of a group.")] = 50,
 ) -> None:

@@ -63,7 +63,7 @@ def _relative(table: pd.DataFrame, paths: pd.Series, root: Path, ledger: Ledger)
                 f"csv: row {row + 1}: the path {str(path)!r} is outside of {str(root)!r}; paths must be relative "
                 f"to the data root or below it: --root {path.parent}, or another folder that holds all images"
             )
-        relative.iloc[row] = str(path.relative_to(place))
+        relative.iloc[int(row)] = str(path.relative_to(place))
     ledger.change(table, absolute, "the absolute path is read as relative to the folder of the images")
     return relative
 
