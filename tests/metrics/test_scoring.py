@@ -38,6 +38,8 @@ def tables(n: int = 400, subjects: int = 60, seed: int = 0) -> tuple[pd.DataFram
             "race": rng.choice(["asian", "black", "white"], n),
         }
     )
+    faces["age_from"] = np.where(faces["age"].isna() & (age < 60), age // 3 * 3, np.nan)
+    faces["age_to"] = faces["age_from"] + 2
     predictions = pd.DataFrame(
         {
             "face": faces["face"],
@@ -352,7 +354,12 @@ def test_an_entry_says_how_it_is_presented(name: str) -> None:
 
 
 def test_each_label_has_one_primary_metric() -> None:
-    assert [METRICS[name].truth for name in wording.PRIMARY] == ["true_gender", "true_age_group", "true_age"]
+    assert [METRICS[name].truth for name in wording.PRIMARY] == [
+        "true_gender",
+        "true_age_group",
+        "true_age",
+        "true_age_range",
+    ]
     assert set(wording.PRIMARY) <= set(wording.HEADLINES)
 
 
@@ -364,11 +371,11 @@ def test_contract_of_each_metric(name: str, scored: tuple[pd.DataFrame, pd.DataF
     for line in lines.itertuples():
         if not np.isnan(line.low):
             assert line.low <= line.value <= line.high
-            assert line.low < line.high
+            assert line.low < line.high or line.value == 0
         if metric.scale not in ("signed", "correlation"):
-            assert line.low >= 0
+            assert not line.low < 0
         if metric.scale in ("share", "distance", "correlation"):
-            assert line.high <= 1
+            assert not line.high > 1
     counted = metric.counted(table)
     parts = metric.parts_of(table, counted)
     assert metric.scale != "share" or parts.shape[1] % 2 == 0, (
@@ -726,3 +733,36 @@ def test_reliability_agrees_with_scikit_learn() -> None:
     assert ((table["low"] <= table["observed"]) & (table["observed"] <= table["high"])).all()
     empty = metrics.reliability([0.95], [True])
     assert empty["n"].sum() == 1 and empty["observed"].isna().sum() == 14
+
+
+def ranged(age, first, last):
+    """A joined table of true ages, or ranges, and predictions."""
+    faces = pd.DataFrame({"face": map(str, range(len(age))), "path": "a", "age_from": first, "age_to": last})
+    return join(faces, pd.DataFrame({"face": faces["face"], "age": age}))
+
+
+def test_ages_against_ranges():
+    joined = ranged([25, 32.5, 24, 40, np.nan, 80, 30], [25, 25, 25, 20, 20, 60, 30], [32, 32, 32, 29, 29, None, 30])
+    table = score(joined, by=(), n_boot=20).set_index("metric")
+    # 24 is half a year below 24.5, 40 is 10.5 years above 29.5; 30 is a year and no range.
+    assert table.loc["age_range_error", "value"] == pytest.approx((0 + 0 + 0.5 + 10.5 + 0) / 5)
+    assert table.loc["age_in_range", "value"] == pytest.approx(3 / 6)  # a missing prediction is not inside
+    assert table.loc[["age_range_error", "age_in_range", "age_mae"], "n"].tolist() == [5, 6, 1]
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 30)), min_size=1, max_size=30), st.integers(0, 120))
+def test_no_constant_is_nearer_to_the_ranges_than_the_baseline(ranges, other):
+    first, last = (np.array(ends, dtype=float) for ends in zip(*((a, a + b) for a, b in ranges), strict=True))
+    faces = pd.DataFrame({"face": map(str, range(len(first))), "path": "a", "age_from": first, "age_to": last})
+    table = score(ranged([other] * len(first), first, last), by=(), train_faces=faces, n_boot=2).set_index("metric")
+    # Ends reach half a year further, so that the median of the whole years may be so much off.
+    assert table.loc["age_range_error", "baseline"] <= table.loc["age_range_error", "value"] + 0.5
+
+
+def test_ranges_of_the_same_faces_are_compared():
+    one, other = (ranged(age, [20, 30, 20, 30], [29, 39, 29, 39]) for age in ([25, 25, 25, 25], [35, 35, 35, 35]))
+    assert paired_difference(one, other, "age_in_range", n_boot=20).n == 4
+    moved = ranged([25] * 4, [20, 30, 20, 30], [29, 39, 29, 38])
+    with pytest.raises(MienError, match="same faces"):
+        paired_difference(one, moved, "age_in_range", n_boot=20)

@@ -1,11 +1,12 @@
 """The joined table: one row a face, with its labels and what was predicted for it."""
 
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mien.base.errors import MienError, choices, shortened
+from mien.base.errors import MienError, choices, plain, shortened
 from mien.base.labels import GENDERS
 from mien.base.messages import note
 from mien.base.table import FACES_COLUMNS, OLDEST, age_to_group, check_faces
@@ -30,12 +31,13 @@ TRUTH_COLUMNS = {"gender": "true_gender", "age": "true_age", "age_group": "true_
 def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Returns one row a face: the truth, and what was predicted for it.
 
-    Labels become `true_gender`, `true_age`, `true_age_group` (the last from the age where only that is
-    known); the other columns of faces stay, except the box. Predictions keep their names: `status` and as
-    many of `p_female gender age age_low age_high age_group p_<age group>` as there are; where absent,
-    `gender` follows from `p_female` (female from 0.5) and `age_group` from `age`. A face without a prediction
-    has the status "no prediction"; answers beside another status than "ok" are taken out. Predictions without
-    a face id (further faces in a photograph) concern no row and are ignored.
+    Labels become `true_gender`, `true_age`, `true_age_group` (the last from the age where only that is known) and
+    `true_age_range` (pandas intervals of `age_from` to `age_to`, missing where the year is known); the other columns of
+    faces stay, except the box. Predictions keep their names: `status` and as many of `p_female gender age age_low
+    age_high age_group p_<age group>` as there are; where absent, `gender` follows from `p_female` (female from 0.5) and
+    `age_group` from `age`. A face without a prediction has the status "no prediction"; answers beside another status
+    than "ok" are taken out. Predictions without a face id (further faces in a photograph) concern no row and are
+    ignored.
 
     Ages that are implausible count as they are; values that are no number of years are missing. A note counts both.
 
@@ -44,6 +46,8 @@ def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
             a probability lies outside of 0 to 1, or a column of faces has the name of a prediction.
     """
     truth = check_faces(faces).drop(columns=["x", "y", "w", "h"]).rename(columns=TRUTH_COLUMNS)
+    first, last = truth.pop("age_from"), truth.pop("age_to")
+    truth["true_age_range"] = pd.arrays.IntervalArray.from_arrays(first.to_numpy(), last.to_numpy(), closed="both")
     answers = _check_predictions(predictions)
     clash = [column for column in answers.columns if column != "face" and column in truth.columns]
     if clash:
@@ -57,6 +61,14 @@ def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     joined = truth.merge(answers, on="face", how="left", validate="one_to_one")
     joined["status"] = joined["status"].fillna("no prediction")
     return joined
+
+
+def true_years(joined: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the last year (n,) that the true age of each face of a joined table lies in; NaN if not known."""
+    age = joined["true_age"].to_numpy(dtype=float)
+    ranges: Any = pd.arrays.IntervalArray(joined["true_age_range"])
+    known = ~np.isnan(age)
+    return np.where(known, age, ranges.left), np.where(known, age, ranges.right)
 
 
 def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -89,20 +101,35 @@ def _check_answer(values: pd.Series, column: str) -> pd.Series:
     """One column of answers in its dtype."""
     if column in ("gender", "age_group"):
         dtype = pd.CategoricalDtype([*GENDERS, UNSURE]) if column == "gender" else FACES_COLUMNS["age_group"]
-        bad = values[values.notna() & ~values.astype("object").isin(list(dtype.categories))]
-        if len(bad):
-            raise MienError("predictions: " + choices(column, bad.iloc[0], dtype.categories))
+        bad = values.notna() & ~values.astype("object").isin(list(dtype.categories))
+        if bad.any():
+            values = _without(values, bad, column, choices(column, plain(values[bad].iloc[0]), dtype.categories))
         return values.astype("object").where(values.notna(), None).astype(dtype)
     if not column.startswith("p_"):
         return _check_years(values, column)
     numbers = _numbers(values)
-    wrong = values[values.notna() & ~((numbers >= 0) & (numbers <= 1))]
-    if len(wrong):
-        example = shortened(str(wrong.iloc[0]))
-        raise MienError(
-            f"predictions: column {column!r}: {example} is not a probability from 0 to 1 ({len(wrong)} rows)"
-        )
+    wrong = values.notna() & ~((numbers >= 0) & (numbers <= 1))
+    if wrong.any():
+        example = shortened(str(values[wrong].iloc[0]))
+        return _without(numbers, wrong, column, f"column {column!r}: {example} is not a probability from 0 to 1")
     return numbers
+
+
+_MAX_UNUSABLE = 0.2
+"""Largest share of the answers of a column that may be unusable: a larger one means another kind of column."""
+
+
+def _without(values: pd.Series, wrong: pd.Series, column: str, problem: str) -> pd.Series:
+    """The values without unusable ones, which a note counts.
+
+    Raises:
+        MienError: More than a fifth are unusable.
+    """
+    count = int(wrong.sum())
+    if count > _MAX_UNUSABLE * int((values.notna() | wrong).sum()):
+        raise MienError(f"predictions: {problem} ({count:,} rows)")
+    note(f"predictions: column {column!r}: {count:,} values are unusable and count as missing: {problem}", warning=True)
+    return values.mask(wrong)
 
 
 def _numbers(values: pd.Series) -> pd.Series:

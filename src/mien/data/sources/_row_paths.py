@@ -55,7 +55,7 @@ def _relative(table: pd.DataFrame, paths: pd.Series, root: Path, ledger: Ledger)
         return paths
     places = [Path(os.path.abspath(root)), root.resolve()]  # noqa: PTH100 - a link of the root may be in the paths
     relative = paths.copy()
-    for row in np.flatnonzero(absolute):
+    for row in np.flatnonzero(absolute).tolist():
         path = PurePosixPath(paths.iloc[row])
         place = next((place for place in places if path.is_relative_to(place)), None)
         if place is None:
