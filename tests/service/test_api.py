@@ -268,3 +268,8 @@ def test_the_columns_stand_in_the_download(served, astronaut):
     row = post(served, ("a.png", astronaut)).json()["rows"][0]
     assert set(row) <= set(columns)
     assert list(pd.DataFrame(columns=columns)) == Predictor(threads=1).columns
+
+
+def test_the_page_can_be_asked_for_its_head_only(served):
+    answer = httpx.head(f"{served.address}/")
+    assert answer.status_code == 200 and answer.content == b"" and int(answer.headers["content-length"]) > 1000

@@ -57,6 +57,7 @@ class ModelInfo(BaseModel):
     data: dict[str, Any]
     calibration: dict[str, Any] | None
     notice: str | None
+    card: bool
     limits: dict[str, float]
     version: str
 
