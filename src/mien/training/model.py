@@ -303,4 +303,4 @@ def _age_scores(age: Tensor, target: Tensor) -> dict[str, Tensor]:
     year, known = is_year(target), is_known(target)
     ranged = known & ~year
     scores = {"val_age_range_error": (off[ranged] - 0.5).clamp(min=0).mean()} if ranged.any() else {}
-    return scores if ranged.all() else scores | {"val_age_mae": off[year].mean()}
+    return scores if scores and not year.any() else scores | {"val_age_mae": off[year].mean()}
