@@ -46,7 +46,7 @@ def settings() -> dict[str, Any]:
     return {
         "images": constants(images, "MIN_SIDE", "MAX_PIXELS", "_LARGEST_SQUARE") | constants(alignment, "UPRIGHT"),
         "cropper": constants(face_cropper, "READ", "ENOUGH"),
-        "quality": constants(quality, "SMALL", "BEYOND", "SHARPNESS", "UNIFORM", "_SIDE"),
+        "quality": constants(quality, "SMALL", "BEYOND", "SHARPNESS", "UNIFORM", "SECOND_PEAK", "UNUSUAL", "_SIDE"),
         "detector": rules
         | face_network._metadata(session, detector)
         | {"batch": [1] * (len(session.get_inputs()[0].shape) - 3)},
