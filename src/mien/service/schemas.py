@@ -86,7 +86,7 @@ _PREDICTION = {
 EXAMPLES = {
     "predict": _example(
         {
-            "model": "mien-1",
+            "model": "mien-2",
             "rows": [
                 {"file": "astronaut.png", "status": "ok", **_FACE, **_PREDICTION},
                 {"file": "notes.txt", "status": "not an image"},
