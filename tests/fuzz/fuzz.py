@@ -1,7 +1,7 @@
-"""Fuzzing with atheris (libFuzzer): `python tests/fuzz/fuzz.py image|table|recipe [SECONDS [FOLDER]]`.
+"""Fuzzing with atheris (libFuzzer): `python tests/fuzz/fuzz.py TARGET [SECONDS [FOLDER]]`.
 
 Each unexpected error is written down once a place, with the input that made it, and fuzzing goes on; what ends the
-process (a crash in a decoder, more than 3 GB, more than 30 seconds for one input) is written down by libFuzzer, and the
+process (a crash in a decoder, more than 1 GB, more than 30 seconds for one input) is written down by libFuzzer, and the
 rest of the time is used by a new process. Not run by pytest.
 """
 
@@ -16,7 +16,7 @@ import traceback
 import zlib
 from pathlib import Path
 
-MEMORY = 3000  # MB; an image of the largest size that is allowed takes more than one
+MEMORY = 1000  # MB; images are limited to what fits well into it
 LONGEST = 30  # seconds for one input
 LARGEST = 65536  # bytes of one input
 

@@ -112,9 +112,22 @@ def test_implausible_ages_are_reported_and_do_not_refuse_the_rest(capsys: pytest
     assert np.isfinite(found.loc[("all", "age_mae"), "value"]) and found.loc[("all", "age_mae"), "n"] == 3
 
 
+def test_what_is_no_probability_is_reported_and_does_not_refuse_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    given = [0.9, -0.2, 1.5, np.nan, np.inf, "much", 1.0005, 0.1]
+    faces = pd.DataFrame({"face": list("abcdefgh"), "path": "x", "gender": "female"})
+    joined = metrics.join(faces, pd.DataFrame({"face": list("abcdefgh"), "p_female": given}))
+    assert joined["p_female"].dropna().tolist() == [0.9, 1.0, 0.1], "rounding errors are removed"
+    assert joined["gender"].isna().tolist() == [False, True, True, True, True, True, False, False]
+    told = capsys.readouterr().out
+    assert "'p_female': 4 values are no probability from 0 to 1 and count as missing, for example -0.2" in told
+    found = metrics.score(joined, n_boot=10).set_index(["group", "metric"])
+    accuracy = found.loc[("all", "gender_accuracy")]
+    assert (accuracy["value"], accuracy["n"]) == (2 / 8, 8), "a face without an answer counts as wrong"
+
+
 def test_messages_hold_plain_numbers() -> None:
     faces = pd.DataFrame({"face": ["a"], "path": "x"})
-    with pytest.raises(MienError, match=r"'p_female': 1.5 is not a probability"):
+    with pytest.raises(MienError, match=r"'p_female' holds no probability from 0 to 1, for example 1.5"):
         metrics.join(faces, pd.DataFrame({"face": ["a"], "p_female": [1.5]}))
 
 

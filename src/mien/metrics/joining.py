@@ -14,6 +14,9 @@ from mien.metrics.definitions import GROUP_PROBABILITIES, METRICS, UNSURE
 _LARGEST_YEARS = 1e6
 """Larger numbers are no ages, and their squares would not be finite."""
 
+_ROUNDING = 1e-3
+"""So far beyond 0 and 1 are probabilities in single precision."""
+
 PREDICTION_COLUMNS = tuple(
     dict.fromkeys(
         ["p_female", "gender", "age", "age_low", "age_high", "age_group", *GROUP_PROBABILITIES]
@@ -37,11 +40,13 @@ def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     has the status "no prediction"; answers beside another status than "ok" are taken out. Predictions without
     a face id (further faces in a photograph) concern no row and are ignored.
 
-    Ages that are implausible count as they are; values that are no number of years are missing. A note counts both.
+    Ages that are implausible count as they are; values that are no number of years, or no probability, are missing. A
+    note counts each.
 
     Raises:
         MienError: An id occurs twice or is not a face of the table, nothing is predicted, an answer is unknown,
-            a probability lies outside of 0 to 1, or a column of faces has the name of a prediction.
+            no value of a column is a probability or a number of years, or a column of faces has the name of a
+            prediction.
     """
     truth = check_faces(faces).drop(columns=["x", "y", "w", "h"]).rename(columns=TRUTH_COLUMNS)
     answers = _check_predictions(predictions)
@@ -93,16 +98,14 @@ def _check_answer(values: pd.Series, column: str) -> pd.Series:
         if len(bad):
             raise MienError("predictions: " + choices(column, bad.iloc[0], dtype.categories))
         return values.astype("object").where(values.notna(), None).astype(dtype)
-    if not column.startswith("p_"):
-        return _check_years(values, column)
+    return _check_probabilities(values, column) if column.startswith("p_") else _check_years(values, column)
+
+
+def _check_probabilities(values: pd.Series, column: str) -> pd.Series:
+    """Probabilities, rounding errors removed: what is none is missing, and is reported."""
     numbers = _numbers(values)
-    wrong = values[values.notna() & ~((numbers >= 0) & (numbers <= 1))]
-    if len(wrong):
-        example = shortened(str(wrong.iloc[0]))
-        raise MienError(
-            f"predictions: column {column!r}: {example} is not a probability from 0 to 1 ({len(wrong)} rows)"
-        )
-    return numbers
+    unusable = values.notna() & ~numbers.between(-_ROUNDING, 1 + _ROUNDING)
+    return _without(values, numbers, column, unusable, "probability from 0 to 1").clip(0, 1)
 
 
 def _numbers(values: pd.Series) -> pd.Series:
@@ -118,17 +121,25 @@ def _check_years(values: pd.Series, column: str) -> pd.Series:
     """Predicted years: implausible ones count as they are, what is no number is missing, and both are reported."""
     numbers = _numbers(values)
     unusable = values.notna() & ~(numbers.abs() <= _LARGEST_YEARS)
+    numbers = _without(values, numbers, column, unusable, "number of years")
+    implausible = (numbers < 0) | (numbers > OLDEST)
+    _tell(values, column, implausible, f"are outside of 0 to {OLDEST:g} years and count as they are")
+    return numbers
+
+
+def _without(values: pd.Series, numbers: pd.Series, column: str, unusable: pd.Series, kind: str) -> pd.Series:
+    """The numbers without the unusable ones, which are reported; an error if no other is there."""
     numbers = numbers.mask(unusable)
     if unusable.any() and numbers.isna().all():
         example = shortened(str(values[unusable].iloc[0]))
-        raise MienError(f"predictions: column {column!r} holds no number of years, for example {example}")
-    implausible = (numbers < 0) | (numbers > OLDEST)
-    for rows, words in (
-        (unusable, "are no number of years and count as missing"),
-        (implausible, f"are outside of 0 to {OLDEST:g} years and count as they are"),
-    ):
-        if rows.any():
-            example = shortened(str(values[rows].iloc[0]))
-            count = f"{int(rows.sum()):,} values"
-            note(f"predictions: column {column!r}: {count} {words}, for example {example}", warning=True)
+        raise MienError(f"predictions: column {column!r} holds no {kind}, for example {example}")
+    _tell(values, column, unusable, f"are no {kind} and count as missing")
     return numbers
+
+
+def _tell(values: pd.Series, column: str, rows: pd.Series, words: str) -> None:
+    """Reports how many values are of a kind, with an example."""
+    if rows.any():
+        example = shortened(str(values[rows].iloc[0]))
+        count = f"{int(rows.sum()):,} values"
+        note(f"predictions: column {column!r}: {count} {words}, for example {example}", warning=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mien.base.errors import MienError, MissingExtra, choices, shortened
+from mien.base.errors import MienError, MissingExtra, ModelFailure, choices, shortened
 from mien.base.labels import PREDICTED
 from mien.data.images import RESIZE
 
@@ -107,17 +107,17 @@ def check_outputs(columns: dict[str, np.ndarray], faces: int, name: str) -> None
         name: The name of the model.
 
     Raises:
-        MienError: An output has another shape or type, or a value that is not finite or out of its range.
+        ModelFailure: An output has another shape or type, or a value that is not finite or out of its range.
     """
     for column, values in columns.items():
         if values.shape != (faces,) or values.dtype.kind != "f":
-            raise MienError(
+            raise ModelFailure(
                 f"model {name!r}: its output {column!r} is {values.dtype} {values.shape}; valid: float ({faces},)"
             )
         highest, tolerance = (OLDEST, 0.0) if column.startswith("age") else (1.0, _TOLERANCE)
         wrong = values[~((values >= -tolerance) & (values <= highest + tolerance))]  # also what is not a number
         if len(wrong):
-            raise MienError(
+            raise ModelFailure(
                 f"model {name!r}: its output {column!r} has the value {wrong[0]:g}; valid: 0 to {highest:g}. "
                 "Its weights are damaged, or they are not those of a mien model"
             )
