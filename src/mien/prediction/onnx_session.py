@@ -1,6 +1,8 @@
 """ONNX sessions: opening model files in a runtime, and checking their metadata."""
 
+import functools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from mien.base.errors import MienError, MissingExtra, ModelFailure, choices, shortened
 from mien.base.labels import PREDICTED
 from mien.data.images import RESIZE
+from mien.prediction.onnx_graph import check_graph
 
 FORMAT = 2
 """Version of the metadata of model files; other versions are refused."""
@@ -21,17 +24,44 @@ def open_session(path: Path, name: str, threads: int) -> Any:
     """Opens a model file in ONNX Runtime.
 
     Raises:
-        MienError: The file is not a usable ONNX file.
+        MienError: The file is not a usable ONNX file, or its network is refused; see `onnx_graph.check_graph`.
+    """
+    try:
+        return limited_session(path, threads)
+    except Exception as error:  # the runtime's classes share no base
+        raise MienError(f"model {name!r} is not a usable ONNX file: {shortened(str(error))}") from error
+
+
+def limited_session(path: Path, threads: int) -> Any:
+    """Opens a file from anywhere in ONNX Runtime: without loops, and within a limit of memory.
+
+    Raises:
+        GraphError: Its network is refused.
+        Exception: What the runtime, whose classes share no base, raises for what is no usable ONNX file.
     """
     import onnxruntime
 
+    check_graph(path)
+    _limit_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's classes share no base
-        raise MienError(f"model {name!r} is not a usable ONNX file: {shortened(str(error))}") from error
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def _limit_memory() -> None:
+    """Lets all sessions of this process together hold half of the machine's memory: a small file can ask for any.
+
+    A network that asks for more fails with an error, where otherwise the system would end a process.
+    """
+    import onnxruntime
+
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    kinds = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    place = onnxruntime.OrtMemoryInfo("Cpu", kinds[0], 0, kinds[1])
+    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": half}))
 
 
 def read_metadata(session: Any, name: str) -> dict[str, Any]:
