@@ -673,7 +673,7 @@ class TestCsvTable:
         assert faces["subject"].tolist() == ["7", "7", "8"]
         assert faces["race"].tolist()[:2] == ["a", "b"]
         assert faces["note"].tolist() == ["x", "y", "z"]
-        assert entries(faces) == {"gender 'F' is read as female": 1, "gender ' Man ' is read as male": 1}
+        assert entries(faces) == {"gender 'F' is read as female": 1, "gender 'Man' is read as male": 1}
 
     def test_parquet(self, tmp_path):
         path = tmp_path / "mine.parquet"
@@ -719,17 +719,21 @@ class TestCsvTable:
         [
             (
                 "path,gender\na.jpg,0\nb.jpg,1\n",
-                r"'gender': '0' is not understood \(1 rows\); valid: female, f,",
+                r"'gender': '0' \(1 rows\), '1' \(1 rows\) cannot be read, first in row 1 \('a.jpg'\): what such a "
+                r"code means differs .*--map 'gender.0=male' --map 'gender.1=female', or missing for no label",
             ),
-            ("path,gender\na.jpg,unknown\n", "'unknown' is not understood"),
-            ("path,gender\na.jpg,True\n", "'True' is not understood"),
-            ("path,age_group\na.jpg,6-Apr\n", "'age_group'.*'6-Apr'.*valid: 0-2, 4-6"),
-            ("path,age\na.jpg,old\n", "'age'.*'old' is not a number"),
-            ("path,age\na.jpg,999\n", "999 is outside"),
-            ("path\na.jpg\na.jpg\n", "'face' must be unique.*'a.jpg'"),
+            ("path,gender\na.jpg,True\n", "'True'.*what such a code means differs"),
+            ("path,gender\na.jpg,frau\n", r"'frau' \(1 rows\) cannot be read.*--map 'gender.frau=male'"),
+            ("path,age_group\na.jpg,6-Apr\n", "'age_group'.*'6-Apr'.*a date, which a spreadsheet .*valid: 0-2, 4-6"),
+            ("path,age_group\na.jpg,20-29\n", "'20-29'.*ranges of years that cross the groups; --map YOURS=age"),
+            ("path,age\na.jpg,old\n", "'age'.*'old'.*cannot be read.*--map 'age.old=25-32'"),
+            ("path,age\na.jpg,1987\n", "'1987'.*years of birth are no ages"),
+            ("path,age\na.jpg,12.03.1987\n", "'12.03.1987'.*a date"),
             ("path\n../a.jpg\n", "'../a.jpg' must be relative to the data root"),
-            ("path\n/etc/passwd\n", "'/etc/passwd' must be relative to the data root"),
-            ("path,gender\n,f\n", "'path' is empty in 1 rows|'face' is empty"),
+            ("path\n/etc/passwd\n", "row 1: the path '/etc/passwd' is outside of .*--root /etc, or another folder"),
+            ("path\nhttps://a.b/c.jpg\n", "row 1: 'https://a.b/c.jpg' is an address; mien reads files: download"),
+            ("face,path\n1,a.jpg\n1,b.jpg\n", "'face' must be unique.*'1'"),
+            ("path,gender\n,f\n", "no face is left of 1 rows read .*no path"),
             ("path,gender\n", "no face is left of 0 rows read from .*it is empty"),
             ("", "cannot be read"),
         ],
@@ -778,3 +782,102 @@ class TestCsvClassFolders:
     def test_a_map_has_nothing_to_map(self, tmp_path):
         with pytest.raises(MienError, match="no columns to map; given: {'a': 'path'}"):
             sources.read_faces("csv", touch(tmp_path, "female/a.jpg"), map={"a": "path"})
+
+
+class TestMessyValues:
+    """What cannot be read is a missing label that the ledger counts; nothing is guessed."""
+
+    def read(self, tmp_path, text, names="abcdefgh", **options):
+        touch(tmp_path, *(f"{name}.jpg" for name in names))
+        return sources.read_faces("csv", write_csv(tmp_path / "mine.csv", text), **options)
+
+    def test_words_without_a_label_are_missing(self, tmp_path):
+        values = ["f", "m", "?", "N/A", "unknown", "Girl", "boy", "x"]
+        rows = "".join(f"{name}.jpg,{value}\n" for name, value in zip("abcdefgh", values, strict=True))
+        faces = self.read(tmp_path, "path,gender\n" + rows)
+        assert faces["gender"].astype("object").where(faces["gender"].notna(), "").tolist() == [
+            *("female", "male", "", "", "", "female", "male", "")
+        ]
+        assert entries(faces)["gender is missing: 'x' cannot be read"] == 1
+        assert faces.attrs["ledger"]["entries"][-1]["example"] == "h.jpg"
+
+    def test_stated_values(self, tmp_path):
+        text = "file,sex,years\na.jpg,0,child\nb.jpg,1,34\nc.jpg,9,25-32\nd.jpg,,60+\n"
+        stated = {"gender.0": "male", "gender.1": "F", "gender.9": "missing", "age.Child": "4-12"}
+        faces = self.read(tmp_path, text, "abcd", map={"file": "path", "sex": "gender", "years": "age"} | stated)
+        assert faces["gender"].astype("object").where(faces["gender"].notna(), "").tolist() == [
+            "male",
+            "female",
+            "",
+            "",
+        ]
+        assert faces["age"].tolist()[1] == 34 and faces["age"].notna().sum() == 1
+        assert faces["age_from"].tolist()[0] == 4 and faces["age_to"].tolist()[0] == 12
+        assert faces["age_group"].tolist()[2:] == ["25-32", "60+"]
+
+    @pytest.mark.parametrize(
+        ("stated", "message"),
+        [
+            ({"gender.2": "male"}, "map gender.2=male: unknown value of column 'gender' '2'.*valid: f"),
+            ({"gender.f": "lady"}, "map gender.f=lady: 'lady' is no label; valid: female, f, .*or missing"),
+            ({"age.f": "30"}, "map age.VALUE: .* has no such column"),
+            ({"sex.0": "male"}, "map sex.0=male: unknown column of the table"),
+        ],
+    )
+    def test_stated_values_that_make_no_sense(self, tmp_path, stated, message):
+        with pytest.raises(MienError, match=message):
+            self.read(tmp_path, "path,gender\na.jpg,f\n", map=stated)
+
+    def test_repeats(self, tmp_path):
+        text = "path,gender,age\na.jpg,f,30\na.jpg,f,30\na.jpg,m,30\nb.jpg,m,\nb.jpg,,40\nc.jpg,f,5\n"
+        faces = self.read(tmp_path, text)
+        assert faces["face"].tolist() == ["a.jpg", "b.jpg", "c.jpg"]
+        assert pd.isna(faces["gender"][0]) and faces["gender"].tolist()[1:] == ["male", "female"]
+        assert faces["age"].tolist() == [30, 40, 5]
+        assert entries(faces, "dropped") == {"an exact repeat of an earlier row": 1, "another row of the same face": 2}
+        assert entries(faces, "changed")["rows of the same face disagree: gender is missing"] == 1
+
+    def test_two_boxes_of_a_photograph_are_two_faces(self, tmp_path):
+        faces = self.read(tmp_path, "path,x,y,w,h\na.jpg,0,0,5,5\na.jpg,9,9,5,5\nb.jpg,0,0,5,5\n")
+        assert faces["face"].tolist() == ["a.jpg", "a.jpg#2", "b.jpg"]
+
+    def test_paths_written_in_another_way(self, tmp_path):
+        touch(tmp_path / "in", "sub/A.JPG", "b.png", "c.jpg", "d.jpg", "D.jpg")
+        text = f"path\nsub\\a.jpg\nb\n{tmp_path}/in/c.jpg\nd.JPG\n"
+        faces = self.read(tmp_path, text, "", images=tmp_path / "in")
+        assert faces["path"].tolist() == ["sub/A.JPG", "b.png", "c.jpg"]
+        assert entries(faces, "dropped") == {"the image is not there": 1}  # D.jpg or d.jpg: not guessed
+        assert set(entries(faces, "changed")) == {
+            "the absolute path is read as relative to the folder of the images",
+            "the path is read with / for \\",
+            "the path is found in another case",
+            "the path is found with the ending of its image",
+        }
+
+    def test_a_folder_of_images_is_for_tables(self, tmp_path):
+        with pytest.raises(MienError, match="utkface has its images in its own folder"):
+            sources.read_faces("utkface", tmp_path, images=tmp_path)
+        with pytest.raises(MienError, match="does not exist"):
+            self.read(tmp_path, "path\na.jpg\n", images=tmp_path / "no")
+        with pytest.raises(MienError, match="--root is for a table"):
+            sources.read_faces("csv", touch(tmp_path / "own", "female/a.jpg"), images=tmp_path)
+
+    def test_separators_and_encodings(self, tmp_path):
+        touch(tmp_path, "Müller.jpg", "b.jpg")
+        text = "path;age;gender\nMüller.jpg;34,5;f\nb.jpg;7;m\n"
+        for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252"):
+            (tmp_path / "mine.csv").write_text(text, encoding=encoding)
+            faces = sources.read_faces("csv", tmp_path / "mine.csv")
+            assert faces["path"].tolist() == ["Müller.jpg", "b.jpg"] and faces["age"].tolist() == [34.5, 7]
+            assert "columns separated by semicolons" in entries(faces, "warning")
+
+    def test_names_of_class_folders_can_be_stated(self, tmp_path):
+        root = touch(tmp_path / "own", "weiblich/a.jpg", "m/b.jpg", "unsorted/c.jpg")
+        with pytest.raises(MienError, match="unknown class folder 'unsorted'.*--map 'gender.unsorted=female'"):
+            sources.read_faces("csv", root, map={"gender.weiblich": "female"})
+        faces = sources.read_faces("csv", root, map={"gender.weiblich": "female", "gender.unsorted": "missing"})
+        assert dict(zip(faces["path"], faces["gender"].astype("object").fillna(""), strict=True)) == {
+            "weiblich/a.jpg": "female",
+            "m/b.jpg": "male",
+            "unsorted/c.jpg": "",
+        }

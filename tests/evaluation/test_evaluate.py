@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "Predictor", Constant)
     monkeypatch.setattr(Constant, "given", [])
     made = Run(tmp_path / "mine")
-    made.begin(load_recipe({"tasks": ["gender"]}))
+    made.begin(load_recipe({"tasks": ["gender"], "data": {"root": str(tmp_path)}}))
     number = TRAINING_SAMPLE + 500
     split = np.array(["train"] * number + ["val"] * 40 + ["test"] * 60 + [None] * 10, dtype=object)
     names = [f"{place}.png" for place in range(len(split))]

@@ -40,9 +40,10 @@ def draw(root: PathLike, layout: str = "adience", seed: int = 0, *, subjects: in
 
 def faces(
     source: str,
-    root: PathLike,
+    path: PathLike,
     labels: str | None = None,
     *,
+    root: PathLike | None = None,
     map: Mapping[str, str] | None = None,
     corrections: PathLike | None = None,
     out: PathLike | None = None,
@@ -52,9 +53,11 @@ def faces(
 
     Args:
         source: The data set, a name in `mien.data.sources.SOURCES`, for instance "adience" or "csv".
-        root: Folder of the data set; for "csv" a table, or a folder with one folder for each class.
+        path: Folder of the data set; for "csv" a table, or a folder with one folder for each class.
         labels: Label policy of the source; None: its default.
-        map: For "csv": columns of the table and the columns of the faces table that they stand for.
+        root: For a table of "csv": the folder that its paths are relative to; None: the folder of the table.
+        map: For "csv": columns of the table and the columns of the faces table that they stand for, and values of
+            labels, as "gender.0": "male", "age.child": "4-12" or "gender.x": "missing".
         corrections: CSV file of corrected labels with the columns face, column, old, new and why.
         out: Faces table to write, .parquet or .csv; None: nothing is written.
         overwrite: Replace `out` if it exists.
@@ -82,7 +85,7 @@ def faces(
         check_ending(Path(out))
         if Path(out).exists() and not overwrite:
             raise MienError(f"--out {str(out)!r} exists; give another name, or --overwrite")
-    table = read_faces(source, root, labels, map, corrections)
+    table = read_faces(source, path, labels, map, corrections, root)
     if out is not None:
         write_table(table, Path(out))
     return table

@@ -146,12 +146,13 @@ def explain(
     maps_of = None
     if method == "gradcam":
         maps_of = _gradcam(model)
+    from mien.data.roots import open_root
     from mien.reports.explanations import explain_files, explain_groups
 
     predictor = _predictor(model)
     if faces is None or root is None:
         return explain_files(predictor, files, Path(out), crops, maps_of)
-    return explain_groups(predictor, as_faces(faces), Path(root), as_columns(by) or [], Path(out), limit, maps_of)
+    return explain_groups(predictor, as_faces(faces), open_root(root), as_columns(by) or [], Path(out), limit, maps_of)
 
 
 def _gradcam(model: Any) -> Any:

@@ -55,6 +55,11 @@ class Ledger:
             label = "face" if "face" in frame.columns else frame.columns[0]
             self.entries.append(Entry(kind, reason, int(mask.sum()), str(frame.loc[mask, label].iloc[0])))
 
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> "Ledger":
+        """The ledger that `to_dict` gave."""
+        return cls(given["source"], given["read"], [Entry(**entry) for entry in given["entries"]])
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the ledger as plain values, for JSON."""
         return {

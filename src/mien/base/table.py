@@ -232,6 +232,9 @@ def check_paths(paths: "pd.Series[str]", name: str) -> None:
 def read_table(path: str | Path, text: Iterable[str] = ()) -> pd.DataFrame:
     """Reads a table from a `.parquet` or `.csv` file.
 
+    A CSV whose columns are not separated by commas, or whose text is not UTF-8, is read too; `attrs["read_as"]` then
+    says how, a sentence each.
+
     Args:
         path: The file.
         text: Columns of a CSV that are text besides `TEXT_COLUMNS`, such as a path under another name.
@@ -264,25 +267,58 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""Separators besides the comma, recognised in a first line without any comma."""
+
+
 def _read_csv(path: Path, text: Iterable[str]) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        names = next(csv.reader(file), [])
+    encoding = _encoding(path)
+    with path.open(encoding=encoding, newline="") as file:
+        line = next(csv.reader(file), [])
+        separator = next((one for one in _SEPARATORS if len(line) == 1 and one in line[0]), ",")
+        file.seek(0)
+        names = next(csv.reader(file, delimiter=separator), [])
     # pandas would call the second one "path.1".
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
         raise TableError(f"column {shortened(twice[0])!r} occurs more than once")
-    for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if len(names) == 1 and separator in names[0]:
-            raise TableError(f"its columns {shortened(names[0])!r} are separated by {word}; valid: commas")
     # An id is not a number: "0001" would become 1, and beside an empty field 18 digits would lose their last ones.
     texts = {name: "str" for name in names if name.strip() in {*TEXT_COLUMNS, *text}}
     # Only an empty field is missing: "NA" or "null" may be somebody's file name.
     table = pd.read_csv(
-        path, keep_default_na=False, na_values=[""], encoding="utf-8-sig", low_memory=False, dtype=cast(Any, texts)
+        path,
+        sep=separator,
+        decimal="," if separator == ";" else ".",  # as the spreadsheets that write semicolons do
+        keep_default_na=False,
+        na_values=[""],
+        encoding=encoding,
+        low_memory=False,
+        dtype=cast(Any, texts),
     )
     for name in set(texts) & set(table.columns) & _IDS:
         table[name] = _without_zero(table[name])
-    return _stripped(table)
+    table = _stripped(table)
+    read_as = [f"columns separated by {_SEPARATORS[separator]}"] if separator in _SEPARATORS else []
+    read_as += [] if encoding == "utf-8-sig" else [f"text not in UTF-8, read as {_ENCODINGS[encoding]}"]
+    if read_as:
+        table.attrs["read_as"] = read_as
+    return table
+
+
+_ENCODINGS = {"utf-16": "UTF-16", "cp1252": "Windows-1252"}
+
+
+def _encoding(path: Path) -> str:
+    """The encoding of a text file: UTF-8, or those of older spreadsheets where it cannot be UTF-8."""
+    content = path.read_bytes()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        # Bytes of an image are no text of any encoding.
+        return "utf-8-sig" if b"\0" in content else "cp1252"
+    return "utf-8-sig"
 
 
 def _without_zero(ids: pd.Series) -> pd.Series:

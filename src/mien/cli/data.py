@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mien.cli.options import Map, column_pairs
+from mien.cli.options import column_pairs
 from mien.data.source_names import SOURCE_NAMES
 
 app = typer.Typer()
@@ -29,14 +29,23 @@ def draw(
 @app.command(epilog="Example: mien faces adience ~/adience --labels exact --out adience.parquet")
 def faces(
     source: Annotated[str, typer.Argument(help=f"Data set: {', '.join(SOURCE_NAMES)}.")],
-    root: Annotated[
+    path: Annotated[
         Path, typer.Argument(help="Folder of the data set; csv: a table, or a folder with one folder per class.")
     ],
     labels: Annotated[
         str | None, typer.Option(help="Label policy of the data set; an unknown name lists all of them.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Faces table to write, .parquet or .csv.")] = Path("faces.parquet"),
-    map: Map = None,
+    root: Annotated[
+        Path | None, typer.Option(help="csv: folder that the table's paths are relative to; default: its own folder.")
+    ] = None,
+    map: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="THEIRS=OURS",
+            help="csv: rename a column (sex=gender) or state a value (gender.0=male); repeatable.",
+        ),
+    ] = None,
     corrections: Annotated[
         Path | None, typer.Option(help="CSV of corrected labels: face, column, old, new, why.")
     ] = None,
@@ -47,7 +56,16 @@ def faces(
     from mien.api.data import faces
     from mien.base.console import console, show_ledger
 
-    table = faces(source, root, labels, map=column_pairs(map), corrections=corrections, out=out, overwrite=overwrite)
+    table = faces(
+        source,
+        path,
+        labels,
+        root=root,
+        map=column_pairs(map),
+        corrections=corrections,
+        out=out,
+        overwrite=overwrite,
+    )
     ledger = table.attrs["ledger"]
     if as_json:
         print(json.dumps(ledger | {"out": str(out)}, indent=2))

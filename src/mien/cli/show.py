@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mien.base.console import console, show
-from mien.metrics.wording import BASELINE, metrics_table, scores
+from mien.metrics.wording import BASELINE, metrics_table, scores, sets_table
 from mien.runs.run import Run
 
 if TYPE_CHECKING:
@@ -17,11 +17,15 @@ def show_metrics(run: Run, metrics: pd.DataFrame | None = None) -> None:
     table = run.metrics if metrics is None else metrics
     if metrics is None:
         table = table[table["split"] == "test"]
-    rows = scores(table[table["group"] == "all"])
+    every = scores(table)
+    rows = [row for row in every if row.group == "all"]
     show(
         metrics_table(rows)[["metric", "value [95% interval]", "faces", BASELINE]],
         title=f"{run.name}, test part" if metrics is None else f"{run.name}, other data",
     )
+    by_set = sets_table(every)
+    if len(by_set):
+        show(by_set.set_index("data set").T.reset_index(names=""), title="by data set")
     console.print(f"run: {run.folder}", highlight=False)
 
 

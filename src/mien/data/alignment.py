@@ -9,6 +9,7 @@ import math
 import numpy as np
 from PIL import Image
 
+from mien.data import images
 from mien.data.images import cut
 
 UPRIGHT = math.radians(5.0)
@@ -82,3 +83,30 @@ def cut_upright(
     cos, sin, middle, centre = math.cos(angle), math.sin(angle), around / 2, size / 2
     turn = (cos, -sin, middle - centre * (cos - sin), sin, cos, middle - centre * (sin + cos))
     return np.asarray(patch.transform((size, size), Image.Transform.AFFINE, turn, Image.Resampling.BICUBIC))
+
+
+def load_upright(
+    source: images.Source, size: int, box: images.Box | None = None, margin: float = 0.0, angle: float = 0.0
+) -> np.ndarray:
+    """Decodes one face as the square that a network sees, turned upright.
+
+    Args:
+        source: A path, the bytes of an image file, or an image that is decoded already.
+        size: Side of the square in pixels.
+        box: The face in the upright image; None: the image is the face.
+        margin: See `images.square`.
+        angle: Of the face, in radians clockwise; see `roll`.
+
+    Returns:
+        uint8, (size, size, 3), upright RGB.
+
+    Raises:
+        ImageError: As `images.load`.
+    """
+    if abs(angle) < UPRIGHT:
+        return images.load_face(source, size, box, margin)
+    share = 1.0 if box is None else min(1.0, size / (max(box[2:]) * (1 + margin)))
+    picture = images.load_reduced(source, lambda longer: longer * share)
+    left, top, side = images.square(picture.width, picture.height, box, margin)
+    scale = picture.scale
+    return cut_upright(picture.image, (left * scale, top * scale, side * scale), size, angle)

@@ -77,7 +77,7 @@ def fingerprints(
     if jobs is not None and jobs < 1:
         raise MienError(f"jobs={jobs!r} is not a valid number of processes; valid: 1 or more")
     files = [Path(path) for path in paths]
-    keys = [_key(path) for path in files]
+    keys = [file_key(path) for path in files]
     known = _read_cache(cache)
     todo = [row for row, key in enumerate(keys) if key not in known]
     results = _compute([files[row] for row in todo], jobs or os.cpu_count() or 1)
@@ -129,7 +129,7 @@ def _fingerprint(path: Path) -> _Print:
     return "ok", int(str(imagehash.phash(grey)), 16), grey.tobytes()
 
 
-def _key(path: Path) -> bytes:
+def file_key(path: Path) -> bytes:
     """Names this state of a file; empty where there is none."""
     try:
         stat = path.stat()

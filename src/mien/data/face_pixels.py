@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,10 @@ from mien.base.lock import Lock
 from mien.base.messages import note
 from mien.base.progress import ProgressCallback
 from mien.data import images
-from mien.data.alignment import cut_upright
+from mien.data.alignment import load_upright
+from mien.data.roots import Root, folders_of, open_root
 
-_VERSION = 2  # of the output of images.load_face; a new one invalidates old caches
+_VERSION = 2  # of the output of load_upright; a new one invalidates old caches
 _CHUNK = 64
 _TODO, _GOOD, _BAD = 0, 1, 2
 
@@ -94,18 +95,32 @@ def boxes(faces: pd.DataFrame) -> list[images.Box | None]:
 
 
 def rolls(faces: pd.DataFrame) -> list[float]:
-    """Returns the angle in radians by which each face is turned clockwise in its image; 0 where it is unknown."""
-    return faces["roll"].astype(float).fillna(0.0).tolist() if "roll" in faces else [0.0] * len(faces)
+    """Returns the angle of each face in radians clockwise, from the column `roll`; 0 where it is not known.
+
+    Raises:
+        MienError: The column holds other values than angles in radians.
+    """
+    if "roll" not in faces.columns:
+        return [0.0] * len(faces)
+    angles = pd.to_numeric(faces["roll"], errors="coerce")
+    wrong = faces["roll"].notna() & ~(angles.abs() <= np.pi)
+    if wrong.any():
+        raise MienError(
+            f"column 'roll': {faces.loc[wrong, 'roll'].iloc[0]!r} is no angle in radians ({int(wrong.sum())} rows); "
+            "valid: -3.15 to 3.15, clockwise, or empty"
+        )
+    return [float(angle) for angle in angles.fillna(0.0)]
 
 
 class FilePixels:
     """Faces that are decoded from their files on each access, and turned upright where the table has their `roll`."""
 
-    def __init__(self, faces: pd.DataFrame, root: str | Path, size: int, margin: float = 0.0) -> None:
+    def __init__(self, faces: pd.DataFrame, root: str | Path | Root, size: int, margin: float = 0.0) -> None:
         self.size = size
         self._margin = margin
-        self.root = Path(root)
-        self._paths = [Path(root) / path for path in faces["path"]]
+        opened = open_root(root)
+        self.folders = folders_of(opened)
+        self._paths = [opened / path for path in faces["path"]]
         self._boxes = boxes(faces)
         self._rolls = rolls(faces)
 
@@ -113,20 +128,15 @@ class FilePixels:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        path, box, angle = self._paths[index], self._boxes[index], self._rolls[index]
-        if box is None or angle == 0:
-            return images.load_face(path, self.size, box, self._margin)
-        image = images.load(path)
-        height, width = image.shape[:2]
-        return cut_upright(image, images.square(width, height, box, self._margin), self.size, angle)
+        return load_upright(self._paths[index], self.size, self._boxes[index], self._margin, self._rolls[index])
 
     def stamps(self) -> np.ndarray:
         """Returns int64 (n, 2): size in bytes and modification time (ns) of each file; -1 if it is missing."""
         return np.array([_stamp(path) for path in self._paths], dtype=np.int64).reshape(-1, 2)
 
     def key(self) -> str:
-        """Returns a key of these faces at this size: equal for equal paths, boxes and margins."""
-        parts = [
+        """Returns a key of these faces at this size: equal for equal paths, boxes, angles and margins."""
+        parts: list[Any] = [
             _VERSION,
             self.size,
             self._margin,
@@ -222,7 +232,7 @@ class PixelCache:
     def _fill(self, progress: ProgressCallback | None) -> None:
         stamps = self._files.stamps()
         if (stamps < 0).any():
-            images.check_there([self._files.root])
+            images.check_there(self._files.folders)
         unreadable = np.zeros(len(stamps), dtype=bool)
         unreadable[[int(index) for index in self._reasons if int(index) < len(stamps)]] = True
         known = self._state == np.where(unreadable, _BAD, _GOOD)
@@ -246,7 +256,7 @@ class PixelCache:
     def _finish(self, chunk: np.ndarray, reasons: Sequence[str | None], stamps: np.ndarray) -> None:
         bad = {str(index): reason for index, reason in zip(chunk, reasons, strict=True) if reason is not None}
         if bad:
-            images.check_there([self._files.root])
+            images.check_there(self._files.folders)
         known = {index: reason for index, reason in self._reasons.items() if int(index) not in chunk} | bad
         if known != self._reasons:
             self._reasons = known

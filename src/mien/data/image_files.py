@@ -12,6 +12,7 @@ from mien.base.progress import ProgressCallback
 from mien.data import images
 from mien.data.duplicates import fingerprints, groups, near_duplicates
 from mien.data.face_pixels import cache_folder
+from mien.data.roots import Root
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Images:
     groups: np.ndarray
 
 
-def inspect_images(faces: pd.DataFrame, root: Path, progress: ProgressCallback | None = None) -> Images:
+def inspect_images(faces: pd.DataFrame, root: Root, progress: ProgressCallback | None = None) -> Images:
     """Reads every image file once.
 
     Raises:

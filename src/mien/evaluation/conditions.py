@@ -19,7 +19,9 @@ from mien import metrics
 from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
 from mien.data import images
-from mien.data.face_pixels import boxes
+from mien.data.alignment import cut_upright
+from mien.data.face_pixels import boxes, rolls
+from mien.data.roots import Roots, open_root
 from mien.metrics.wording import HEADLINES
 
 if TYPE_CHECKING:
@@ -61,6 +63,15 @@ def blurred(face: np.ndarray, share: float) -> np.ndarray:
     """Applies a Gaussian blur with a standard deviation of `share` of the face's side."""
     blur = ImageFilter.GaussianBlur(share * min(face.shape[:2]))
     return np.asarray(Image.fromarray(face).filter(blur))
+
+
+def sharpened(face: np.ndarray, share: float, amount: float) -> np.ndarray:
+    """Adds `amount` times the difference from a copy blurred with a standard deviation of `share` of the face's side.
+
+    This is the unsharp masking of cameras and image editors.
+    """
+    mask = ImageFilter.UnsharpMask(share * min(face.shape[:2]), round(100 * amount), 0)
+    return np.asarray(Image.fromarray(face).filter(mask))
 
 
 def jpeg(face: np.ndarray, quality: int) -> np.ndarray:
@@ -105,6 +116,7 @@ CONDITIONS: dict[str, Condition] = {
     "rotation 20 degrees right": partial(rotated, degrees=-20),
     # The middle of the five strengths of ImageNet-C's blur (Hendrycks and Dietterich 2019), 3 of 224 pixels.
     "blur, sigma 1.3% of the side": partial(blurred, share=3 / 224),
+    "sharpened, sigma 1% of the side": partial(sharpened, share=0.01, amount=1.5),
     "JPEG quality 20": partial(jpeg, quality=20),
     "48 pixels": partial(reduced, side=48),
     "grey": grey,
@@ -123,6 +135,9 @@ DEGRADATIONS: dict[str, dict[str, Condition]] = {
     "blur": {
         f"sigma {share:.1%} of the side": partial(blurred, share=share)
         for share in (1 / 224, 2 / 224, 3 / 224, 4 / 224)
+    },
+    "sharpening": {
+        f"{amount:g} times, sigma 1% of the side": partial(sharpened, share=0.01, amount=amount) for amount in (1, 2, 3)
     },
     "JPEG": {f"quality {quality}": partial(jpeg, quality=quality) for quality in (50, 20, 10, 5)},
     "darkness": {f"1/{parts} of each pixel": partial(dark, parts=parts) for parts in (2, 3, 6, 10)},
@@ -147,7 +162,7 @@ regions.
 def score_conditions(
     predictor: "Predictor",
     faces: pd.DataFrame,
-    root: str | Path,
+    root: str | Path | Roots,
     conditions: Mapping[str, Condition] = CONDITIONS,
     progress: ProgressCallback | None = None,
 ) -> pd.DataFrame:
@@ -156,7 +171,7 @@ def score_conditions(
     Args:
         predictor: The model.
         faces: A checked faces table with labels.
-        root: The folder that its paths are relative to.
+        root: What its paths are relative to, see `mien.data.roots.open_root`.
         conditions: The conditions by name; the original images are always scored first.
         progress: Called with the number of faces done and the total.
 
@@ -188,7 +203,7 @@ def score_conditions(
 def predict_conditions(
     predictor: "Predictor",
     faces: pd.DataFrame,
-    root: str | Path,
+    root: str | Path | Roots,
     conditions: Mapping[str, Condition] = CONDITIONS,
     progress: ProgressCallback | None = None,
 ) -> dict[str, pd.DataFrame]:
@@ -201,11 +216,13 @@ def predict_conditions(
         raise MienError("conditions: the faces table has no rows")
     applied = {ORIGINAL: CONDITIONS[ORIGINAL], **conditions}
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in applied}
-    sources = [(Path(root) / path, box) for path, box in zip(faces["path"], boxes(faces), strict=True)]
+    home = open_root(root)
+    sources = list(zip([home / path for path in faces["path"]], boxes(faces), rolls(faces), strict=True))
 
-    def changed(source: tuple[Path, images.Box | None]) -> list[np.ndarray] | str:
+    def changed(source: tuple[Path, images.Box | None, float]) -> list[np.ndarray] | str:
+        path, box, angle = source
         try:
-            face = face_pixels(*source, predictor.margin)
+            face = face_pixels(path, box, predictor.margin, angle)
             return [images.load_face(change(face), predictor.size) for change in applied.values()]
         except images.ImageError as error:
             return error.reason
@@ -225,8 +242,12 @@ def predict_conditions(
     return predictions_by_condition
 
 
-def face_pixels(source: images.Source, box: images.Box | None = None, margin: float = 0.0) -> np.ndarray:
+def face_pixels(
+    source: images.Source, box: images.Box | None = None, margin: float = 0.0, angle: float = 0.0
+) -> np.ndarray:
     """Returns the face square of `images.square` in the image's own resolution, uint8 (side, side, 3).
+
+    A face that is turned by `angle` (radians, clockwise) is turned upright.
 
     Raises:
         ImageError: As `images.load`.
@@ -234,7 +255,7 @@ def face_pixels(source: images.Source, box: images.Box | None = None, margin: fl
     image = images.load(source)
     height, width = image.shape[:2]
     where = images.square(width, height, box, margin)
-    return images.cut(image, where, max(images.MIN_SIDE, round(where[2])))
+    return cut_upright(image, where, max(images.MIN_SIDE, round(where[2])), angle)
 
 
 def force_decision(predict_conditions: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from mien.data import leaks
 from mien.data.duplicates import group_files
 from mien.data.face_pixels import Pixels, PixelSubset
 from mien.data.images import check_there
-from mien.data.sources import data_root
+from mien.data.roots import Root, Roots, folders_of, open_root, recipe_root
 from mien.prediction.predict import Predictor
 from mien.runs.run import Run
 
@@ -55,7 +55,9 @@ def evaluate(run: Run, pixels: Pixels | None = None) -> pd.DataFrame:
     return table
 
 
-def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allow_leaks: bool = False) -> pd.DataFrame:
+def evaluate_on(
+    run: Run, faces: pd.DataFrame, root: str | Path | Roots, name: str, allow_leaks: bool = False
+) -> pd.DataFrame:
     """Scores a run on other data; the tables go to the folder `on-<name>` in the run.
 
     For a published model, which must not change, they go to `<its name>-on-<name>` in the current folder.
@@ -63,7 +65,7 @@ def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allo
     Args:
         run: A finished run.
         faces: A checked faces table.
-        root: The folder that its paths are relative to.
+        root: What its paths are relative to, see `mien.data.roots.open_root`.
         name: Name of the data, used for the folder.
         allow_leaks: Continue even if some of the faces, or their near-duplicates, were trained on.
 
@@ -71,11 +73,12 @@ def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allo
         LeakError: There are leaks, and they are not allowed.
         MienError: The training images for the leak check are missing, for example for a published model.
     """
-    leaks = _leaks(run, faces, Path(root), allow_leaks)
+    home = open_root(root)
+    leaks = _leaks(run, faces, home, allow_leaks)
     for leak in leaks:
         note(f"leak allowed by the caller: {leak}", warning=True)
     with progress("predicting") as update:
-        predictions = Predictor(run.model_file).predict_faces(faces, root, update)
+        predictions = Predictor(run.model_file).predict_faces(faces, home, update)
     training = None if run.published else run.faces[run.faces["split"] == "train"]
     table = metrics.score(metrics.join(faces, predictions), train_faces=training)
     table = table.assign(run=run.name, split=name, leaks="; ".join(leaks))
@@ -90,17 +93,17 @@ def evaluate_on(run: Run, faces: pd.DataFrame, root: str | Path, name: str, allo
 def _predict(run: Run, faces: pd.DataFrame, pixels: Pixels | None) -> pd.DataFrame:
     rows = np.flatnonzero(faces["split"].isin(EVALUATED_SPLITS) & ~_left_out(faces))
     evaluated = faces.iloc[rows].reset_index(drop=True)
-    root = data_root(run.recipe.data.root or ".")
+    root = recipe_root(run.recipe.data)
     with progress("predicting") as update:
         found = Predictor(run.model_file).predict_faces(
             evaluated, root, update, None if pixels is None else PixelSubset(pixels, rows)
         )
     if (found["status"] == "missing").any():
-        check_there([root])
+        check_there(folders_of(root))
     return found
 
 
-def _leaks(run: Run, faces: pd.DataFrame, root: Path, allow: bool) -> list[str]:
+def _leaks(run: Run, faces: pd.DataFrame, root: Root, allow: bool) -> list[str]:
     """The allowed leaks from the training part into other data, in words."""
     if run.published:
         if allow:
@@ -124,10 +127,10 @@ def _left_out(faces: pd.DataFrame) -> np.ndarray:
     return left_out
 
 
-def _compared(run: Run, faces: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+def _compared(run: Run, faces: pd.DataFrame, root: Root) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
     """Returns the training faces, the other faces, and the near-duplicate groups of both."""
     training = run.faces[run.faces["split"] == "train"].reset_index(drop=True)
-    home = data_root(run.recipe.data.root or ".")
+    home = recipe_root(run.recipe.data)
     if not (home / training["path"].iloc[0]).exists():
         raise MienError(
             f"the leak check needs the images that {run.name!r} was trained on, and {training['path'].iloc[0]!r} "

@@ -98,7 +98,7 @@ class StudyProgress:
     def _kind(self, name: str) -> str:
         """Returns what mainly determines the time of an epoch."""
         recipe = self._recipes[name]
-        return f"{recipe.data.source} {recipe.model.backbone} {recipe.model.image_size}"
+        return f"{recipe.data.title} {recipe.model.backbone} {recipe.model.image_size}"
 
     def _total(self) -> str:
         seconds = self._left()

@@ -44,9 +44,9 @@ class CellResult:
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """The metrics of all faces of each part."""
+        """The metrics of each part: of all faces, and by data set where there are several."""
         table = self.run.metrics
-        return table[table["group"] == "all"]
+        return table[(table["group"] == "all") | table["group"].str.startswith("dataset=")]
 
     @cached_property
     def joined(self) -> pd.DataFrame:
@@ -55,9 +55,10 @@ class CellResult:
         test = faces[faces["split"] == "test"]
         return metrics.join(test, predictions[predictions["face"].isin(test["face"])])
 
-    def value(self, metric: str, split: str) -> float:
-        """A metric of a part; NaN where there is none."""
-        rows = self.metrics[(self.metrics["metric"] == metric) & (self.metrics["split"] == split)]
+    def value(self, metric: str, split: str, dataset: str | None = None) -> float:
+        """A metric of a part, or of one data set in it; NaN where there is none."""
+        table, group = self.metrics, "all" if dataset is None else f"dataset={dataset}"
+        rows = table[(table["metric"] == metric) & (table["split"] == split) & (table["group"] == group)]
         return float(rows["value"].iloc[0]) if len(rows) else np.nan
 
 
@@ -93,12 +94,19 @@ class Combination:
         """For each seed, the test predictions of all its folds: each face once."""
         return [pd.concat([found.joined for found in own], ignore_index=True) for own in self.by_seed.values()]
 
-    def test_tables(self, metric: str) -> list[pd.DataFrame]:
-        """Returns `pooled` for the faces with the label of a metric; empty if the metric does not apply."""
+    @property
+    def tested_on(self) -> list[str | None]:
+        """The data sets whose test parts are told apart; None: there is one."""
+        return list(self.cells[0].cell.recipe.data.sets) or [None]
+
+    def test_tables(self, metric: str, dataset: str | None = None) -> list[pd.DataFrame]:
+        """Returns `pooled` for the faces (of a data set) with the label of a metric; empty if it does not apply."""
         if not self.cells or metric not in metrics_of(self.cells[0].cell.recipe):
             return []
         truth = METRICS[metric].truth
         tables = [table[table[truth].notna()] for table in self.pooled]
+        if dataset is not None:
+            tables = [table[table["dataset"] == dataset] for table in tables]
         return tables if tables and len(tables[0]) else []
 
 
@@ -166,16 +174,23 @@ def runs_table(study: Study, cells: Sequence[CellResult]) -> pd.DataFrame:
 def combinations_table(study: Study, combinations: Sequence[Combination]) -> pd.DataFrame:
     """A row for each combination and metric, over pooled test predictions, as numbers.
 
+    Where there are several data sets, there is a row for the test part of each of them, in the column `tested on`.
     `value low high n` and `subjects` (0 where they are not known) are those of the mean over seeds, with its interval
     over faces; `folds_sd` and `seeds_sd` are the standard deviations of the value over folds and over seeds, which is
     no interval.
     """
     rows = []
-    for combination, metric in itertools.product(combinations, study.metrics):
-        tables = combination.test_tables(metric)
+    wanted = [
+        (combination, metric, dataset)
+        for combination, metric in itertools.product(combinations, study.metrics)
+        for dataset in combination.tested_on
+    ]
+    for combination, metric, dataset in wanted:
+        tables = combination.test_tables(metric, dataset)
         row: dict[str, Any] = {**combination.levels, "metric": metric}
+        row |= {} if dataset is None else {"tested on": dataset}
         mean = metrics.mean_over_runs(tables, metric) if tables else MeanScore(np.nan, np.nan, np.nan, 0, 0)
-        row |= mean._asdict() | {"subjects": _subjects(tables)} | _spreads(combination, metric, tables)
+        row |= mean._asdict() | {"subjects": _subjects(tables)} | _spreads(combination, metric, tables, dataset)
         row |= {"runs_finished": len(combination.finished), "runs": len(combination.cells)}
         seconds = [found.run.info.get("seconds_training") or 0.0 for found in combination.finished]
         rows.append(row | {"seconds": sum(seconds) if seconds else np.nan})
@@ -184,14 +199,19 @@ def combinations_table(study: Study, combinations: Sequence[Combination]) -> pd.
 
 def _subjects(tables: Sequence[pd.DataFrame]) -> int:
     """Returns the number of subjects; 0 if they are unknown, so that each face counts as a subject."""
-    return int(tables[0]["subject"].nunique()) if tables else 0
+    return tables[0].groupby(["dataset", "subject"]).ngroups if tables else 0
 
 
-def _spreads(combination: Combination, metric: str, tables: Sequence[pd.DataFrame]) -> dict[str, Any]:
+def _spreads(
+    combination: Combination, metric: str, tables: Sequence[pd.DataFrame], dataset: str | None
+) -> dict[str, Any]:
     """Standard deviations over folds and seeds, and the mean and range over runs of other parts."""
     used = [found for own in combination.by_seed.values() for found in own] if tables else []
     frame = pd.DataFrame(
-        [(found.cell.fold, found.cell.seed, *(found.value(metric, split) for split in SPLITS)) for found in used],
+        [
+            (found.cell.fold, found.cell.seed, *(found.value(metric, split, dataset) for split in SPLITS))
+            for found in used
+        ],
         columns=pd.Index(["fold", "seed", *SPLITS]),
     )
     folds = frame[frame["fold"].notna()].groupby("fold")["test"].mean()
@@ -217,9 +237,8 @@ def compare(study: Study, combinations: Sequence[Combination]) -> pd.DataFrame:
             if reference not in (None, one.levels[axis], other.levels[axis]):
                 continue
             if all((one.levels[key] != other.levels[key]) == (key == axis) for key in one.levels):
-                row = _compared(axis, one, other, metric)
-                if row is not None:
-                    rows.append(row)
+                found = (_compared(axis, one, other, metric, dataset) for dataset in one.tested_on)
+                rows += [row for row in found if row is not None]
     table = pd.DataFrame(rows, columns=pd.Index(_COMPARED))
     asked = int(table["p"].notna().sum())
     table["p_holm"] = holm(table["p"].to_numpy(dtype=float))
@@ -229,18 +248,21 @@ def compare(study: Study, combinations: Sequence[Combination]) -> pd.DataFrame:
     return table.assign(**{"in words": words}).astype({"in words": "object"})
 
 
-_COMPARED = ["axis", "others", "first", "second", "metric", "value", "low", "high", "p", "n", "subjects"]
+_COMPARED = ["axis", "tested on", "others", "first", "second", "metric", "value", "low", "high", "p", "n", "subjects"]
 _COMPARED += ["folds", "seeds", "seeds_sd"]
 
 
-def _compared(axis: str, one: Combination, other: Combination, metric: str) -> dict[str, Any] | None:
+def _compared(
+    axis: str, one: Combination, other: Combination, metric: str, dataset: str | None
+) -> dict[str, Any] | None:
     """The paired difference of two combinations; None where the metric does not apply to both or runs are missing."""
-    sides = [one.test_tables(metric), other.test_tables(metric)]
+    sides = [one.test_tables(metric, dataset), other.test_tables(metric, dataset)]
     if not all(sides):
         return None
     faces = [set(table["face"]) for side in sides for table in side]
     common = set.intersection(*faces)
     row: dict[str, Any] = {"axis": axis, "first": one.levels[axis], "second": other.levels[axis], "metric": metric}
+    row["tested on"] = dataset or ""
     row["others"] = ", ".join(level for key, level in one.levels.items() if key != axis)
     row["folds"] = len({found.cell.fold for own in one.by_seed.values() for found in own} - {None})
     row["seeds"] = min(map(len, sides))
@@ -269,7 +291,8 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _in_words(row: Mapping[str, Any], asked: int) -> str:
-    where = f"{row['others']}: " if row["others"] else ""
+    places = [row["others"], f"tested on {row['tested on']}" if row["tested on"] else ""]
+    where = f"{', '.join(filter(None, places))}: " if any(places) else ""
     name = named(row["metric"], unit=False)
     if row["verdict"] == "not comparable":
         return f"{where}{row['first']} and {row['second']} are not comparable in {name}: they share no test faces"
@@ -307,12 +330,12 @@ def run_warnings(
 
     Args:
         recipe: The recipe of the run.
-        scores: The metrics table, of all faces of each part.
+        scores: The metrics table, of all faces of each part and by data set.
         joined: The test part with its predictions.
         log: One row an epoch.
         info: The facts of run.json.
     """
-    found = _score_warnings(scores)
+    found = _score_warnings(scores[scores["group"] == "all"]) | set_warnings(scores)
     for task in ("gender", "age_group"):
         if task in joined and len(set(joined[f"true_{task}"].dropna())) > 1:
             predicted = joined[task].dropna()
@@ -321,6 +344,16 @@ def run_warnings(
                 what = f"every test face gets the same {task.replace('_', ' ')}, {answers.pop()!r}"
                 found[f"one {task}"] = f"{what} (n {len(predicted):,})"
     return found | _loss_warnings(log) | _input_warnings(recipe, info)
+
+
+def set_warnings(scores: pd.DataFrame) -> dict[str, str]:
+    """Returns what looks wrong in one of several data sets: kind -> sentence; see `run_warnings`."""
+    found = {}
+    for group, rows in scores[scores["group"].str.startswith("dataset=")].groupby("group", sort=False):
+        name = str(group).partition("=")[2]
+        for kind, sentence in _score_warnings(rows).items():
+            found[f"{name}: {kind}"] = f"{name}: {sentence}"
+    return found
 
 
 def _score_warnings(scores: pd.DataFrame) -> dict[str, str]:

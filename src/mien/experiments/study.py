@@ -18,14 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mien.base.errors import MienError, choices, listed, validation_message
 from mien.base.labels import PREDICTED
 from mien.base.strict_yaml import read_yaml, read_yaml_file
+from mien.data.sources import tasks_of
 from mien.data.splits import METHODS
 from mien.metrics.definitions import METRICS
 from mien.recipe.load import load_recipe
-from mien.recipe.settings import STAGE, FolderName, Recipe, first_stage, flat_settings
+from mien.recipe.settings import STAGE, FolderName, Recipe, Source, flat_settings, root_keys, split_of
 from mien.runs.run import Run
 
 # Settings that say where and how a run is computed, and not what.
-_PLACE = ("name", "data.root", "data.cache", "init.data.root", "init.data.cache", "trainer.workers", "trainer.nodes")
+_PLACE = re.compile(r"name|(init\.)?data\.(sets\.\w+\.)?root|(init\.)?data\.cache|trainer\.(workers|nodes)")
 
 
 class StudyError(MienError):
@@ -51,7 +52,11 @@ class Study(_Strict):
     set: tuple[str, ...] = Field(
         (), description="changes in every cell, as for --set; changes of levels are applied after them"
     )
-    axes: dict[str, dict[str, Level]] = Field(description="axis -> level -> its changes")
+    axes: dict[str, dict[str, Level]] = Field({}, description="axis -> level -> its changes")
+    data_sets: str | None = Field(
+        None,
+        description="name of a further axis: trained on all data sets of the recipe, on each alone, on all but one",
+    )
     folds: tuple[int, ...] = Field((), description="values of split.test_fold; none: the split of the recipe")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="values of trainer.seed")
     compare: tuple[str, ...] = Field((), description="axes whose levels are compared in pairs, all else equal")
@@ -63,8 +68,6 @@ class Study(_Strict):
     @field_validator("axes")
     @classmethod
     def _some_levels(cls, axes: dict[str, dict[str, Level]]) -> dict[str, dict[str, Level]]:
-        if not axes:
-            raise ValueError("no axis; valid: at least one, with its levels")
         for axis, levels in axes.items():
             if axis in _TAKEN:
                 raise ValueError(f"axis {axis!r}: the name is taken by a column of the results; give another")
@@ -77,7 +80,11 @@ class Study(_Strict):
 
     @model_validator(mode="after")
     def _agrees(self) -> "Study":
+        if not self.axes and self.data_sets is None:
+            raise ValueError("no axis; valid: at least one in axes, with its levels, or the name of one in data_sets")
         for axis in self.compare:
+            if axis == self.data_sets:
+                continue  # its levels are known once `_with_data_sets` has read the recipe
             if axis not in self.axes:
                 raise ValueError(f"compare: {choices('axis', axis, self.axes)}")
             if len(self.axes[axis]) < 2:
@@ -85,12 +92,17 @@ class Study(_Strict):
         for axis, level in self.reference.items():
             if axis not in self.compare:
                 raise ValueError(f"reference: {choices('axis to compare', axis, self.compare)}")
-            if level not in self.axes[axis]:
+            if axis != self.data_sets and level not in self.axes[axis]:
                 raise ValueError(f"reference: {choices(f'level of {axis!r}', level, self.axes[axis])}")
-        for metric in self.metrics:
-            if metric not in METRICS:
-                raise ValueError(f"metrics: {choices('metric', metric, METRICS)}")
         return self
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        for metric in metrics:
+            if metric not in METRICS:
+                raise ValueError(choices("metric", metric, METRICS))
+        return metrics
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> "Study":
@@ -103,7 +115,7 @@ class Study(_Strict):
 
 _STAGE = tuple(f"init.{section}." for section in STAGE)
 
-_TAKEN = ("cell", "fold", "seed", "status", "reason", "n", "subjects")
+_TAKEN = ("cell", "fold", "seed", "status", "reason", "n", "subjects", "tested on")
 
 
 @dataclass(frozen=True)
@@ -245,6 +257,51 @@ def _explain(problem: Any) -> str:
     return validation_message(problem, "" if key == "axes" and problem["type"] == "value_error" else key)
 
 
+def _with_data_sets(study: Study, changes: tuple[str, ...]) -> Study:
+    """Returns the study with the levels of its axis of data sets, if it has one.
+
+    A level trains on some of the data sets, by the weights of the others, which are 0: these are only tested. A task
+    that cannot be learnt from those that are left is not learnt.
+
+    Raises:
+        StudyError: The recipe names fewer than two data sets, or compared levels do not exist.
+    """
+    if study.data_sets is None:
+        return study
+    if study.base is None:
+        raise StudyError(f"study {study.name!r}: data_sets is given without a base, whose data sets it would use")
+    try:
+        recipe = load_recipe(study.base, [*study.set, *changes])
+    except MienError as error:
+        raise StudyError(f"study {study.name!r}: {error}") from None
+    names = list(recipe.data.sets)
+    if len(names) < 2:
+        raise StudyError(
+            f"study {study.name!r}: its recipe names {len(names) or 1} data set; valid: two or more in data.sets"
+        )
+    chosen = {"all": names} | {f"only {name}": [name] for name in names}
+    if len(names) > 2:
+        chosen |= {f"all but {name}": [other for other in names if other != name] for name in names}
+    levels = {level: _trained_on(recipe, some) for level, some in chosen.items()}
+    levels = {level: changed for level, changed in levels.items() if changed is not None}
+    axes = {study.data_sets: levels} | study.axes
+    try:
+        return Study.model_validate(study.model_dump() | {"axes": axes, "data_sets": None})
+    except ValidationError as error:
+        raise StudyError(f"study {study.name!r}:\n{listed(_explain, error.errors())}") from None
+
+
+def _trained_on(recipe: Recipe, names: Iterable[str]) -> Level | None:
+    """The level that trains on these data sets alone; None where they have no label of any task."""
+    sets = recipe.data.sets
+    learnt = {task for name in names for task in tasks_of(sets[name].source)}
+    tasks = recipe.tasks.predicted()
+    if not learnt & set(tasks):
+        return None
+    changes = [f"data.sets.{name}.weight=0" for name in sets if name not in names]
+    return Level(set=(*changes, *(f"tasks.{task}=null" for task in tasks if task not in learnt)))
+
+
 def make_cells(study: Study, changes: Iterable[str] = (), faces: Path | None = None) -> list[Cell]:
     """The cells of a study, in the order in which they are run: all combinations before the next fold, then seed.
 
@@ -257,12 +314,14 @@ def make_cells(study: Study, changes: Iterable[str] = (), faces: Path | None = N
         MienError: A recipe or change is wrong, folds are given for a split without folds, combinations resolve
             to equal recipes, or no cell has the task of a metric.
     """
+    changes = tuple(changes)
+    study = _with_data_sets(study, changes)
     cells = []
     combinations = list(itertools.product(*study.axes.values()))
     for seed, fold in itertools.product(study.seeds, study.folds or (None,)):
         for names in combinations:
             levels = dict(zip(study.axes, names, strict=True))
-            cells.append(Cell(levels, fold, seed, _resolve(study, levels, fold, seed, tuple(changes), faces)))
+            cells.append(Cell(levels, fold, seed, _resolve(study, levels, fold, seed, changes, faces)))
     _check_cells(study, cells)
     return cells
 
@@ -293,23 +352,40 @@ def _resolve(
             recipe = load_recipe(recipe, _drawn_roots(recipe, faces))
     except MienError as error:
         raise StudyError(f"study {study.name!r}, {where}: {error}") from None
-    for key in ("devices", "nodes"):
-        if getattr(recipe.trainer, key) != 1:
-            raise StudyError(
-                f"study {study.name!r}, {where}: trainer.{key} is {getattr(recipe.trainer, key)!r}; valid in a study: "
-                "1, and several runs at the same time by --jobs"
-            )
-    if fold is not None and not METHODS[recipe.split.method].has_folds:
-        raise StudyError(
-            f"study {study.name!r}, {where}: folds are given and split.method is {recipe.split.method!r}; "
-            f"valid with folds: {', '.join(name for name, method in METHODS.items() if method.has_folds)}"
-        )
+    _check_recipe(f"study {study.name!r}, {where}", recipe, fold)
     return recipe
 
 
+def _check_recipe(where: str, recipe: Recipe, fold: int | None) -> None:
+    """Checks what a recipe in a study cannot have; `where` names the study and the levels."""
+    if recipe.auto:
+        raise StudyError(
+            f"{where}: auto is true, and a study compares stated settings; valid: auto: false, "
+            "with the settings that mien train prints"
+        )
+    for key in ("devices", "nodes"):
+        if getattr(recipe.trainer, key) != 1:
+            raise StudyError(
+                f"{where}: trainer.{key} is {getattr(recipe.trainer, key)!r}; valid in a study: "
+                "1, and several runs at the same time by --jobs"
+            )
+    methods = [split_of(recipe, name).method for name in recipe.data.each()] if fold is not None else []
+    for method in methods:
+        if not METHODS[method].has_folds:
+            raise StudyError(
+                f"{where}: folds are given and split.method is {method!r}; "
+                f"valid with folds: {', '.join(name for name, known in METHODS.items() if known.has_folds)}"
+            )
+
+
 def _drawn_roots(recipe: Recipe, faces: Path) -> list[str]:
-    roots = [f"data.root={faces / recipe.data.source}"]
-    return roots + ([f"init.data.root={faces / recipe.init.data.source}"] if recipe.init.data else [])
+    return [f"{key}={faces / _drawn_name(key, one)}" for key, one in root_keys(recipe).items()]
+
+
+def _drawn_name(key: str, one: Source) -> str:
+    """The folder of a drawn data set: its name among several, or its source."""
+    found = re.search(r"sets\.(\w+)\.root$", key)
+    return found[1] if found else one.source
 
 
 def _check_cells(study: Study, cells: list[Cell]) -> None:
@@ -345,7 +421,7 @@ def metrics_of(recipe: Recipe) -> list[str]:
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """Returns the settings by dotted key that determine the result of a run, without paths and hardware."""
-    return {key: value for key, value in flat_settings(recipe).items() if key not in _PLACE}
+    return {key: value for key, value in flat_settings(recipe).items() if not _PLACE.fullmatch(key)}
 
 
 def check_folder(folder: StudyFolder, cells: Iterable[Cell]) -> None:
@@ -383,9 +459,7 @@ def missing_roots(cells: Iterable[Cell]) -> list[str]:
     """A sentence for each data folder that is not set or not there."""
     found: dict[str, None] = {}
     for cell in cells:
-        for key, data in (("data.root", cell.recipe.data), ("init.data.root", cell.recipe.init.data)):
-            if data is None:
-                continue
+        for key, data in root_keys(cell.recipe).items():
             if data.root is None:
                 found[f"{key} is not set: which folder holds {data.source}? --set {key}=FOLDER"] = None
             elif not Path(data.root).exists():
@@ -393,10 +467,14 @@ def missing_roots(cells: Iterable[Cell]) -> list[str]:
     return list(found)
 
 
-def sources(cells: Iterable[Cell]) -> list[str]:
-    """The data sets that the cells and their first stages learn from."""
-    recipes = [stage for cell in cells for stage in (cell.recipe, first_stage(cell.recipe)) if stage]
-    return sorted({recipe.data.source for recipe in recipes})
+def drawn_sets(cells: Iterable[Cell]) -> dict[str, tuple[str, int]]:
+    """The folder of each data set that a demonstration draws: its layout and the seed, which differs among several."""
+    found = {}
+    for cell in cells:
+        for number, (key, one) in enumerate(root_keys(cell.recipe).items()):
+            name = _drawn_name(key, one)
+            found[name] = one.source, number if "sets." in key else 0
+    return found
 
 
 def _slug(name: str) -> str:

@@ -34,6 +34,9 @@ METRICS_COLUMNS = (
 """Columns of the table that `score` returns."""
 
 
+GROUPS = ("gender", "age_group", "race")
+"""The columns by which metrics are given, as far as they are known."""
+
 # Within a group of one true gender, a constant gender is all right or all wrong: no comparison with it means anything.
 _SAME_TRUTH = {
     "gender": {"true_gender"},
@@ -58,7 +61,7 @@ def _constant_predictions(train_faces: pd.DataFrame) -> dict[str, Any]:
 
 def score(
     joined: pd.DataFrame,
-    by: Sequence[str] = ("gender", "age_group", "race"),
+    by: Sequence[str] | None = None,
     train_faces: pd.DataFrame | None = None,
     subject: str = "subject",
     n_boot: int = 1000,
@@ -79,7 +82,8 @@ def score(
 
     Args:
         joined: One row a face.
-        by: Columns to group by; those that the table lacks are passed over.
+        by: Columns to group by; those that the table lacks are passed over. None: gender, age group, race and, where
+            there are several, the data set.
         train_faces: The training part, whose majority classes and median age are the baseline.
         subject: Column of the clusters; a face where it is missing is a cluster of its own.
         n_boot: Number of resamples, at least 2.
@@ -93,6 +97,9 @@ def score(
     if "gender_unsure" in names and not (rows["gender"] == UNSURE).any():
         names.remove("gender_unsure")
     constant = {} if train_faces is None else _constant_predictions(train_faces)
+    if by is None:
+        several = "dataset" in rows.columns and len(rows["dataset"].unique()) > 1
+        by = (*GROUPS, "dataset") if several else GROUPS
     lines = []
     for name, value, members in _groups(rows, by):
         for metric, line in _group_scores(rows[members], names, constant, n_boot, seed):
@@ -241,9 +248,12 @@ def sort_by_subject(joined: pd.DataFrame, subject: str, n_boot: int) -> pd.DataF
     if joined["face"].duplicated().any():
         raise MienError(f"joined table: face {joined.loc[joined['face'].duplicated(), 'face'].iloc[0]!r} occurs twice")
     alone = joined[subject].isna()
-    rows = joined.assign(
-        _alone=alone, _cluster=joined[subject].astype("str").where(~alone, joined["face"].astype("str"))
-    ).sort_values(["_alone", "_cluster", "face"], ignore_index=True)
+    names = joined[subject].astype("str")
+    if "dataset" in joined.columns:  # two data sets may number their subjects alike
+        names = joined["dataset"].astype("str") + "/" + names
+    rows = joined.assign(_alone=alone, _cluster=names.where(~alone, joined["face"].astype("str"))).sort_values(
+        ["_alone", "_cluster", "face"], ignore_index=True
+    )
     starts = (rows[["_alone", "_cluster"]] != rows[["_alone", "_cluster"]].shift()).any(axis=1)
     return rows.assign(_cluster=np.cumsum(starts.to_numpy())).drop(columns="_alone")
 

@@ -20,6 +20,10 @@ PRIMARY = tuple({METRICS[name].truth: name for name in reversed(HEADLINES)}.valu
 """The first headline metric of each label: gender, age group, age."""
 
 
+BY_SET = (*HEADLINES, "gender_ece", "age_interval_coverage")
+"""The metrics that are shown for each of several data sets."""
+
+
 BASELINE = "baseline"
 
 
@@ -111,3 +115,29 @@ def metrics_table(rows: Sequence[Score]) -> pd.DataFrame:
             "verdict": [verdict(row) for row in rows],
         }
     )
+
+
+def groups_table(rows: Sequence[Score], shown: Sequence[str] = HEADLINES) -> pd.DataFrame:
+    """One row per group and one column per metric as text, with n where it differs from the faces of the group."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.metric == "coverage":
+            name = "all" if row.group == "all" else row.group.replace("=", ": ").replace("_", " ")
+            lines[row.group] = {"group": name, "faces": f"{row.n:,}"}
+    for metric in shown:
+        for row in rows:
+            if row.metric == metric:
+                value = with_interval(metric, row.value, row.low, row.high)
+                own = "" if f"{row.n:,}" == lines[row.group]["faces"] else f" (n {row.n:,})"
+                lines[row.group][f"{named(metric)} [95% interval]"] = value + own
+    return pd.DataFrame(list(lines.values())).fillna("\u2013")
+
+
+def sets_table(rows: Sequence[Score]) -> pd.DataFrame:
+    """As `groups_table`, for each of several data sets and for all faces together; empty where there is one."""
+    sets = [row for row in rows if row.group.startswith("dataset=")]
+    if not sets:
+        return pd.DataFrame()
+    named_sets = [row._replace(group=row.group.partition("=")[2]) for row in sets]
+    table = groups_table([*named_sets, *(row for row in rows if row.group == "all")], BY_SET)
+    return table.rename(columns={"group": "data set"})

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from mien.base.progress import ProgressCallback
     from mien.data.face_pixels import Pixels
+    from mien.data.roots import Roots
     from mien.prediction.face_cropper import FaceCropper
 
 SHIPPED = "mien-1.onnx"
@@ -183,7 +184,7 @@ class Predictor:
     def predict_faces(
         self,
         faces: "pd.DataFrame",
-        root: str | Path,
+        root: "str | Path | Roots",
         progress: "ProgressCallback | None" = None,
         pixels: "Pixels | None" = None,
     ) -> "pd.DataFrame":
@@ -191,7 +192,7 @@ class Predictor:
 
         Args:
             faces: A checked faces table.
-            root: The folder that its paths are relative to.
+            root: What its paths are relative to, see `mien.data.roots.open_root`.
             progress: Called with the number of faces done and the total.
             pixels: The pixels of the faces; None reads the files.
 

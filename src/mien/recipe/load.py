@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from mien.base.errors import choices, listed, shortened, validation_message
 from mien.base.strict_yaml import RecipeError, _parse, read_yaml, read_yaml_file
-from mien.recipe.settings import Recipe, _Settings
+from mien.recipe.settings import ONE_SET, Recipe, _Settings
 
 
 def recipe_names() -> dict[str, str]:
@@ -50,7 +50,8 @@ def load_recipe(recipe: "str | Path | Recipe | Mapping[str, Any]", changes: Iter
 
 def _read(recipe: "str | Path | Recipe | Mapping[str, Any]", above: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
     if isinstance(recipe, Recipe):
-        return recipe.name, recipe.model_dump(mode="json", exclude_none=True)
+        # What is not set stays so: a recipe with `auto` chooses it later.
+        return recipe.name, recipe.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     if isinstance(recipe, Mapping):
         return "recipe", _on_base(json.loads(json.dumps(dict(recipe), default=str)), Path(), above)
     path = Path(recipe)
@@ -76,7 +77,17 @@ def _on_base(tree: dict[str, Any], folder: Path, above: tuple[str, ...]) -> dict
         return tree
     beside = folder / str(base)
     there = os.path.isfile(beside)  # noqa: PTH113 - unlike Path.is_file, it accepts any text
-    return _merged(_read(beside if there else str(base), above)[1], tree)
+    lower = _read(beside if there else str(base), above)[1]
+    return _merged(lower | {"data": _replaced(lower.get("data"), tree.get("data"))}, tree)
+
+
+def _replaced(lower: Any, upper: Any) -> Any:
+    """Returns the section `data` of a base without its data when the recipe names other data: one set, or several."""
+    if not (isinstance(lower, dict) and isinstance(upper, dict)):
+        return lower or {}
+    if upper.get("sets"):
+        return {key: value for key, value in lower.items() if key not in ONE_SET}
+    return {key: value for key, value in lower.items() if key != "sets" or "source" not in upper}
 
 
 def _merged(lower: Any, upper: Any) -> Any:
@@ -85,7 +96,13 @@ def _merged(lower: Any, upper: Any) -> Any:
         lower = {str(name): {} for name in lower}
     if not (isinstance(lower, dict) and isinstance(upper, dict)):
         return upper
-    return lower | {key: _merged(lower.get(key), value) for key, value in upper.items()}
+    return lower | {
+        key: value if key in _FREE and not value else _merged(lower.get(key), value) for key, value in upper.items()
+    }
+
+
+_FREE = ("columns", "map")
+"""Mappings with keys of the user's own: an empty one removes those of the base."""
 
 
 def _apply(tree: dict[str, Any], change: str) -> None:
@@ -127,6 +144,8 @@ def _fields(parts: list[str]) -> list[str]:
     """Returns the valid keys of a section of a recipe."""
     settings: Any = Recipe
     for part in parts:
+        if part not in settings.model_fields:  # a name in a mapping, such as that of a data set
+            continue
         annotation = settings.model_fields[part].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
         settings = next(option for option in options if isinstance(option, type) and issubclass(option, _Settings))

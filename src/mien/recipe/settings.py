@@ -5,6 +5,7 @@ key `base` (mappings are merged, all other values are replaced).
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,8 +26,8 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Data(_Settings):
-    """The faces to train on."""
+class Source(_Settings):
+    """Where the faces of a data set come from."""
 
     source: str = Field("csv", description="the data set: a name that `mien faces --help` lists")
     root: FilePath | None = Field(
@@ -37,17 +38,107 @@ class Data(_Settings):
     faces: FilePath | None = Field(
         None, description="a faces table to use instead of the source; its paths are relative to root"
     )
+    crop: Literal["given", "detector"] = Field(
+        "given",
+        description="given: the boxes of the data set, or whole images; detector: the box and the angle that mien's "
+        "detector finds in each image, as in prediction",
+    )
+
+    @model_validator(mode="after")
+    def _map_of_csv(self) -> "Source":
+        if self.map and self.source != "csv":
+            raise ValueError(f"map is for source 'csv' only; source is {self.source!r}")
+        return self
+
+
+SplitMethodName = Literal["folds", "partition", "subjects", "random", "subject_folds", "random_folds"]
+
+
+class SetSplit(_Settings):
+    """What differs from the recipe's `split` for one of several data sets; null: as there."""
+
+    method: SplitMethodName | None = None
+    folds: int | None = Field(None, ge=2)
+    val: Share | None = Field(None, gt=0, lt=1)
+    test: Share | None = Field(None, gt=0, lt=1)
+    seed: int | None = None
+
+
+class DataSet(Source):
+    """One of several data sets."""
+
+    weight: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="how often each of its training faces is seen, relative to the other data sets; 0: none is, and "
+        "only the test part is used",
+    )
+    split: SetSplit = SetSplit()
+
+
+class Data(Source):
+    """The faces to train on: one data set, or several under `sets`."""
+
+    sets: dict[str, DataSet] = Field(
+        {}, description="several data sets by name, in place of one: `{aaf: {root: FOLDER}, lfw: {root: FOLDER}}`"
+    )
     sample: int | None = Field(None, ge=10, description="train on a random sample of this many faces (seed 0)")
     cache: bool = Field(True, description="cache decoded pixels on disk; false: decode images in every epoch")
     max_unreadable: Share = Field(
         0.01, ge=0, le=1, description="stop the run when a larger share of the images cannot be read"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named_sources(cls, given: Any) -> Any:
+        """A set without a source is the one of its name; one that is null is left out."""
+        sets = given.get("sets") if isinstance(given, dict) else None
+        if not isinstance(sets, dict):
+            return given
+        named = {name: {"source": name} | one if isinstance(one, dict) else one for name, one in sets.items()}
+        named = {name: one for name, one in named.items() if one is not None}
+        return given | {"sets": named}
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> "Data":
+        if not self.sets:
+            return self
+        wrong = [name for name in self.sets if not re.fullmatch(r"\w+", name)]
+        if wrong:
+            raise ValueError(f"sets: {wrong[0]!r} is not a name; valid: letters, digits and underscores")
+        given = [key for key in ONE_SET if getattr(self, key) != Source.model_fields[key].default]
+        if given:
+            raise ValueError(
+                f"{given[0]} is that of one data set, and sets are given; valid: sets.NAME.{given[0]}, with NAME one "
+                f"of {', '.join(self.sets)}"
+            )
+        if not any(one.weight for one in self.sets.values()):
+            raise ValueError("sets: every weight is 0, so that there is nothing to train on")
+        return self
+
+    def each(self) -> "dict[str, Source]":
+        """Returns the data sets by name; one alone has the name of its source."""
+        return dict(self.sets) or {self.source: self}
+
+    def keyed(self) -> "dict[str, Source]":
+        """Returns the data sets by their key in this section: "" for one alone, or "sets.NAME."."""
+        return {f"sets.{name}.": one for name, one in self.sets.items()} or {"": self}
+
+    @property
+    def title(self) -> str:
+        """The names of the sources, as "aaf+lfw"."""
+        return "+".join(dict.fromkeys(one.source for one in self.each().values()))
+
+
+ONE_SET = tuple(Source.model_fields)
+"""The keys of `data` that are for one data set alone."""
+
 
 class Split(_Settings):
     """How the faces are split into training, validation and test parts."""
 
-    method: Literal["folds", "partition", "subjects", "random", "subject_folds", "random_folds"] = "subjects"
+    method: SplitMethodName = "subjects"
     folds: int = Field(5, ge=2, description="subject_folds and random_folds only: how many folds to make")
     test_fold: int = Field(0, ge=0, description="methods with folds only: the fold used as the test part")
     val: Share = Field(0.1, gt=0, lt=1, description="validation share of the faces outside the test part")
@@ -160,7 +251,10 @@ class Tasks(_Settings):
         return {**self.predicted(), **self.columns}
 
 
-_NO_LABELS = ("face", "dataset", "path", "x", "y", "w", "h", "subject", "photo", "age_from", "age_to", "fold", "split")
+_NO_LABELS = (
+    *("face", "dataset", "path", "x", "y", "w", "h", "roll", "subject", "photo"),
+    *("age_from", "age_to", "fold", "split"),
+)
 
 
 class RandAugment(_Settings):
@@ -309,6 +403,11 @@ class Recipe(_Settings):
     """One training run."""
 
     name: FolderName = "recipe"
+    auto: bool = Field(
+        False,
+        description="choose from the data what is not set: tasks, trainer.epochs, trainer.batch_size, "
+        "trainer.averaging, optim.warmup and model.freeze",
+    )
     data: Data = Data()
     split: Split = Split()
     model: Model = Model()
@@ -321,8 +420,6 @@ class Recipe(_Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> "Recipe":
-        if self.data.map and self.data.source != "csv":
-            raise ValueError(f"data.map is for data.source 'csv' only; data.source is {self.data.source!r}")
         if self.optim.warmup >= self.trainer.epochs:
             raise ValueError(
                 f"optim.warmup is {self.optim.warmup:g}, which must be below trainer.epochs ({self.trainer.epochs})"
@@ -368,25 +465,43 @@ def flat_settings(recipe: Recipe) -> dict[str, Any]:
 
 def without_paths(recipe: Recipe) -> Recipe:
     """Returns the recipe without paths of the local machine: data folders are removed, weights keep their names."""
-    no_data = {"root": None, "faces": None}
     init = {
         "weights": _name_only(recipe.init.weights),
-        "data": recipe.init.data and recipe.init.data.model_copy(update=no_data),
+        "data": recipe.init.data and _without_folders(recipe.init.data),
     }
     distillation = recipe.distillation
     if distillation is not None:
         distillation = distillation.model_copy(update={"teachers": tuple(map(_name_only, distillation.teachers))})
     return recipe.model_copy(
         update={
-            "data": recipe.data.model_copy(update=no_data),
+            "data": _without_folders(recipe.data),
             "init": recipe.init.model_copy(update=init),
             "distillation": distillation,
         }
     )
 
 
+def _without_folders(data: Data) -> Data:
+    no_data = {"root": None, "faces": None}
+    sets = {name: one.model_copy(update=no_data) for name, one in data.sets.items()}
+    return data.model_copy(update=no_data | {"sets": sets})
+
+
 def _name_only(source: str) -> str:
     return source if source.startswith("hub:") else Path(source).name
+
+
+def root_keys(recipe: Recipe) -> dict[str, Source]:
+    """Returns the data sets of a recipe and its first stage by the key of their root, for instance "data.root"."""
+    stages = {"data": recipe.data} | ({"init.data": recipe.init.data} if recipe.init.data else {})
+    return {f"{section}.{key}root": one for section, data in stages.items() for key, one in data.keyed().items()}
+
+
+def split_of(recipe: Recipe, name: str) -> Split:
+    """Returns how the data set `name` is split: as the recipe says, with what `data.sets.NAME.split` changes."""
+    if name not in recipe.data.sets:
+        return recipe.split
+    return recipe.split.model_copy(update=recipe.data.sets[name].split.model_dump(exclude_none=True))
 
 
 def first_stage(recipe: Recipe) -> Recipe | None:

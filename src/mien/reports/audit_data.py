@@ -12,6 +12,7 @@ from mien.audit.data.checks import CHECK_LEVELS, Check
 from mien.base.atomic import atomic_path, new_folder
 from mien.base.table import write_table
 from mien.data.image_files import Images
+from mien.data.roots import Root
 from mien.reports import figures
 from mien.reports.eda import duplicate_section
 from mien.reports.label_review import SHEET, write_review
@@ -105,7 +106,7 @@ def _details(
     faces: pd.DataFrame,
     tables: dict[str, pd.DataFrame],
     images: Images | None,
-    home: Path | None,
+    home: Root | None,
     outlier_scores: pd.Series | None,
     reviewed: int,
 ) -> Section:
@@ -139,7 +140,7 @@ def _ages(faces: pd.DataFrame) -> Section:
     return Section("", figures=[picture])
 
 
-def _image_samples(faces: pd.DataFrame, table: pd.DataFrame, home: Path, scores: pd.Series) -> Section:
+def _image_samples(faces: pd.DataFrame, table: pd.DataFrame, home: Root, scores: pd.Series) -> Section:
     pairs, texts = [], []
     far = scores[scores > image_quality.OUTLIER_SCORE].sort_values(ascending=False, kind="stable")
     flagged = table[table["status"] == "ok"]
@@ -166,7 +167,7 @@ def _shares(table: pd.DataFrame) -> pd.DataFrame:
     return table[["by", "part", "label", "value", "faces", "of"]].assign(share=texts)
 
 
-def _suggestions(faces: pd.DataFrame, tables: dict[str, pd.DataFrame], home: Path | None, reviewed: int) -> Section:
+def _suggestions(faces: pd.DataFrame, tables: dict[str, pd.DataFrame], home: Root | None, reviewed: int) -> Section:
     table = tables["suggestions"]
     text = [
         "A suggestion is a label that contradicts the predictions of runs that were not trained on the face. The model "

@@ -21,7 +21,7 @@ from mien.data.counts import (
     tabulate,
 )
 from mien.data.image_files import Images, inspect_images
-from mien.data.sources import data_root
+from mien.data.roots import Root, Roots, open_root
 from mien.reports import figures
 from mien.reports.page import CaptionedFaces, Chart, ContactSheet, Section, Table, write_report
 from mien.reports.tables import histogram_table, ledger_table
@@ -34,13 +34,13 @@ _SHOWN_PAIRS = 12
 
 
 def explore(
-    faces: pd.DataFrame, root: str | Path | None, out: str | Path, progress: ProgressCallback | None = None
+    faces: pd.DataFrame, root: str | Path | Roots | None, out: str | Path, progress: ProgressCallback | None = None
 ) -> Path:
     """Writes the exploratory report of a faces table and its tables as CSV files.
 
     Args:
         faces: A faces table; `attrs["ledger"]`, where there is one, is shown.
-        root: The folder of the images; None: only the table is read.
+        root: The root of the images, see `mien.data.roots.open_root`; None: only the table is read.
         out: The folder to write `eda.html` and the tables to.
         progress: Called with the number of images done and the total.
 
@@ -57,7 +57,7 @@ def explore(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise MienError(f"out {str(out)!r} is a file; give a folder")
-    home = None if root is None else data_root(root)
+    home = None if root is None else open_root(root)
     found = None if home is None else inspect_images(faces, home, progress)
     tables = tabulate(faces, found)
     for name, table in tables.items():
@@ -205,7 +205,7 @@ def _files(found: Images, tables: dict[str, pd.DataFrame]) -> Section:
     return Section("Images", text=[text], tables=shown, figures=charts)
 
 
-def _samples(faces: pd.DataFrame, root: Path, found: Images) -> Section:
+def _samples(faces: pd.DataFrame, root: Root, found: Images) -> Section:
     """A contact sheet: faces of each gender and age group, of different subjects if possible."""
     readable = faces[faces["path"].isin(found.files.loc[found.files["status"] == "ok", "path"])]
     rows = readable.assign(_gender=gender_values(readable), _group=age_group_values(readable))
@@ -225,7 +225,7 @@ def _samples(faces: pd.DataFrame, root: Path, found: Images) -> Section:
     return Section("Samples", text=[text], sheet=ContactSheet([str(gender) for gender in cross.columns], lines))
 
 
-def duplicate_section(root: Path, pairs: pd.DataFrame) -> Section:
+def duplicate_section(root: Root, pairs: pd.DataFrame) -> Section:
     """Returns the section on pairs of near-duplicates: counts, and the most important pairs side by side."""
     if pairs.empty:
         return Section("Duplicates", text=["There are no near-duplicate images."])

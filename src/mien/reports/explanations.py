@@ -13,7 +13,8 @@ from mien.base.console import progress
 from mien.base.errors import MienError
 from mien.base.table import write_table
 from mien.data import images
-from mien.data.face_pixels import boxes
+from mien.data.face_pixels import FilePixels
+from mien.data.roots import Root
 from mien.evaluation.occlusion import check_maps, occlusion, overlay
 from mien.prediction.annotate import label
 from mien.prediction.input_files import image_files
@@ -96,7 +97,7 @@ def explain_files(
 def explain_groups(
     predictor: Predictor,
     faces: pd.DataFrame,
-    root: Path,
+    root: Root,
     by: Sequence[str],
     out: Path,
     limit: int = 50,
@@ -107,7 +108,7 @@ def explain_groups(
     Args:
         predictor: The model.
         faces: A checked faces table.
-        root: The folder that its paths are relative to.
+        root: What its paths are relative to.
         by: Columns that define the groups.
         out: The folder to write to.
         limit: Maximum number of faces per group, drawn at random with a fixed seed.
@@ -132,9 +133,10 @@ def explain_groups(
     seen: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
     unread: list[dict[str, str]] = []
     with progress("explaining") as update:
-        for done, (face, path, box) in enumerate(zip(wanted["face"], wanted["path"], boxes(wanted), strict=True), 1):
+        files = FilePixels(wanted, root, predictor.size, predictor.margin)
+        for done, (face, path) in enumerate(zip(wanted["face"], wanted["path"], strict=True), 1):
             try:
-                pixels = images.load_face(root / path, predictor.size, box, predictor.margin)
+                pixels = files[done - 1]
                 seen[face] = pixels, maps_of(pixels)
             except images.ImageError as error:
                 unread.append({"file": path, "status": error.reason})

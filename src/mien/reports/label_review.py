@@ -15,6 +15,7 @@ from mien.base.atomic import atomic_path
 from mien.base.labels import AGE_GROUPS, GENDERS
 from mien.data import images
 from mien.data.face_pixels import boxes
+from mien.data.roots import Root
 from mien.reports.page import NOTICE
 from mien.reports.thumbnails import jpeg_uri
 
@@ -26,7 +27,7 @@ _MARGIN = 0.3
 _WORDS = {"gender": GENDERS, "age_group": AGE_GROUPS}
 
 
-def write_review(faces: pd.DataFrame, suggestions: pd.DataFrame, root: Path, path: Path, sheet: int = SHEET) -> int:
+def write_review(faces: pd.DataFrame, suggestions: pd.DataFrame, root: Root, path: Path, sheet: int = SHEET) -> int:
     """Writes the review page as one self-contained file without external requests.
 
     Args:

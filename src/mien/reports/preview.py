@@ -53,7 +53,7 @@ def write_preview(
         f"One batch of {train} training faces and one of {val} validation faces at {size}x{size} pixels, as "
         f"{recipe.model.backbone} gets them."
     )
-    if recipe.data.root is None:
+    if all(one.root is None for one in recipe.data.each().values()):
         lead += " The faces are drawn and show nobody: data.root is not set."
     sections = [_section(part, trace, warnings[part]) for part, trace in traces.items()]
     return write_report(f"Preview of {recipe.name}", lead, sections, out)

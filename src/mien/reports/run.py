@@ -9,8 +9,9 @@ import pandas as pd
 
 from mien.base.table import SPLITS
 from mien.data.counts import label_counts
-from mien.metrics.wording import BASELINE, HEADLINES, Score, metrics_table, named, unit_of
-from mien.recipe.settings import Recipe, flat_settings
+from mien.experiments.results import set_warnings
+from mien.metrics.wording import BASELINE, HEADLINES, Score, metrics_table, named, sets_table, unit_of
+from mien.recipe.settings import DataSet, Recipe, Source, flat_settings
 from mien.reports import figures
 from mien.reports.page import Chart, Section, Table, write_report
 from mien.reports.run_results import (
@@ -33,6 +34,7 @@ def run_report(run: Run) -> Path:
     found = RunResults.of(run, run.name)
     sections = [
         _result(found),
+        *_by_set(found),
         _data(found),
         *_by_group(found),
         *confusion_sections(found.joined),
@@ -53,14 +55,29 @@ def _result(run: RunResults) -> Section:
     return Section("Result", leak_warnings(run), [METHOD], tables)
 
 
+def _by_set(run: RunResults) -> list[Section]:
+    """The scores of each of several data sets."""
+    table = sets_table(run.scores(every_group=True))
+    if table.empty:
+        return []
+    warnings = [f"{sentence}." for sentence in set_warnings(run.metrics).values()]
+    text = (
+        "Each data set is split by itself, and its rows are of its own test part. The calibration is one for all, made "
+        "on the validation faces of all data sets that were trained on."
+    )
+    untrained = [name for name, one in run.recipe.data.sets.items() if not one.weight]
+    if untrained:
+        text += f" Not trained on: {', '.join(untrained)}."
+    return [Section("By data set", warnings, [text], [Table("Test part of each data set", table)])]
+
+
 def _data(run: RunResults) -> Section:
     faces, recipe = run.faces, run.recipe
     parts = faces.assign(split=faces["split"].astype("object").fillna("not used"))
     counts = label_counts(parts, "split")
     order = [part for part in (*SPLITS, "not used") if part in counts.index]
-    policy = f", label policy {recipe.data.labels}" if recipe.data.labels else ""
     text = [
-        f"Source: {recipe.data.faces or recipe.data.source}{policy}.",
+        f"Source: {'; '.join(_described(name, one) for name, one in recipe.data.each().items())}.",
         f"Protocol: {protocol(run)}: {protocol_sentence(run)}.",
     ]
     tables = [Table("Faces in each part", counts.loc[order].reset_index(names="part"))]
@@ -74,6 +91,16 @@ def _data(run: RunResults) -> Section:
     if run.info.get("ledger"):
         tables.append(ledger_table(run.info["ledger"]))
     return Section("Data and protocol", text=text, tables=tables)
+
+
+def _described(name: str, one: Source | DataSet) -> str:
+    """A data set of the recipe in words."""
+    parts = [one.faces or one.source]
+    if isinstance(one, DataSet):
+        parts = [f"{name} ({parts[0]})" if parts[0] != name else name, f"weight {one.weight:g}"]
+    parts += [f"label policy {one.labels}"] if one.labels else []
+    parts += ["cropped by the detector"] if one.crop == "detector" else []
+    return ", ".join(parts)
 
 
 def _unreadable(run: RunResults) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from mien.base.labels import AGE_GROUPS, GENDERS
 from mien.base.table import read_table
 from mien.data.splits import METHODS
 from mien.metrics.wording import PRIMARY, Score, named, number, scores, verdict, with_interval
-from mien.recipe.settings import Recipe
+from mien.recipe.settings import Recipe, split_of
 from mien.reports import figures
 from mien.reports.page import Chart, Section
 from mien.reports.tables import histogram_table
@@ -79,20 +79,41 @@ def summary_sentence(run: RunResults) -> str:
 
 def protocol(run: "RunResults | Run") -> str:
     """Returns how the faces were split, in a few words."""
-    split = run.recipe.split
-    words = METHODS[split.method].protocol.format(**split.model_dump())
-    if split.method in ("subjects", "subject_folds") and run.faces["subject"].isna().all():
-        words = words.replace("by subject", "by photograph (subjects are not known)")
-    return words + (", WITH LEAKS" if run.info.get("leaks") else "")
+    recipe, faces = run.recipe, run.faces
+    words = {}
+    for name, own in _sets(recipe, faces).items():
+        split = split_of(recipe, name)
+        words[name] = METHODS[split.method].protocol.format(**split.model_dump())
+        if split.method in ("subjects", "subject_folds") and own["subject"].isna().all():
+            words[name] = words[name].replace("by subject", "by photograph (subjects are not known)")
+    return _by_set(words) + (", WITH LEAKS" if run.info.get("leaks") else "")
+
+
+def _sets(recipe: Recipe, faces: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The faces of each data set of a run."""
+    if not recipe.data.sets:
+        return {recipe.data.source: faces}
+    return {name: faces[faces["dataset"] == name] for name in recipe.data.sets}
+
+
+def _by_set(words: dict[str, str]) -> str:
+    """The words about each data set; once, where they are the same."""
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return "; ".join(f"{name}: {own}" for name, own in words.items())
 
 
 def protocol_sentence(run: "RunResults | Run") -> str:
     """Returns how the faces were split and what was kept together, as a sentence."""
-    split = run.recipe.split
-    unit = "subject" if run.faces["subject"].notna().any() else "photograph (subjects are not known)"
-    whole = f"no {unit} is in two parts"
-    together = f"{whole}, and near-duplicates stay together" if split.near_duplicates else whole
-    return METHODS[split.method].sentence.format(together=together, **split.model_dump())
+    recipe, faces = run.recipe, run.faces
+    words = {}
+    for name, own in _sets(recipe, faces).items():
+        split = split_of(recipe, name)
+        unit = "subject" if own["subject"].notna().any() else "photograph (subjects are not known)"
+        whole = f"no {unit} is in two parts"
+        together = f"{whole}, and near-duplicates stay together" if split.near_duplicates else whole
+        words[name] = METHODS[split.method].sentence.format(together=together, **split.model_dump())
+    return _by_set(words)
 
 
 def leak_warnings(run: RunResults) -> list[str]:

@@ -1,5 +1,6 @@
 """The table and the report of a study, drawn from the results of its cells."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from mien.experiments.progress import duration
 from mien.experiments.results import Combination, Results, collect, records
 from mien.experiments.study import Cell, Study, StudyFolder
 from mien.metrics.wording import PRIMARY, named, number, unit_of, with_interval
-from mien.recipe.settings import Recipe
+from mien.recipe.settings import Recipe, split_of
 from mien.reports import figures
 from mien.reports.page import Chart, Section, Table, write_report
 
@@ -41,6 +42,24 @@ def write_results(study: Study, folder: StudyFolder, cells: Sequence[Cell]) -> R
     return results
 
 
+def shown_tables(study: Study, results: Results) -> dict[str, pd.DataFrame]:
+    """The results as text by title: one table, or for several data sets one for each metric, with a column for each."""
+    if "tested on" not in results.table:
+        return {"test parts": shown_table(study, results)}
+    tables = {}
+    for metric in study.metrics:
+        lines = []
+        for combination in results.combinations:
+            line = dict(combination.levels)
+            for row in _rows(results, combination):
+                if row["metric"] == metric:
+                    value = with_interval(metric, row["value"], row["low"], row["high"])
+                    line[row["tested on"]] = f"{value} (n {row['n']:,})" if row["n"] else "–"
+            lines.append(line)
+        tables[f"{named(metric)}: rows trained on, columns tested on"] = pd.DataFrame(lines).fillna("–")
+    return tables
+
+
 def shown_table(study: Study, results: Results) -> pd.DataFrame:
     """The table of combinations as text: a column for each axis, and for each metric its value with interval."""
     lines = []
@@ -65,9 +84,9 @@ def shown_table(study: Study, results: Results) -> pd.DataFrame:
 
 def protocol(study: Study, recipes: Sequence[Recipe]) -> str:
     """Returns how the faces were split, the folds and the seeds, in words."""
-    splits = (recipe.split for recipe in recipes)
+    splits = (split_of(recipe, name) for recipe in recipes for name in recipe.data.each())
     methods = dict.fromkeys(METHODS[split.method].study.format(**split.model_dump()) for split in splits)
-    data = dict.fromkeys(recipe.data.source for recipe in recipes)
+    data = dict.fromkeys(recipe.data.title for recipe in recipes)
     folds = f", folds {', '.join(map(str, study.folds))}" if study.folds else ""
     seeds = f"seed{'' if len(study.seeds) == 1 else 's'} {', '.join(map(str, study.seeds))}"
     return f"{', '.join(data)}: {' and '.join(methods)}{folds}, {seeds}"
@@ -110,15 +129,21 @@ def _about(study: Study, results: Results) -> list[str]:
 
 
 def _markdown(study: Study, results: Results) -> str:
-    table = shown_table(study, results).astype(str)
-    rows = [list(map(str, table.columns)), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    tables = shown_tables(study, results)
+    titled = [f"{title[0].upper()}{title[1:]}:\n\n" if len(tables) > 1 else "" for title in tables]
+    shown = [start + _markdown_table(table) for start, table in zip(titled, tables.values(), strict=True)]
     words = [f"- {sentence}." for sentence in results.comparisons["in words"]]
     warnings = [f"- {sentence}" for sentence in results.warnings]
-    parts = [f"# {study.name}", "\n".join(lines), "\n\n".join(_about(study, results))]
+    parts = [f"# {study.name}", *shown, "\n\n".join(_about(study, results))]
     parts += ["## Comparisons", "\n".join(words)] if words else []
     parts += ["## Warnings", "\n".join(warnings)] if warnings else []
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: pd.DataFrame) -> str:
+    table = table.astype(str)
+    rows = [list(map(str, table.columns)), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 def _lead(study: Study, results: Results) -> str:
@@ -135,7 +160,10 @@ def _lead(study: Study, results: Results) -> str:
 
 
 def _result(study: Study, results: Results) -> Section:
-    tables = [Table(f"Test parts, with 95% intervals; {study.name}", shown_table(study, results))]
+    tables = [
+        Table(f"{title[0].upper()}{title[1:]}, with 95% intervals; {study.name}", table)
+        for title, table in shown_tables(study, results).items()
+    ]
     parts = _other_parts(study, results)
     if len(parts):
         caption = "Training and validation parts: mean over runs [lowest to highest run], no interval"
@@ -150,12 +178,13 @@ def _other_parts(study: Study, results: Results) -> pd.DataFrame:
         line = dict(combination.levels)
         for row in _rows(results, combination):
             metric = row["metric"]
+            name = f"{row['tested on']}: {named(metric)}" if "tested on" in row else named(metric)
             for split in ("train", "val"):
                 if not np.isnan(row[split]):
                     ends = f"{number(metric, row[f'{split}_lowest'])} to {number(metric, row[f'{split}_highest'])}"
-                    line[f"{named(metric)}, {split}"] = f"{number(metric, row[split])} [{ends}]"
+                    line[f"{name}, {split}"] = f"{number(metric, row[split])} [{ends}]"
             if not np.isnan(row["value"]):
-                line[f"{named(metric)}, test"] = number(metric, row["value"])
+                line[f"{name}, test"] = number(metric, row["value"])
         lines.append(line)
     return pd.DataFrame(lines).fillna("")
 
@@ -163,16 +192,21 @@ def _other_parts(study: Study, results: Results) -> pd.DataFrame:
 def _forests(study: Study, results: Results) -> list[Chart]:
     """One chart per metric with the value and interval of each combination."""
     charts = []
-    for metric in study.metrics:
-        rows = results.table[(results.table["metric"] == metric) & (results.table["n"] > 0)]
+    table = results.table
+    sets = list(table["tested on"].unique()) if "tested on" in table else [""]
+    for metric, dataset in itertools.product(study.metrics, sets):
+        rows = table[(table["metric"] == metric) & (table["n"] > 0)]
+        rows = rows[rows["tested on"] == dataset] if dataset else rows
         if rows.empty:
             continue
-        axes = [axis for axis in study.axes if len(set(rows[axis])) > 1] or list(study.axes)
+        levels = list(results.combinations[0].levels)
+        axes = [axis for axis in levels if len(set(rows[axis])) > 1] or levels
         labels = [", ".join(row[axis] for axis in axes) for row in records(rows)]
         numbers = rows[["value", "low", "high"]] * unit_of(metric).factor
         numbers = numbers.assign(label=labels, baseline=np.nan)
         name = named(metric, unit=False)
-        caption = f"{name.capitalize()} on the test part, with 95% intervals over faces, n {rows['n'].max():,}"
+        where = f"the test part of {dataset}" if dataset else "the test part"
+        caption = f"{name.capitalize()} on {where}, with 95% intervals over faces, n {rows['n'].max():,}"
         charts.append(Chart(figures.intervals(numbers, named(metric)), caption, numbers.drop(columns="baseline")))
     return charts
 
@@ -182,6 +216,7 @@ def _compared(study: Study, results: Results) -> list[Section]:
         return []
     lines = [
         {
+            **({"tested on": row["tested on"]} if row["tested on"] else {}),
             "all else equal": row["others"],
             "first": row["first"],
             "second": row["second"],

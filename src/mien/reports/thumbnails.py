@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image
 
 from mien.data import images
 from mien.data.face_pixels import boxes
+from mien.data.roots import Root
 from mien.reports.page import FaceImage
 
 _THUMBNAIL = 96  # pixels
@@ -28,7 +28,7 @@ def jpeg_uri(image: Image.Image | np.ndarray, quality: int = 80) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def thumbnails(faces: pd.DataFrame, root: Path) -> list[FaceImage]:
+def thumbnails(faces: pd.DataFrame, root: Root) -> list[FaceImage]:
     """Returns small images of faces, without the unreadable ones."""
     shown = []
     for (_, face), box in zip(faces.iterrows(), boxes(faces), strict=True):

@@ -184,9 +184,9 @@ class UnreadableLimit(pl.Callback):
     It must come before `Resume`, so that no checkpoint of the incomplete epoch is saved.
     """
 
-    def __init__(self, limit: int, root: Path) -> None:
+    def __init__(self, limit: int, folders: list[Path]) -> None:
         self._limit = limit
-        self._root = root
+        self._folders = folders
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -205,7 +205,7 @@ class UnreadableLimit(pl.Callback):
 
     def _check_there(self, batch: Any) -> None:
         if batch["unreadable"]:
-            check_there([self._root])
+            check_there(self._folders)
 
     def _check(self, pl_module: Any) -> None:
         if len(pl_module.unreadable) > self._limit:

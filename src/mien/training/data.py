@@ -1,6 +1,6 @@
 """Batches of faces: deterministic whatever the number of workers, and resumable in the middle of an epoch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
@@ -114,6 +114,40 @@ class Augmented:
         return sample["image"].permute(1, 2, 0).numpy()
 
 
+class WeightedOrder:
+    """Orders of the training faces in which each data set occurs as often as its weight says.
+
+    An epoch has as many faces as there are. Set s has a share of n_s w_s / sum(n w) of them; its faces are drawn
+    in passes that go on from epoch to epoch, so none is drawn again before all of its set have been.
+
+    Args:
+        members: Indices of the faces of each data set, (n_s,).
+        weights: Of the data sets, not negative; some must be above 0.
+        seed: Of the orders.
+    """
+
+    def __init__(self, members: Sequence[np.ndarray], weights: Sequence[float], seed: int) -> None:
+        self._members = members
+        self._seed = seed % 2**32
+        sizes = np.array([len(own) for own in members])
+        exact = sizes.sum() * sizes * weights / np.dot(sizes, weights)
+        self.counts = np.floor(exact).astype(int)
+        most = np.argsort(self.counts - exact, kind="stable")[: sizes.sum() - self.counts.sum()]
+        self.counts[most] += 1
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        """Returns the faces of an epoch in their order."""
+        drawn = [self._draw(int(number), epoch) for number in np.flatnonzero(self.counts)]
+        return np.random.default_rng([self._seed, epoch]).permutation(np.concatenate(drawn))
+
+    def _draw(self, number: int, epoch: int) -> np.ndarray:
+        own, count = self._members[number], int(self.counts[number])
+        first, skipped = divmod(epoch * count, len(own))
+        passes = range(first, first + -(-(skipped + count) // len(own)))
+        orders = [np.random.default_rng([self._seed, number, one]).permutation(own) for one in passes]
+        return np.concatenate(orders)[skipped : skipped + count]
+
+
 class EpochSampler(Sampler[Key]):
     """The keys of one epoch, in an order that depends on seed and epoch alone; `start` leaves out the first ones.
 
@@ -127,14 +161,23 @@ class EpochSampler(Sampler[Key]):
         rank: Rank of this process.
         world: Number of processes; all get the same number of keys, the last ones by repeating the first.
         whole: Batch size over all processes: an incomplete last batch is left out.
+        weighted: The order of each epoch, in place of that of `shuffle`.
     """
 
     def __init__(
-        self, indices: np.ndarray, shuffle: bool, seed: int, rank: int = 0, world: int = 1, whole: int = 1
+        self,
+        indices: np.ndarray,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        whole: int = 1,
+        weighted: WeightedOrder | None = None,
     ) -> None:
         self._count = len(indices) if len(indices) < whole else len(indices) // whole * whole
         self._indices = indices
         self._shuffle = shuffle
+        self._weighted = weighted
         self._seed = seed
         self._rank, self._world = rank, world
         self.epoch = 0
@@ -149,7 +192,9 @@ class EpochSampler(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         order = self._indices
-        if self._shuffle:
+        if self._weighted is not None:
+            order = self._weighted(self.epoch)
+        elif self._shuffle:
             order = np.random.default_rng([self._seed % 2**32, self.epoch]).permutation(order)
         order = np.resize(order[: self._count], len(self) * self._world)
         mine = order[self._rank :: self._world][self.start :]
@@ -195,6 +240,7 @@ class FaceData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self._split = faces["split"].to_numpy()
+        self._dataset = faces["dataset"].to_numpy(dtype=object)
         self._recipe = recipe
         augmentation = make_augmentation(recipe.augment, recipe.model.image_size)
         mixing = recipe.augment if recipe.augment.mixup or recipe.augment.cutmix else None
@@ -219,7 +265,15 @@ class FaceData(pl.LightningDataModule):
         return ResumableLoader(
             samples,
             batch_size // world,
-            sampler=EpochSampler(indices, training, self._recipe.trainer.seed, rank, world, whole),
+            sampler=EpochSampler(
+                indices,
+                training,
+                self._recipe.trainer.seed,
+                rank,
+                world,
+                whole,
+                self._weighted(indices) if training else None,
+            ),
             num_workers=workers,
             collate_fn=samples.collate,
             pin_memory=torch.cuda.is_available(),
@@ -227,3 +281,11 @@ class FaceData(pl.LightningDataModule):
             # Of its own, so that starting workers does not move torch's generator, which a resumed run restores.
             generator=torch.Generator(),
         )
+
+    def _weighted(self, indices: np.ndarray) -> WeightedOrder | None:
+        """The order of training faces whose data sets differ in weight."""
+        weights = {name: one.weight for name, one in self._recipe.data.sets.items() if one.weight}
+        if len(set(weights.values())) < 2:
+            return None
+        members = [indices[self._dataset[indices] == name] for name in weights]
+        return WeightedOrder(members, list(weights.values()), self._recipe.trainer.seed)

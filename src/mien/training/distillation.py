@@ -1,7 +1,6 @@
 """Knowledge distillation: the probabilities of teachers, finished runs, for the training faces."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from mien.base.console import progress
 from mien.base.errors import MienError
 from mien.data.face_pixels import FilePixels
 from mien.data.images import ImageError, check_there
+from mien.data.roots import Root
 from mien.recipe.settings import Recipe
 from mien.runs.run import Run, open_run
 from mien.training.memory import keep_freed_memory
@@ -49,7 +49,7 @@ def open_teachers(recipe: Recipe) -> list[Run]:
     return runs
 
 
-def teacher_probabilities(run: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path) -> dict[str, Tensor]:
+def teacher_probabilities(run: Run, recipe: Recipe, faces: pd.DataFrame, root: Root) -> dict[str, Tensor]:
     """Returns the mean probabilities of the teachers for the training faces.
 
     They are stored in the run's folder while it trains, so that a resumed run uses the same ones.
@@ -58,7 +58,7 @@ def teacher_probabilities(run: Run, recipe: Recipe, faces: pd.DataFrame, root: s
         run: The run that is trained.
         recipe: Its recipe.
         faces: Its n faces, with their split.
-        root: The folder of the images.
+        root: The root of the images.
 
     Returns:
         Probabilities (n, units) of each task; NaN for other faces and unreadable images. Empty without teachers.
@@ -81,7 +81,7 @@ def teacher_probabilities(run: Run, recipe: Recipe, faces: pd.DataFrame, root: s
 
 
 @torch.inference_mode()
-def _predict(teacher: Run, recipe: Recipe, faces: pd.DataFrame, root: str | Path) -> dict[str, Tensor]:
+def _predict(teacher: Run, recipe: Recipe, faces: pd.DataFrame, root: Root) -> dict[str, Tensor]:
     """Returns the probabilities of one teacher, averaged over each face and its mirror image."""
     net = load_network(teacher, "cuda" if torch.cuda.is_available() else "cpu")
     files = FilePixels(faces, root, teacher.recipe.model.image_size, teacher.recipe.model.margin)
@@ -106,7 +106,7 @@ def _batches(files: FilePixels) -> Iterator[tuple[list[int], Tensor]]:
             try:
                 read[row] = files[row]
             except ImageError:
-                check_there([files.root])
+                check_there(files.folders)
                 continue  # training will count and report it
         if read:
             yield list(read), torch.from_numpy(np.stack(list(read.values()))).permute(0, 3, 1, 2)

@@ -23,14 +23,15 @@ from mien.base.console import progress
 from mien.base.errors import MienError
 from mien.base.lock import Lock
 from mien.base.messages import note
-from mien.base.table import read_faces_table, read_table, write_table
-from mien.data import leaks, splits
-from mien.data.duplicates import group_files
+from mien.base.table import read_table, write_table
+from mien.data import leaks
 from mien.data.face_pixels import FilePixels, PixelCache, Pixels, check_readable
-from mien.data.images import RESIZE, check_there
-from mien.data.sources import data_root, read_faces
+from mien.data.images import RESIZE
+from mien.data.joined import read_data
+from mien.data.roots import Root, folders_of, recipe_root
 from mien.evaluation.evaluate import evaluate
 from mien.prediction.onnx_session import FORMAT
+from mien.recipe.automatic import choose_settings
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Init, Recipe, first_stage, without_paths
 from mien.reports.run import run_report
@@ -44,10 +45,11 @@ from mien.training.data import Augmented, FaceData
 from mien.training.distillation import open_teachers, teacher_probabilities
 from mien.training.distributed import Processes
 from mien.training.export import export
-from mien.training.heads import column_classes, label_column
+from mien.training.heads import column_classes
 from mien.training.memory import keep_freed_memory
 from mien.training.model import FaceNet, FaceTraining
 from mien.training.onnx_weights import settle_batch_norm
+from mien.training.prepare import prepare_faces
 from mien.training.trained_network import load_network
 
 
@@ -76,11 +78,30 @@ def train(
     settings = load_recipe(recipe, changes)
     run = Run(out if out is not None else Path("runs") / settings.name)
     _roots(settings)  # before the folder is made
+    settings = settled(settings, run)
     # Searches and studies give a folder of stages; they start their own processes, each with other runs.
     processes = Processes(settings.trainer, alone=stages is None)
     with _alone(run, processes):
         _train(run, settings, processes, stages, on_epoch, score)
     return run
+
+
+def settled(recipe: Recipe, run: Run | None = None) -> Recipe:
+    """Returns the recipe with the settings that follow from its data, which are printed; see `choose_settings`.
+
+    Args:
+        recipe: A recipe whose data can be read, if it has `auto`.
+        run: A run of this recipe that may be there already: its faces count, and not what the data are now.
+
+    Raises:
+        MienError: The data cannot be read, or are too few.
+    """
+    if not recipe.auto:
+        return recipe
+    faces = run.faces if run is not None and run.faces_file.exists() else read_data(recipe.data)[0]
+    chosen, sentence = choose_settings(recipe, faces)
+    note(sentence)
+    return chosen
 
 
 @contextmanager
@@ -127,7 +148,7 @@ def _train(
     processes.once(lambda: _finish(run, settings, faces, pixels, score))
 
 
-def _prepare(run: Run, recipe: Recipe, root: Path, start: Run | None) -> None:
+def _prepare(run: Run, recipe: Recipe, root: Root, start: Run | None) -> None:
     """Writes the faces and the lineage of a run, if they are missing."""
     if not run.faces_file.exists():
         prepare_faces(run, recipe, root)
@@ -148,18 +169,11 @@ def _finish(run: Run, recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, score
     run.note(status="finished")
 
 
-def _roots(settings: Recipe) -> Path:
-    """The data root of a recipe; raises for a root that is missing, that of a first stage too."""
-    root = _root(settings.data.root, "data.root")
+def _roots(settings: Recipe) -> Root:
+    """The root of the data of a recipe; raises for a folder that is missing, that of a first stage too."""
     if settings.init.data is not None:
-        _root(settings.init.data.root, "init.data.root")
-    return root
-
-
-def _root(root: str | None, key: str) -> Path:
-    if root is None:
-        raise MienError(f"{key} is not set: which folder holds the data? --set {key}=FOLDER")
-    return data_root(root)
+        recipe_root(settings.init.data, "init.data")
+    return recipe_root(settings.data)
 
 
 def stage_folder(stage: Recipe, stages: str | Path) -> Path:
@@ -167,7 +181,7 @@ def stage_folder(stage: Recipe, stages: str | Path) -> Path:
     what = stage.model_dump(mode="json", exclude={"name": True, "trainer": {"nodes"}})
     settings = json.dumps(what, sort_keys=True)
     key = hashlib.sha256(settings.encode()).hexdigest()[:10]
-    return Path(stages) / f"{stage.data.source}-{stage.model.backbone}-{key}"
+    return Path(stages) / f"{stage.data.title}-{stage.model.backbone}-{key}"
 
 
 def _first_stage(run: Run, recipe: Recipe, stages: str | Path | None, processes: Processes) -> Run | None:
@@ -219,7 +233,7 @@ def _earlier(run: Run, recipe: Recipe, faces: pd.DataFrame) -> dict[str, Any]:
         raise leaks.LeakError(found)
     return {
         "run": run.name,
-        "dataset": before.data.source,
+        "dataset": before.data.title,
         "labels": before.data.labels,
         "tasks": list(before.tasks.named()),
         "faces": run.info.get("faces"),
@@ -234,76 +248,7 @@ def _evaluation_pixels(pixels: Pixels, recipe: Recipe) -> Pixels:
     return Augmented(pixels, make_augmentation(recipe.augment, recipe.model.image_size), recipe.trainer.seed)
 
 
-def prepare_faces(run: Run, recipe: Recipe, root: Path) -> pd.DataFrame:
-    """Reads the faces, splits them, checks the split for leaks and missing classes, and writes them to the run.
-
-    Args:
-        run: The run; it records the leaks that the recipe allows.
-        recipe: Its recipe.
-        root: The folder of the data set.
-
-    Returns:
-        The faces table with its split.
-
-    Raises:
-        MienError: The data cannot be read or split, parts leak, or the training part lacks a class.
-    """
-    if recipe.data.faces is not None:
-        faces = read_faces_table(recipe.data.faces)
-    else:
-        assert recipe.data.root is not None
-        faces = read_faces(recipe.data.source, recipe.data.root, recipe.data.labels, recipe.data.map or None)
-    faces = _labelled(faces, recipe)
-    alike = None
-    if recipe.split.near_duplicates:
-        with progress("searching near-duplicates") as update:
-            alike = group_files([root / path for path in faces["path"]], update)
-    split = recipe.split
-    faces = splits.assign(
-        faces,
-        split.method,
-        test_fold=split.test_fold,
-        val=split.val,
-        test=split.test,
-        seed=split.seed,
-        folds=split.folds,
-        groups=alike,
-    )
-    found = leaks.check_leaks(faces, alike, allow=split.allow_leaks)
-    column_classes(recipe.tasks, faces[faces["split"] == "train"])
-    for task in recipe.tasks.predicted():
-        splits.check_classes(faces, label_column(task))
-    for leak in found:
-        note(f"leak allowed by the recipe: {leak}", warning=True)
-    counts = {name: int(count) for name, count in faces["split"].value_counts().items()}
-    check_there([root])  # otherwise images would seem to be missing
-    run.note(leaks=[str(leak) for leak in found], ledger=faces.attrs.get("ledger"), faces=counts)
-    note(f"faces: {', '.join(f'{name} {count}' for name, count in counts.items())}")
-    write_table(faces, run.faces_file)
-    return faces
-
-
-def _labelled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """Returns the faces with a label of at least one task, or a sample of them."""
-    columns = [label_column(task) for task in recipe.tasks.predicted()]
-    known = faces[columns].notna()
-    for column in columns:
-        if not known[column].any():
-            raise MienError(f"task {column!r}: no face of the data set has this label")
-    left_out = int((~known.any(axis=1)).sum())
-    if left_out:
-        note(f"{left_out} faces without a label of {', '.join(columns)} are left out")
-    faces = faces[known.any(axis=1)]
-    if recipe.data.sample is not None:
-        if recipe.data.sample > len(faces):
-            raise MienError(
-                f"data.sample is {recipe.data.sample}; valid: up to {len(faces)}, the number of labelled faces"
-            )
-        faces = faces.sample(recipe.data.sample, random_state=0).sort_index()
-    return faces.reset_index(drop=True)
-
-
-def open_pixels(recipe: Recipe, faces: pd.DataFrame, root: Path) -> tuple[Pixels, dict[int, str]]:
+def open_pixels(recipe: Recipe, faces: pd.DataFrame, root: Root) -> tuple[Pixels, dict[int, str]]:
     """Returns the pixels of the faces, and index -> reason of the faces known to be unreadable before training."""
     files = FilePixels(faces, root, recipe.model.image_size, recipe.model.margin)
     if not recipe.data.cache:
@@ -411,7 +356,7 @@ def _trainer(
 ) -> pl.Trainer:
     settings = recipe.trainer
     log = Log(run.log_file)
-    unreadable = UnreadableLimit(bound, data_root(recipe.data.root or "."))
+    unreadable = UnreadableLimit(bound, folders_of(recipe_root(recipe.data)))
     callbacks: list[pl.Callback] = [StepSeeds(settings.seed), log, unreadable, best]
     if settings.averaging:
         callbacks.append(EMAWeightAveraging(decay=settings.averaging))
@@ -489,7 +434,7 @@ def model_metadata(run: Run, recipe: Recipe) -> dict[str, Any]:
         "calibration": {"part": "val", **calibration},
         "recipe": without_paths(recipe).model_dump(mode="json"),
         "lineage": {
-            "dataset": recipe.data.source,
+            "dataset": recipe.data.title,
             "labels": recipe.data.labels,
             "faces": run.info.get("faces"),
             "init": run.info.get("lineage"),

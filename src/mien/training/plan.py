@@ -18,8 +18,15 @@ from mien.base.errors import MienError
 from mien.data.sources import published_faces, read_faces
 from mien.data.splits import METHODS
 from mien.experiments.progress import duration
-from mien.experiments.study import Study, StudyFolder, check_folder, load_study, make_cells, missing_roots
-from mien.recipe.settings import Init, Recipe
+from mien.experiments.study import (
+    Study,
+    StudyFolder,
+    check_folder,
+    load_study,
+    make_cells,
+    missing_roots,
+)
+from mien.recipe.settings import Init, Recipe, Source, Split, split_of
 from mien.training.model import FaceNet
 from mien.training.study_cells import TrainingJob, make_jobs, threads_for
 
@@ -82,7 +89,7 @@ def make_plan(
     speeds, faces = _speeds([job.recipe for job in todo]), _Faces(asked.demonstration)
     groups: dict[tuple[str, str], list[TrainingJob]] = {}
     for job in todo:
-        name = names.get(job.name, f"first stage on {job.recipe.data.source}")
+        name = names.get(job.name, f"first stage on {job.recipe.data.title}")
         groups.setdefault((name, _kind(job.recipe)), []).append(job)
     rows = [_row(name, own, speeds, faces) for (name, _), own in groups.items()]
     missing = [] if asked.demonstration else missing_roots(left)
@@ -135,12 +142,17 @@ class _Faces:
         self._counts: dict[str, tuple[int, int] | None] = {}
 
     def training(self, recipe: Recipe) -> int | None:
+        trained = [name for name, one in recipe.data.each().items() if getattr(one, "weight", 1)]
         if self._demonstration:
-            return 600
-        data, split = recipe.data, recipe.split
+            return 600 * len(trained)
+        counts = [self._of_set(recipe.data.each()[name], split_of(recipe, name)) for name in trained]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
+    def _of_set(self, data: Source, split: Split) -> int | None:
         key = repr((data.source, data.root, data.labels))
         if key not in self._counts:
-            self._counts[key] = self._count(recipe)
+            self._counts[key] = self._count(data)
         found = self._counts[key]
         if found is None or split.method == "partition":
             return None if found is None else found[1]
@@ -149,9 +161,8 @@ class _Faces:
         return round(found[0] * (1 - test) * (1 - split.val))
 
     @staticmethod
-    def _count(recipe: Recipe) -> tuple[int, int] | None:
+    def _count(data: Source) -> tuple[int, int] | None:
         """Returns the number of all faces, and of the training part of an official partition."""
-        data = recipe.data
         if data.root is not None and Path(data.root).exists():
             try:
                 faces = read_faces(data.source, data.root, data.labels, data.map or None)

@@ -14,7 +14,8 @@ from torchvision.transforms import v2
 from mien.base.errors import MienError
 from mien.data import splits
 from mien.data.face_pixels import FilePixels, Pixels
-from mien.data.sources import data_root, read_faces
+from mien.data.roots import Root, recipe_root
+from mien.data.sources import read_faces
 from mien.demo.dataset import draw_faces
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Recipe
@@ -24,7 +25,8 @@ from mien.runs.run import Run
 from mien.training.augment import augmentation_steps
 from mien.training.backbones import input_range, normalization
 from mien.training.data import Batch, FaceData, seeded
-from mien.training.fit import prepare_faces
+from mien.training.fit import settled
+from mien.training.prepare import prepare_faces
 
 _SUBJECTS = 30  # of the drawn faces: about 190 images
 _TOLERANCE = 0.05  # two input ranges whose ends differ by less are equal for a network
@@ -33,8 +35,8 @@ _TOLERANCE = 0.05  # two input ranges whose ends differ by less are equal for a 
 def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, changes: Iterable[str] = ()) -> list[str]:
     """Writes an HTML page with a batch of training faces and one of validation faces, as a run would see them.
 
-    The batches come from the loaders that training uses. Without `data.root` the faces are drawn. Near-duplicates are
-    not searched, so the parts can differ from those of a run in single faces.
+    The batches come from the loaders that training uses, and the parts are those of a run. Without `data.root` the
+    faces are drawn.
 
     Args:
         recipe: As for `train`.
@@ -49,9 +51,12 @@ def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, chang
     """
     if Path(out).suffix != ".html":
         raise MienError(f"--out {str(out)!r}: must end in .html")
-    settings = load_recipe(recipe, [*changes, "split.near_duplicates=false"])
+    settings = load_recipe(recipe, changes)
+    has_data = any(one.root is not None for one in settings.data.each().values())
+    if has_data:
+        settings = settled(settings)
     with tempfile.TemporaryDirectory() as folder:
-        prepare = _drawn_faces if settings.data.root is None else _own_faces
+        prepare = _own_faces if has_data else _drawn_faces
         faces, root = prepare(settings, Path(folder))
         pixels = FilePixels(faces, root, settings.model.image_size, settings.model.margin)
         traces = {part: trace_batch(settings, faces, pixels, part) for part in ("train", "val")}
@@ -60,15 +65,14 @@ def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, chang
     return [*warnings["train"], *warnings["val"]]
 
 
-def _drawn_faces(recipe: Recipe, folder: Path) -> tuple[pd.DataFrame, Path]:
+def _drawn_faces(recipe: Recipe, folder: Path) -> tuple[pd.DataFrame, Root]:
     root = folder / "drawn"
     draw_faces(root, subjects=_SUBJECTS)
     return splits.assign(read_faces("adience", root, "masked"), "subjects", val=0.2), root
 
 
-def _own_faces(recipe: Recipe, folder: Path) -> tuple[pd.DataFrame, Path]:
-    assert recipe.data.root is not None
-    root = data_root(recipe.data.root)
+def _own_faces(recipe: Recipe, folder: Path) -> tuple[pd.DataFrame, Root]:
+    root = recipe_root(recipe.data)
     run = Run(folder / "run")
     run.begin(recipe)
     return prepare_faces(run, recipe, root), root

@@ -25,10 +25,11 @@ from mien.base.lock import Lock
 from mien.base.table import SPLITS
 from mien.base.version import __version__
 from mien.data.counts import label_counts
-from mien.data.sources import SOURCES, data_root
+from mien.data.roots import data_root
+from mien.data.sources import SOURCES
 from mien.demo.dataset import MARKER
-from mien.metrics.wording import HEADLINES, Score, metrics_table, named, scores, with_interval
-from mien.recipe.settings import Recipe, without_paths
+from mien.metrics.wording import groups_table, metrics_table, scores, sets_table
+from mien.recipe.settings import Recipe, root_keys, without_paths
 from mien.reports.run_results import protocol, protocol_sentence
 from mien.runs.hub import FILES, PREFIX, Repository, repository, unreachable
 from mien.runs.run import Run, open_run
@@ -163,7 +164,7 @@ def _write(run: Run, folder: Path, shown: str, license: str | None) -> None:
     facts |= {"published": {"name": run.name, "license": license, "by": f"mien {__version__}"}}
     _write_text(folder / "run.json", json.dumps(facts, indent=2) + "\n")
     model = onnx.load(run.model_file)
-    lineage = {"dataset": recipe.data.source, "labels": recipe.data.labels, "faces": facts.get("faces")}
+    lineage = {"dataset": recipe.data.title, "labels": recipe.data.labels, "faces": facts.get("faces")}
     lineage |= {"init": facts["lineage"], "leaks": facts["leaks"]}
     public = {"recipe": recipe.model_dump(mode="json"), "lineage": lineage}
     describe(model, description(model) | public)
@@ -206,12 +207,17 @@ def _general(words: str) -> str:
 def notices(run: Run) -> dict[str, str]:
     """Returns the terms of each data set in the lineage of the weights, by name, that of the run first."""
     recipe, step = run.recipe, public_facts(run)["lineage"]
-    found = _notices(list(run.faces["dataset"].unique()), recipe.data.root)
+    found: dict[str, str] = {}
+    for one in recipe.data.each().values():
+        # One data set can be a table of one's own that names others.
+        names = [one.source] if recipe.data.sets else list(run.faces["dataset"].unique())
+        found |= _notices(names, one.root)
+    for one in recipe.init.data.each().values() if recipe.init.data is not None else ():
+        found |= _notices([one.source], one.root)
     if recipe.init.data is not None:
-        found |= _notices([recipe.init.data.source], recipe.init.data.root)
         step = step.get("from")
     while step:
-        found |= _notices([step["dataset"]] if "dataset" in step else [], None)
+        found |= _notices(step["dataset"].split("+") if "dataset" in step else [], None)
         step = step.get("from")
     return found
 
@@ -265,25 +271,13 @@ def model_card(run: Run, shown: str, license: str | None) -> str:
         protocol=protocol(run),
         protocol_sentence=protocol_sentence(run),
         result=metrics_table([row for row in everyone if row.metric not in _CALIBRATION]),
-        groups=_by_group(rows),
+        groups=groups_table([row for row in rows if row.group != "all" and not row.group.startswith("dataset=")]),
+        sets=sets_table(rows),
+        roots=root_keys(recipe),
         calibration=metrics_table([row for row in everyone if row.metric in _CALIBRATION]).iloc[:, :4],
         cost=_cost(facts),
         made_with={name: version for name, version in facts.get("versions", {}).items() if name != "platform"},
     )
-
-
-def _by_group(rows: list[Score]) -> pd.DataFrame:
-    """Returns one row per group and one column per headline metric, with n if it differs from the group's faces."""
-    lines: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if row.group != "all" and row.metric == "coverage":
-            lines[row.group] = {"group": row.group.replace("=", ": ").replace("_", " "), "faces": f"{row.n:,}"}
-    for row in rows:
-        if row.group != "all" and row.metric in HEADLINES:
-            value = with_interval(row.metric, row.value, row.low, row.high)
-            own = "" if f"{row.n:,}" == lines[row.group]["faces"] else f" (n {row.n:,})"
-            lines[row.group][f"{named(row.metric)} [95% interval]"] = value + own
-    return pd.DataFrame(list(lines.values())).fillna("–")
 
 
 def _front_matter(recipe: Recipe, license: str | None) -> str:
@@ -332,10 +326,12 @@ def _ledger_words(recipe: Recipe, ledger: dict[str, Any] | None) -> str:
     """Which faces were taken, and how many."""
     if recipe.data.faces is not None or ledger is None:
         return "The faces are those of a table of the publisher's own."
-    policy = recipe.data.labels or next(iter(SOURCES[recipe.data.source].LABELS))
-    means = SOURCES[recipe.data.source].LABELS[policy]
+    sources = []
+    for one in recipe.data.each().values():
+        policy = one.labels or next(iter(SOURCES[one.source].LABELS))
+        sources.append(f"{one.source}, label policy {policy!r} ({SOURCES[one.source].LABELS[policy]})")
     counts = f"{ledger['read']:,} rows read, {ledger['kept']:,} kept"
-    return f"Source {recipe.data.source}, label policy {policy!r} ({means}): {counts}."
+    return f"Source {'; '.join(sources)}: {counts}."
 
 
 def _parts(run: Run) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from mien.base.errors import MienError
 from mien.base.messages import note
 from mien.data.face_pixels import FilePixels, Pixels, PixelSubset
 from mien.data.images import ImageError
-from mien.data.sources import data_root
+from mien.data.roots import open_root, recipe_root
 from mien.metrics.definitions import METRICS
 from mien.metrics.joining import join
 from mien.metrics.scoring import paired_difference, score
@@ -57,7 +57,7 @@ def quantize(
     Args:
         run: A finished run with its faces.
         out: The `.onnx` file to write.
-        root: The folder of the faces; None: the recipe's `data.root`.
+        root: The root of the faces, see `mien.data.roots.open_root`; None: that of the recipe.
         max_loss: Percentage points of gender accuracy that may be lost; of age group, where no age is predicted.
         max_age_loss: Years of the mean age error that may be lost.
 
@@ -68,8 +68,8 @@ def quantize(
     if run.published:
         raise MienError(f"{run.name!r} is a published model without its faces; quantize the original run")
     faces = run.faces
-    folder = data_root(root if root is not None else run.recipe.data.root or ".")
-    pixels = FilePixels(faces, folder, run.recipe.model.image_size, run.recipe.model.margin)
+    home = recipe_root(run.recipe.data) if root is None else open_root(root)
+    pixels = FilePixels(faces, home, run.recipe.model.image_size, run.recipe.model.margin)
     validation = np.flatnonzero(faces["split"] == "val")
     if not len(validation):
         raise MienError(f"run {run.name!r} has no validation faces to evaluate the 8-bit file on")

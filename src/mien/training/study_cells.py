@@ -24,14 +24,14 @@ from mien.experiments.study import (
     StudyFolder,
     check_folder,
     check_roots,
+    drawn_sets,
     load_study,
     make_cells,
     settings,
-    sources,
 )
 from mien.experiments.workers import SendUpdate, Workers
 from mien.recipe.settings import Recipe, first_stage
-from mien.reports.study import shown_table, write_results
+from mien.reports.study import shown_tables, write_results
 from mien.runs.run import Run
 
 # torch is imported inside `work` only: the workers must set its number of threads first.
@@ -94,7 +94,7 @@ def run_study(
         try:
             if left:
                 if asked.demonstration:
-                    _draw(folder.faces, sources(cells))
+                    _draw(folder.faces, drawn_sets(cells))
                 _run(folder, cells, left, jobs)
         finally:
             results = write_results(asked, folder, cells)
@@ -103,7 +103,8 @@ def run_study(
 
 
 def _show(study: Study, folder: StudyFolder, results: Results) -> None:
-    show(shown_table(study, results), title=f"{study.name}, test parts [95% interval over faces]")
+    for title, table in shown_tables(study, results).items():
+        show(table, title=f"{study.name}, {title} [95% interval over faces]")
     for sentence in [*results.comparisons["in words"], *(f"warning: {sentence}" for sentence in results.warnings)]:
         note(sentence)
     for found in results.cells:
@@ -122,16 +123,16 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _draw(faces: Path, layouts: list[str]) -> None:
-    """Draws the missing data sets of a demonstration."""
-    for layout in layouts:
+def _draw(faces: Path, sets: dict[str, tuple[str, int]]) -> None:
+    """Draws the missing data sets of a demonstration: folder -> layout and seed."""
+    for name, (layout, seed) in sorted(sets.items()):
         if layout not in ("adience", "celeba"):
             raise StudyError(f"a demonstration draws its faces; {choices('layout', layout, ('adience', 'celeba'))}")
-        if not (faces / layout).exists():
-            part = faces / f"{layout}.part"
-            with progress(f"drawing {layout}") as update:
-                draw_faces(part, layout, subjects=_SUBJECTS, progress=update)
-            part.rename(faces / layout)
+        if not (faces / name).exists():
+            part = faces / f"{name}.part"
+            with progress(f"drawing {name}") as update:
+                draw_faces(part, layout, seed, _SUBJECTS, update)
+            part.rename(faces / name)
 
 
 def _run(folder: StudyFolder, cells: list[Cell], left: list[Cell], jobs: int) -> None:
@@ -193,7 +194,7 @@ def make_jobs(folder: StudyFolder, cells: list[Cell]) -> list[TrainingJob]:
         if stage is not None:
             key = repr(sorted(settings(stage).items(), key=str))
             if key not in stages:
-                stages[key] = f"first-stage-{len(stages) + 1}_{stage.data.source}"
+                stages[key] = f"first-stage-{len(stages) + 1}_{stage.data.title}"
                 log_file = folder.folder / "cells" / f"{stages[key]}.log"
                 jobs.append(TrainingJob(stages[key], stage, None, folder.stages, log_file))
             needs = stages[key]

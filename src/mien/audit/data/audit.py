@@ -17,7 +17,7 @@ from mien.base.progress import ProgressCallback
 from mien.base.table import check_faces
 from mien.base.version import __version__
 from mien.data.image_files import Images, inspect_images
-from mien.data.sources import data_root
+from mien.data.roots import Root, Roots, open_root
 from mien.runs.run import Run, open_run
 
 
@@ -30,7 +30,7 @@ class DataAudit:
         faces: The faces in the order of their ids.
         tables: Detailed tables by file name (without `.csv`).
         images: The image files and their near-duplicates; None without a root.
-        root: The folder of the images.
+        root: The root of the images.
         outlier_scores: (n,) scores of `image_quality.outlier_scores`; None without a root.
     """
 
@@ -38,14 +38,14 @@ class DataAudit:
     faces: pd.DataFrame
     tables: dict[str, pd.DataFrame]
     images: Images | None
-    root: Path | None
+    root: Root | None
 
     outlier_scores: pd.Series | None
 
 
 def audit_faces(
     faces: pd.DataFrame,
-    root: str | Path | None,
+    root: str | Path | Roots | None,
     runs: Sequence[str | Path | Run] = (),
     progress: ProgressCallback | None = None,
 ) -> DataAudit:
@@ -53,7 +53,7 @@ def audit_faces(
 
     Args:
         faces: A faces table. Impossible ages are allowed here: they are reported.
-        root: The folder of the images; None checks the metadata only.
+        root: The root of the images, see `mien.data.roots.open_root`; None checks the metadata only.
         runs: Finished runs on these faces; together their test parts should cover all faces, as folds do.
         progress: Called with the number of images done and the total.
 
@@ -65,7 +65,7 @@ def audit_faces(
     table = check_faces(table)
     if table.empty:
         raise MienError("a faces table without rows has nothing to audit")
-    home = None if root is None else data_root(root)
+    home = None if root is None else open_root(root)
     opened = [open_run(run) for run in runs]
     images = None if home is None else inspect_images(table, home, progress)
     groups = None if images is None else images.groups
@@ -85,7 +85,7 @@ def audit_faces(
     return DataAudit(_report(table, images, checks, tables, predictions), table, tables, images, home, outlier_scores)
 
 
-def _measure_images(faces: pd.DataFrame, home: Path | None, progress: ProgressCallback | None) -> tuple[Any, Any]:
+def _measure_images(faces: pd.DataFrame, home: Root | None, progress: ProgressCallback | None) -> tuple[Any, Any]:
     if home is None:
         return None, None
     measured, thumbnails = image_quality.measure(faces, home, progress)

@@ -12,6 +12,7 @@ from PIL import Image
 from mien.base.progress import ProgressCallback
 from mien.data import images
 from mien.data.face_pixels import boxes
+from mien.data.roots import Root
 from mien.prediction.quality import SHARPNESS, SMALL, sharpness
 
 UNIFORM = 6.0
@@ -39,13 +40,13 @@ _CHUNK = 1024
 
 
 def measure(
-    faces: pd.DataFrame, root: Path, progress: ProgressCallback | None = None
+    faces: pd.DataFrame, root: Root, progress: ProgressCallback | None = None
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Measures the image of each face.
 
     Args:
         faces: A checked faces table of n rows.
-        root: The folder that its paths are relative to.
+        root: What its paths are relative to.
         progress: Called with the number of images done and the total.
 
     Returns:

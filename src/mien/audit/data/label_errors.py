@@ -89,15 +89,16 @@ def _usable_predictions(
 
 def _check_lineage(run: Run) -> None:
     """Rejects a run whose initial weights or teachers may have been trained on the faces in question."""
-    lineage, source = run.info.get("lineage") or {}, run.recipe.data.source
+    lineage, own = run.info.get("lineage") or {}, set(run.recipe.data.title.split("+"))
     earlier = [lineage, *lineage.get("teachers", [])]
     while earlier:
         before = earlier.pop()
-        if before.get("run") is not None and before.get("dataset") == source:
+        shared = own & set(str(before.get("dataset")).split("+"))
+        if before.get("run") is not None and shared:
             raise MienError(
                 f"run {run.name!r} was initialised or distilled from run {before['run']!r}, which was also trained on "
-                f"{source!r}, on unknown faces: its predictions may repeat their labels; use runs with other initial "
-                "weights"
+                f"{min(shared)!r}, on unknown faces: its predictions may repeat their labels; use runs with other "
+                "initial weights"
             )
         earlier += [before["from"]] if before.get("from") else []
 

@@ -30,10 +30,11 @@ class Lines:
         return self.rows
 
 
-def need_folder(root: Path) -> None:
-    """Raises a `MienError` unless `root` is a folder."""
+def need_folder(root: Path) -> Path:
+    """Returns `root`; raises a `MienError` unless it is a folder."""
     if not root.is_dir():
         raise MienError(f"data root {str(root)!r} {'is not a folder' if root.exists() else 'does not exist'}")
+    return root
 
 
 def find_file(root: Path, names: Sequence[str]) -> Path | None:
@@ -138,12 +139,13 @@ def present(root: Path, paths: Iterable[str]) -> np.ndarray:
     for path in paths:
         folder, _, name = path.rpartition("/")
         if folder not in listed:
-            listed[folder] = _names(root / PurePosixPath(folder))
+            listed[folder] = names_in(root / PurePosixPath(folder))
         exists.append(name in listed[folder])
     return np.array(exists, dtype=bool)
 
 
-def _names(folder: Path) -> set[str]:
+def names_in(folder: Path) -> set[str]:
+    """The names in a folder; none if it does not exist."""
     if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path's, it takes any text for a name
         return set()
     try:

@@ -21,6 +21,9 @@ from mien.data.sources import _files
 NOTICE = "CelebA: made available for non-commercial research only; the pictures belong to their owners."
 """The terms of the data in a sentence, which the card of a published model repeats."""
 
+TASKS = ("gender",)
+"""What can be learnt from it: there are no ages."""
+
 FACES = 202_599
 """Faces of the complete data set, for estimates before it is at hand."""
 

@@ -26,6 +26,9 @@ LABELS = {
     "all": "every image; without a listed gender it is missing",
 }
 
+TASKS = ("gender",)
+"""What can be learnt from it: there are no ages."""
+
 FACES = 13_233
 """The size of the complete data set."""
 

@@ -13,9 +13,9 @@ from optuna.storages.journal import JournalFileBackend
 from mien.base.atomic import atomic_path
 from mien.base.errors import MienError, MissingExtra
 from mien.base.lock import Lock
-from mien.data.sources import data_root
+from mien.data.roots import recipe_root
 from mien.runs.run import Run
-from mien.training.fit import prepare_faces
+from mien.training.prepare import prepare_faces
 from mien.training.search.definition import Search, StorageError
 from mien.training.search.hyperband import make_pruner
 
@@ -81,9 +81,7 @@ def open_search(search: Search) -> optuna.Study:
 
 
 def _prepare(search: Search) -> None:
-    if search.recipe.data.root is None:
-        raise MienError("data.root is not set: which folder holds the data? --set data.root=FOLDER")
-    prepare_faces(Run(search.out), search.recipe, data_root(search.recipe.data.root))
+    prepare_faces(Run(search.out), search.recipe, recipe_root(search.recipe.data))
 
 
 def _open_study(search: Search, folder: str | None) -> optuna.Study:

@@ -62,7 +62,7 @@ def tune(
         MienError: Settings are not valid, `out` holds another search, the storage cannot be reached, or no trial
             finished.
     """
-    settings = load_recipe(recipe, changes)
+    settings = fit.settled(load_recipe(recipe, changes))
     search = Search(settings, read_space(space, settings), Path(out), sampler, eta, metric, seed, storage)
     total = (
         sum(bracket.configurations for bracket in brackets(settings.trainer.epochs, eta)) if trials is None else trials
