@@ -419,6 +419,22 @@ def test_a_network_that_expands_when_it_is_opened_is_refused(onnx_file):
         Predictor(path)
 
 
+@pytest.mark.parametrize("what", ["metadata", "output"])
+def test_a_model_whose_names_are_no_text_is_refused(onnx_file, what):
+    """Found by fuzzing."""
+    path = onnx_file()
+    content = path.read_bytes()
+    path.write_bytes(
+        content.replace(b'"format"', b'"f\xacrmat"')
+        if what == "metadata"
+        else content.replace(b"p_female", b"p_f\xacmale")
+    )
+    with pytest.raises(MienError, match="not UTF-8|not a usable ONNX file"):
+        Predictor(path)
+    with pytest.raises(MienError, match="detector file"):
+        FaceNetwork(path)
+
+
 HUGE = """
 import resource, sys
 import numpy as np

@@ -11,7 +11,7 @@ import numpy as np
 from mien.base.errors import MienError, MissingExtra, ModelFailure, choices, shortened
 from mien.base.labels import PREDICTED
 from mien.data.images import RESIZE
-from mien.prediction.onnx_graph import check_graph
+from mien.prediction.onnx_graph import GraphError, check_graph
 
 FORMAT = 2
 """Version of the metadata of model files; other versions are refused."""
@@ -36,7 +36,7 @@ def limited_session(path: Path, threads: int) -> Any:
     """Opens a file from anywhere in ONNX Runtime: without loops, and within a limit of memory.
 
     Raises:
-        GraphError: Its network is refused.
+        GraphError: Its network is refused, or its names or metadata are not text.
         Exception: What the runtime, whose classes share no base, raises for what is no usable ONNX file.
     """
     import onnxruntime
@@ -47,7 +47,13 @@ def limited_session(path: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry("session.use_env_allocators", "1")
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        _ = session.get_modelmeta().custom_metadata_map
+        _ = [(value.name, value.shape) for value in (*session.get_inputs(), *session.get_outputs())]
+    except UnicodeDecodeError:
+        raise GraphError("it has names or metadata that are not UTF-8") from None
+    return session
 
 
 @functools.cache
