@@ -215,7 +215,7 @@ def _sampling(scale: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _warped(pictures: np.ndarray, warp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures under a warp (n, 4), scale and offset across, then down; and where they have pixels (n, 32, 32, 0 or 1)."""
+    """Pictures under a warp (n, 4), scale and offset across, then down; and where they have pixels (n, 32, 32)."""
     across, wide = _sampling(warp[:, 0], warp[:, 1])
     down, high = _sampling(warp[:, 2], warp[:, 3])
     return down @ pictures @ across.transpose(0, 2, 1), (high[:, :, None] & wide[:, None, :]).astype(np.float32)
