@@ -29,6 +29,7 @@ from mien.evaluation.conditions import (
     reduced,
     window,
 )
+from mien.metrics.intervals import wilson
 from mien.metrics.wording import named, with_interval
 from mien.prediction.quality import BEYOND, SHARPNESS, SMALL, notes
 from mien.reports.run_results import protocol
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def _share(hits: int, n: int) -> str:
-    low, high = metrics.wilson(hits / n, n)
+    low, high = wilson(hits / n, n)
     return f"{hits / n:.1%} [{float(low):.1%}, {float(high):.1%}]".replace("%", "")
 
 

@@ -405,7 +405,7 @@ def test_yaml(block, tmp_path):
     tree = yaml.safe_load(block.text)
     file = tmp_path / "shown.yaml"
     file.write_text(block.text)
-    if "axes" in tree:
+    if "axes" in tree or "data_sets" in tree:
         load_study(file)
     elif set(tree) <= {*Recipe.model_fields, "base"}:
         load_recipe(file)

@@ -108,3 +108,13 @@ def test_a_source_is_read_with_corrections(make_adience, write):
         {key: entry[key] for key in ("kind", "reason", "rows")} for entry in ledger["entries"]
     ]
     assert ledger["kept"] == len(after)
+
+
+def test_ranges_of_ages(faces, write):
+    faces = check_faces(faces.assign(age=["20-29", 30, "60+", 51.5], age_group=None))
+    out = apply_corrections(faces, write("a,age,20-29,31,", "b,age,30,25-32,", "c,age,60+,,"), Ledger("made"))
+    assert out["age"].fillna(-1).tolist() == [31, -1, -1, 51.5]
+    assert out["age_from"].fillna(-1).tolist() == [-1, 25, -1, -1] and out["age_to"].tolist()[1] == 32
+    assert out["age_group"].astype("object").fillna("").tolist() == ["25-32", "25-32", "", "48-53"]
+    with pytest.raises(MienError, match="old is '20-28', but the table has '20-29'"):
+        apply_corrections(faces, write("a,age,20-28,31,"), Ledger("made"))

@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_decoded_images_are_taken_as_they_are(astronaut):
     assert np.array_equal(images.load(picture), astronaut), "the caller's image stays open"
 
 
-@pytest.mark.parametrize("bad", [np.zeros((9, 9, 3)), np.zeros((9, 9, 4), np.uint8), np.zeros(9, np.uint8)])
+@pytest.mark.parametrize("bad", [np.zeros((9, 9, 3), int), np.zeros((9, 9, 4), np.uint8), np.zeros(9, np.uint8)])
 def test_arrays_that_are_no_image_are_refused_with_their_shape(bad):
     with pytest.raises(ImageError, match="not an image: pixels are .* valid: uint8"):
         images.load(bad)
@@ -309,3 +310,36 @@ def test_golden_face(astronaut):
     face = images.load_face(encode(astronaut, "PNG"), 8, (173, 60, 100, 110), 0.2)
     assert face.shape == (8, 8, 3)
     assert face.mean(axis=(0, 1)).round(1).tolist() == [158.8, 135.0, 110.5]
+
+
+def test_floats_from_0_to_1_are_pixels():
+    pixels = np.linspace(0, 255, 16 * 16 * 3).astype(np.uint8).reshape(16, 16, 3)
+    assert np.array_equal(images.load(pixels / 255), pixels)
+    for wrong in (pixels.astype(float), pixels / 255 - 0.5, np.full((16, 16, 3), np.nan)):
+        with pytest.raises(images.ImageError, match="valid: uint8 to 255, or floats from 0 to 1"):
+            images.load(wrong)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_formats_of_phones(kind, tmp_path, monkeypatch):
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[:, 32:] = 200
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    path = tmp_path / f"a.{kind.lower()}"
+    Image.fromarray(pixels).save(path, kind)
+    assert path.suffix in images.SUFFIXES
+    found = images.load(path)
+    assert found.shape == pixels.shape and np.abs(found.astype(int) - pixels)[:, [0, -1]].max() < 20
+    assert images.dimensions(path.read_bytes()) == (64, 48)
+    if kind == "HEIF":
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        with pytest.raises(images.ImageError, match=r"needs mien\[heic\]: HEIC: pip install 'mien\[heic\]'"):
+            images.load(path)
+
+
+def test_a_photograph_of_48_megapixels_is_read_at_a_reduced_size(tmp_path):
+    path = tmp_path / "large.jpg"
+    Image.new("L", (8064, 6048), 90).save(path)
+    found = images.load_reduced(path, lambda longer: 1000)
+    assert (found.width, found.height) == (8064, 6048) and max(found.image.size) < 2100

@@ -8,7 +8,7 @@ import pytest
 
 from mien.base.errors import MienError
 from mien.base.ledger import Ledger
-from mien.base.table import check_faces
+from mien.base.table import check_faces, write_table
 from mien.data import splits
 from mien.data.duplicates import group_files
 from mien.data.joined import assign_parts, join_sets, read_data, without_shared, without_untrained
@@ -150,6 +150,23 @@ def test_joined_columns_may_differ():
     assert both["race"].isna().tolist() == [False, True] and both["roll"].isna().tolist() == [True, False]
 
 
+def test_the_table_of_a_run_is_read_again_with_its_parts(recipe, tmp_path):
+    faces = assign_parts(read_data(recipe.data)[0], recipe, None)
+    mixed = pd.concat([faces.sample(frac=1, random_state=0), faces.head(3).assign(dataset="other", face=list("abc"))])
+    write_table(mixed, tmp_path / "faces.parquet")
+    changes = [f"data.faces={tmp_path / 'faces.parquet'}", "split.method=partition"]
+    changes += [f"data.sets.{name}.split={{}}" for name in recipe.data.sets]
+    again = load_recipe(recipe, changes)
+    found, ledger = read_data(again.data)
+    assert [(entry.kind, entry.rows) for entry in ledger.entries] == [("dropped", 3)]
+    found = assign_parts(found, again, None)
+    pd.testing.assert_series_equal(
+        found.set_index("face")["split"].sort_index(), faces.set_index("face")["split"].sort_index()
+    )
+    with pytest.raises(MienError, match="no row has 'third' in the column dataset"):
+        read_data(load_recipe(again, ["data.sets.third.source=csv"]).data)
+
+
 class TestRecipe:
     def test_a_set_is_the_source_of_its_name(self):
         data = load_recipe({"data": {"sets": {"aaf": {}, "mine": {"source": "csv"}}}}).data
@@ -167,6 +184,7 @@ class TestRecipe:
             ({"root": "x", "sets": {"aaf": {}}}, ["root is that of one data set", "sets.NAME.root", "aaf"]),
             ({"sets": {"a-b": {}}}, ["'a-b' is not a name", "underscores"]),
             ({"sets": {"aaf": {"weight": 0}}}, ["every weight is 0"]),
+            ({"faces": "x.csv", "sets": {"aaf": {"faces": "y.csv"}}}, ["a table of all sets"]),
             ({"sets": {"aaf": {"weight": -1}}}, ["data.sets.aaf.weight"]),
             ({"sets": {"aaf": {"wait": 1}}}, ["data.sets.aaf.wait", "weight"]),
             ({"sets": {"aaf": {"crop": "dlib"}}}, ["data.sets.aaf.crop", "detector"]),

@@ -2,6 +2,7 @@ import inspect
 import json
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from mien.base.errors import MienError
 from mien.base.labels import AGE_GROUPS
-from mien.base.table import FACES_COLUMNS, age_to_group, check_faces, read_faces_table, write_table
+from mien.base.table import FACES_COLUMNS, OLDEST, age_to_group, check_faces, read_faces_table, write_table
 from mien.data import sources
 from mien.data.source_names import SOURCE_NAMES
 from mien.data.sources import adience, fairface, utkface
@@ -397,13 +398,22 @@ class TestAdience:
 
     @given(st.integers(0, 130))
     def test_single_years_are_mapped_as_all_ages_are(self, years):
-        assert adience._age(str(years)) == (years, age_to_group([years])[0])
+        assert adience._age(str(years)) == (years, None, None, age_to_group([years])[0])
 
     def test_odd_intervals_go_to_the_group_nearest_to_their_middle(self):
         for text, group in adience.ODD_INTERVALS.items():
             low, high = map(int, text.strip("()").split(","))
             assert group == age_to_group([(low + high) / 2])[0]
         assert tuple(adience.INTERVALS.values()) == AGE_GROUPS
+
+    def test_intervals_are_ranges_of_years(self, make_adience):
+        faces = sources.read_faces("adience", make_adience(), "masked")
+        assert faces["age"].notna().tolist() == faces["raw_age"].str.isdecimal().tolist()
+        assert faces["age_from"].notna().tolist() == faces["raw_age"].str.startswith("(").tolist()
+        for text, group in {**adience.INTERVALS, **adience.ODD_INTERVALS}.items():
+            first, last = adience.RANGES[text]
+            assert first < last and group in age_to_group([first, last, (first + last) / 2])
+        assert adience.RANGES["(8, 12)"] == (8, 12) and adience.RANGES["(60, 100)"] == (60, OLDEST)
 
 
 class TestCeleba:
@@ -496,9 +506,8 @@ class TestFairface:
         rows = [f"train/{at}.jpg,{text},Male,White,TRUE" for at, text in enumerate([*fairface.RANGES, "more than 70"])]
         faces = sources.read_faces("fairface", make_fairface(tmp_path, rows))
         assert faces["age_range"].tolist() == [*fairface.RANGES, "70+"]
-        assert faces["age_min"].tolist() == [0, 3, 10, 20, 30, 40, 50, 60, 70, 70]
-        assert faces["age_max"].tolist()[:-2] == [2, 9, 19, 29, 39, 49, 59, 69]
-        assert faces["age_max"].isna().tolist() == [False] * 8 + [True] * 2
+        assert faces["age_from"].tolist() == [0, 3, 10, 20, 30, 40, 50, 60, 70, 70]
+        assert faces["age_to"].tolist() == [2, 9, 19, 29, 39, 49, 59, 69, OLDEST, OLDEST]
         middles = [1, 6, 14.5, 24.5, 34.5, 44.5, 54.5, 64.5, 90, 90]
         assert faces["age_group"].tolist() == list(age_to_group(middles))
         assert faces["age"].isna().all()
@@ -507,8 +516,8 @@ class TestFairface:
     def test_groups_only_where_every_age_of_the_range_is_in_one(self, tmp_path):
         rows = [f"val/{at}.jpg,{text},Male,White,TRUE" for at, text in enumerate(fairface.RANGES)]
         faces = sources.read_faces("fairface", make_fairface(tmp_path, val=rows), "within").set_index("age_range")
-        for name, (low, high) in fairface.RANGES.items():
-            groups = set(age_to_group(range(low, (high or 110) + 1)))
+        for name, (first, last) in fairface.RANGES.items():
+            groups = set(age_to_group(np.arange(first, last + 1)))
             assert faces["age_group"][name] == groups.pop() if len(groups) == 1 else pd.isna(faces["age_group"][name])
         assert faces["age_group"].notna().sum() == 3
         assert set(faces["split"]) == {"val"}

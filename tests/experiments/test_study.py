@@ -15,7 +15,7 @@ import yaml
 from mien.base.errors import MienError
 from mien.base.table import check_faces, write_table
 from mien.experiments import study as study_module
-from mien.experiments.results import collect, holm, run_warnings
+from mien.experiments.results import collect, holm, run_warnings, set_warnings
 from mien.experiments.study import StudyFolder, load_study, make_cells, study_names
 from mien.metrics.joining import join
 from mien.metrics.scoring import mean_over_runs, paired_difference, score
@@ -149,6 +149,8 @@ class TestStudyFiles:
             ({"reference": {"start": "random"}}, ["reference", "'start'"]),
             ({"metrics": ["gender_acuracy"]}, ["did you mean 'gender_accuracy'"]),
             ({"alpha": 2.0}, ["alpha = 2.0"]),
+            ({"axes": {"x": {"a": {}, "b": {}}}, "data_sets": "fold"}, ["data_sets", "'fold'", "taken"]),
+            ({"data_sets": "network"}, ["data_sets", "'network'", "in axes too"]),
         ],
     )
     def test_mistakes_in_a_file_are_named(self, changes, words):
@@ -167,6 +169,7 @@ class TestStudyFiles:
             ({"metrics": ["age_mae"]}, ["no cell has a task", "'age_mae'", "gender"]),
             ({"metrics": ["gender_ece"], "seeds": [0, 1]}, ["gender_ece", "one seed"]),
             ({"set": ["trainer.devices=2"]}, ["trainer.devices", "--jobs"]),
+            ({"data_sets": "trained on"}, ["names 1 data set", "data.sets"]),
         ],
     )  # fmt: skip
     def test_contradictions_are_found_before_anything_is_trained(self, changes, words, tmp_path):
@@ -456,6 +459,25 @@ class TestAlarms:
     )
     def test_losses_that_do_not_fall(self, losses, words):
         assert words in self.found(log=LOG.assign(train_loss=losses))["loss"]
+
+    def test_a_data_set_that_the_calibration_does_not_fit(self):
+        def row(group, metric, value, low, high, split="test"):
+            return {"group": group, "metric": metric, "value": value, "low": low, "high": high, "n": 90, "split": split}
+
+        scores = pd.DataFrame(
+            [
+                row("all", "age_interval_coverage", 0.5, 0.45, 0.55),
+                row("dataset=a", "age_interval_coverage", 0.61, 0.5, 0.7),
+                row("dataset=b", "age_interval_coverage", 0.61, 0.5, 0.76),
+                row("dataset=b", "gender_ece", 0.06, 0.041, 0.08),
+                row("dataset=b", "gender_ece", 0.2, 0.1, 0.3, "train"),
+                row("gender=female", "gender_ece", 0.2, 0.1, 0.3),
+            ]
+        )
+        assert list(set_warnings(scores).values()) == [
+            "a: the 80% age interval contains 61.0% [50.0, 70.0] of the true ages (n 90)",
+            "b: the calibration error of gender is 6.0% [4.1, 8.0] (n 90)",
+        ]
 
     def test_test_above_validation_by_more_than_chance(self):
         assert "better than that of the validation part" in str(self.found(quiet(val=0.83, test=0.95, train=0.95)))

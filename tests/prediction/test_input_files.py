@@ -80,3 +80,28 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
 def test_links_in_a_circle_end(folder):
     (folder / "photos" / "loop").symlink_to(folder / "photos", target_is_directory=True)
     assert len(image_files(["photos"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("https://a.b/c.jpg", "'https://a.b/c.jpg' is an address; mien opens no connections: download"),
+        ("rtsp://camera/1", "is an address"),
+        ("0", "'0' is not a file; mien does not open cameras: record a clip first"),
+        ("/dev/video7", "does not open cameras"),
+    ],
+)
+def test_what_is_no_file_is_refused_with_the_way_out(folder, path, words):
+    with pytest.raises(MienError, match=words):
+        image_files([path])
+
+
+def test_a_file_with_the_name_of_a_camera_is_that_file(folder):
+    (folder / "0").write_bytes(b"x")
+    assert image_files(["0"]) == ["0"]
+
+
+def test_other_files_of_a_folder_are_counted(folder, capsys):
+    image_files(["photos"])
+    shown = capsys.readouterr()
+    assert "photos: 1 files are not images by their suffix, 'notes.txt' first" in shown.err and not shown.out

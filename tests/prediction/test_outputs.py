@@ -1,13 +1,15 @@
 """Rows to files."""
 
+import io
 import json
 import os
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from mien.base.errors import MienError
-from mien.prediction.outputs import Journal, RowsFile, check_output
+from mien.prediction.outputs import Journal, RowsFile, StandardOutput, check_output, read_coco
 
 COLUMNS = ["file", "face_index", "status", "p_female", "quality"]
 ROWS = [
@@ -16,14 +18,14 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("ending", [".csv", ".json", ".jsonl", ".parquet"])
 def test_every_format_gives_the_same_table_back(tmp_path, ending):
     path = tmp_path / "new" / f"out{ending}"
     with RowsFile(path, COLUMNS) as write:
         for row in ROWS * 1500:
             write(row)
-    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}[ending]
-    table = read(path)
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}
+    table = (read | {".json": pd.read_json})[ending](path)
     assert list(table.columns) == COLUMNS and len(table) == 3000
     assert table["file"][0] == ROWS[0]["file"] and table["p_female"][0] == 0.25
     assert table["face_index"].isna().sum() == table["p_female"].isna().sum() == 1500
@@ -33,6 +35,9 @@ def test_a_file_without_rows_has_its_columns(tmp_path):
     for ending in (".csv", ".parquet"):
         with RowsFile(tmp_path / f"out{ending}", COLUMNS):
             pass
+    with RowsFile(tmp_path / "out.json", COLUMNS):
+        pass
+    assert json.loads((tmp_path / "out.json").read_text()) == []
     assert list(pd.read_csv(tmp_path / "out.csv")) == list(pd.read_parquet(tmp_path / "out.parquet")) == COLUMNS
 
 
@@ -63,7 +68,7 @@ def test_an_output_that_exists_is_refused_unless_told(tmp_path):
     with pytest.raises(MienError, match="exists; use --overwrite to replace it"):
         check_output(path, overwrite=False)
     check_output(path, overwrite=True)
-    with pytest.raises(MienError, match="unknown extension '.xlsx'; valid: .csv, .parquet, .jsonl"):
+    with pytest.raises(MienError, match="unknown extension '.xlsx'; valid: .csv, .parquet, .json, .jsonl"):
         check_output(tmp_path / "out.xlsx", overwrite=False)
     with pytest.raises(MienError, match="is a folder"):
         (tmp_path / "dir.csv").mkdir()
@@ -134,3 +139,42 @@ def test_a_journal_whose_process_died_after_the_table_was_there_is_removed(tmp_p
     os.utime(kept.path, (0, 0))
     check_output(out, overwrite=True)
     assert not kept.path.exists()
+
+
+@pytest.mark.parametrize("name", ["-", "-.jsonl"])
+def test_standard_output_holds_the_table_alone(name, capsys):
+    output = StandardOutput(name, COLUMNS)
+    for row in ROWS:
+        output.add([row, row | {"time": 0.5}])
+    shown = io.StringIO(capsys.readouterr().out)
+    table = pd.read_csv(shown) if name == "-" else pd.read_json(shown, lines=True)
+    assert list(table.columns) == COLUMNS and table["status"].tolist() == ["ok", "truncated"]
+
+
+def test_coco_has_each_image_and_each_face(tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    a, gone = str(tmp_path / "a.png"), str(tmp_path / "gone.png")
+    box = {"x": 1.0, "y": 2.0, "w": 10.0, "h": 20.0}
+    rows = [
+        {"file": a, "status": "ok", "gender": "male", "age": 30.0, "detector_score": 0.9} | box,
+        {"file": a, "status": "ok", "gender": None, "age": 3.0},
+        {"file": gone, "status": "missing"},
+    ]
+    with RowsFile(tmp_path / "faces.coco.json", ["file", "status", "gender", "age", *box]) as write:
+        for row in rows:
+            write(row)
+    found = json.loads((tmp_path / "faces.coco.json").read_text())
+    assert [(image["id"], image.get("width"), image.get("status")) for image in found["images"]] == [
+        (1, 60, None),
+        (2, None, "missing"),
+    ]
+    names = {category["id"]: category["name"] for category in found["categories"]}
+    first, second = found["annotations"]
+    assert first["bbox"] == [1, 2, 10, 20] and first["area"] == 200 and first["score"] == 0.9
+    assert names[first["category_id"]] == "male" and first["attributes"] == {"gender": "male", "age": 30.0}
+    assert names[second["category_id"]] == "face" and second["bbox"] == [0, 0, 60, 40]
+    assert {one["image_id"] for one in found["annotations"]} == {1}
+    back = read_coco(tmp_path / "faces.coco.json")
+    assert [(row["file"], row["status"], row.get("age")) for row in back] == [
+        *((gone, "missing", None), (a, "ok", 30.0), (a, "ok", 3.0))
+    ]

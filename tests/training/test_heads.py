@@ -6,13 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import logsumexp, softmax
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
 from mien.base.labels import AGE_GROUPS, PREDICTED
-from mien.base.table import check_faces
+from mien.base.table import age_ranges, age_to_group, check_faces, known_labels
 from mien.recipe.settings import Age, AgeGroup, Gender, Model, Tasks
-from mien.training.heads import HEADS, AgeGroupHead, AgeHead, GenderHead, make_heads
+from mien.training.heads import HEADS, AgeGroupHead, AgeHead, GenderHead, is_known, make_heads
 
 FACES = check_faces(
     pd.DataFrame(
@@ -43,18 +44,18 @@ class TestContract:
 
     def test_target_is_missing_where_the_label_is(self, task):
         head, _ = self.make(task)
-        assert torch.isnan(head.target(FACES)).tolist() == FACES[head.column].isna().tolist()
+        assert is_known(head.target(FACES)).tolist() == known_labels(FACES, task).tolist()
 
     def test_loss_ignores_faces_without_a_label(self, task):
         head, features = self.make(task)
         target = head.target(FACES)
-        known = ~torch.isnan(target)
+        known = is_known(target)
         with torch.no_grad():
             assert torch.equal(head.loss(head(features), target), head.loss(head(features)[known], target[known]))
 
     def test_no_label_at_all_is_a_loss_of_zero_with_a_gradient(self, task):
         head, features = self.make(task)
-        loss = head.loss(head(features), torch.full((len(FACES),), torch.nan))
+        loss = head.loss(head(features), torch.full_like(head.target(FACES), torch.nan))
         loss.backward()
         assert loss == 0 and all((parameter.grad == 0).all() for parameter in head.parameters())
 
@@ -136,7 +137,7 @@ def test_a_certain_age_is_that_age_and_its_group():
 
 
 def test_ages_over_the_oldest_count_as_that_old():
-    assert AgeHead(Age(oldest=100), 3, Model()).target(FACES).tolist()[4] == 100
+    assert AgeHead(Age(oldest=100), 3, Model()).target(FACES).tolist()[4] == [100, 100]
 
 
 def test_crps_by_hand():
@@ -144,7 +145,75 @@ def test_crps_by_hand():
     logits, target = torch.randn(3, 11), torch.tensor([0.0, 4.0, 10.0])
     cumulated = logits.softmax(1).numpy().cumsum(1)
     score = ((cumulated - (np.arange(11) >= target.numpy()[:, None])) ** 2).sum(1).mean() / 10
-    assert (with_score.loss(logits, target) - without.loss(logits, target)).item() == pytest.approx(score, rel=1e-4)
+    years = torch.stack([target, target], 1)
+    assert (with_score.loss(logits, years) - without.loss(logits, years)).item() == pytest.approx(score, rel=1e-4)
+
+
+def test_the_target_is_the_year_else_the_range_else_the_years_of_the_group():
+    table = pd.DataFrame({"face": range(5), "path": "a", "age": ["30.5", "20-29", "60+", None, None]})
+    faces = check_faces(table.assign(age_group=[None, "38-43", None, "8-13", None]))
+    target = AgeHead(Age(oldest=90), 3, Model()).target(faces)
+    assert target[:4].tolist() == [[30.5, 30.5], [20, 29], [60, 90], [8, 14]] and target[4].isnan().all()
+    assert all(len(set(age_to_group(range(int(first), int(last) + 1)))) == 1 for first, last in age_ranges(faces)[2:4])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 2**31), st.sampled_from([0.1, 1.0, 30.0]))
+def test_the_loss_of_a_range_is_the_log_of_its_probability(one, other, seed, scale):
+    first, last = sorted((one, other + 1))
+    head = AgeHead(Age(oldest=101), 3, Model())
+    logits = (torch.randn(1, 102, generator=torch.Generator().manual_seed(seed)) * scale).requires_grad_()
+    loss = head.loss(logits, torch.tensor([[float(first), float(last)]]))
+    loss.backward()
+    exact = logits.detach().double().numpy()[0]
+    inside = (np.arange(102) >= first) & (np.arange(102) <= last)
+    if first == last:
+        return  # a year has another loss
+    assert loss.item() == pytest.approx(logsumexp(exact) - logsumexp(exact[inside]), rel=1e-4, abs=1e-5)
+    expected = softmax(exact) - np.where(inside, softmax(np.where(inside, exact, -np.inf)), 0)
+    np.testing.assert_allclose(logits.grad[0].numpy(), expected, atol=1e-5)
+
+
+def test_the_gradient_of_years_and_ranges_is_that_of_finite_differences():
+    head = AgeHead(Age(oldest=20), 3, Model()).double()
+    target = torch.tensor([[7.0, 7.0], [7.5, 7.5], [3.0, 9.0], [2.5, 3.0], [15.0, 20.0], [0.0, 20.0]]).double()
+    torch.manual_seed(0)
+    logits = torch.randn(6, 21, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda values: head._losses(values, target), (logits,))
+    assert torch.autograd.gradcheck(lambda values: head.proper_score(values, target), (logits,))
+
+
+def test_a_range_far_from_the_answer_has_a_finite_loss_and_gradient():
+    head = AgeHead(Age(), 3, Model())
+    logits = torch.full((1, 101), -500.0).index_fill(1, torch.tensor([3]), 500.0).requires_grad_()
+    loss = head.loss(logits, torch.tensor([[60.0, 100.0]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(1000 - np.log(41), rel=1e-4) and logits.grad.isfinite().all()
+
+
+def test_years_and_ranges_train_one_head_that_gives_the_groups():
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    age = random.uniform(0, 80, 600)
+    decade = age // 10 * 10
+    table = pd.DataFrame({"face": range(600), "path": "a", "age": np.where(random.random(600) < 0.1, age, np.nan)})
+    ranged = table["age"].isna()
+    faces = check_faces(
+        table.assign(age_from=np.where(ranged, decade, np.nan), age_to=np.where(ranged, decade + 9, np.nan))
+    )
+    bumps = np.exp(-0.5 * ((age[:, None] - np.arange(0, 85, 5)) / 5) ** 2)
+    features = torch.from_numpy(bumps).float()
+    head = AgeHead(Age(), features.shape[1], Model())
+    optimizer = torch.optim.Adam(head.parameters(), 0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        head.loss(head(features), head.target(faces)).backward()
+        optimizer.step()
+    with torch.no_grad():
+        columns = {name: values.numpy() for name, values in head.decode(head(features)).items()}
+    assert np.abs(columns["age"] - age)[ranged].mean() < 3
+    groups = np.stack([columns[f"p_{group}"] for group in AGE_GROUPS]).argmax(0)
+    assert (groups == age_to_group(age).codes).mean() > 0.8
 
 
 def test_an_own_age_group_head_wins_over_the_age_heads_groups():

@@ -132,7 +132,7 @@ def test_two_steps_move_what_is_not_frozen_and_nothing_else(name):
     targets = {
         "gender": torch.tensor([0.0, 1.0]),
         "age_group": torch.tensor([2.0, 6.0]),
-        "age": torch.tensor([9.0, 50]),
+        "age": torch.tensor([[9.0, 9.0], [40.0, 49.0]]),
     } | dict.fromkeys(recipe.tasks.columns, torch.tensor([0.0, 4.0]))
     for _ in range(2):
         optimizer.zero_grad()

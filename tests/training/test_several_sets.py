@@ -6,12 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mien
+from mien.audit.data.audit import audit_faces
 from mien.data.sources import read_faces
 from mien.demo.dataset import draw_faces
+from mien.evaluation.conditions import CONDITIONS, score_conditions
 from mien.evaluation.evaluate import evaluate_on
+from mien.prediction.predict import Predictor
 from mien.recipe.load import load_recipe
 from mien.training.data import EpochSampler, WeightedOrder
 from mien.training.fit import train
+from mien.training.publish import model_card
+from mien.training.study_cells import run_study
 
 SMALL = {
     "split": {"method": "subjects", "test": 0.3, "val": 0.2},
@@ -68,6 +74,28 @@ def test_other_data_is_compared_with_the_training_faces_of_both(finished, folder
         evaluate_on(finished, other, folders / "ce", "again")
     table = evaluate_on(finished, finished.faces, finished.folder, "itself", allow_leaks=True)
     assert table["n"].max() == len(finished.faces)
+
+
+def test_the_folder_of_the_run_is_the_root_of_its_faces(finished, tmp_path):
+    faces = finished.faces.groupby("dataset").head(6).reset_index(drop=True)
+    audited = audit_faces(faces, finished.folder)
+    assert (audited.images.files["status"] == "ok").all() and len(audited.images.files) == 12
+    predictor = Predictor(finished.model_file)
+    maps = mien.explain(faces=faces, root=finished.folder, by=["dataset"], out=tmp_path, model=predictor, limit=1)
+    assert {"dataset ad", "dataset ce"} <= set(maps["group"])
+    scores = score_conditions(predictor, faces, finished.folder, {"grey": CONDITIONS["grey"]})
+    assert scores.loc[scores["condition"] == "grey", "n"].min() > 0
+    again = predictor.predict_faces(faces, finished.folder).set_index("face")["p_female"]
+    known = finished.predictions.set_index("face")["p_female"]
+    shared = again.index.intersection(known.index)
+    np.testing.assert_allclose(again[shared], known[shared], atol=1e-5)
+
+
+def test_the_card_has_the_scores_of_each_set_and_their_terms(finished):
+    card = model_card(finished, "shown", None)
+    assert "### By data set" in card and "--set data.sets.ad.root=FOLDER --set data.sets.ce.root=FOLDER" in card
+    assert "adience (drawn)" in card and "celeba (drawn)" in card
+    assert "Source adience, label policy 'masked'" in card
 
 
 def test_a_copied_picture_is_left_out_of_training(folders, tmp_path):
@@ -142,3 +170,34 @@ class TestWeights:
         assert data._weighted(np.arange(64)) is None
         uneven = FaceData(faces, range(64), {}, recipe_of(folders, ce={"weight": 3.0}))
         assert list(uneven._weighted(np.arange(64)).counts) == [16, 48]
+
+
+def test_the_study_trains_on_each_set_and_tests_on_every_one(folders, tmp_path):
+    (tmp_path / "base.yaml").write_text(recipe_of(folders).to_yaml())
+    study = {"base": str(tmp_path / "base.yaml"), "data_sets": "trained on", "compare": ["trained on"]}
+    study |= {"reference": {"trained on": "all"}, "metrics": ["gender_accuracy", "age_group_exact"]}
+    results = run_study(study, out=tmp_path / "study")
+    assert {found.cell.slug: found.status for found in results.cells} == dict.fromkeys(
+        ("all_seed-0", "only-ad_seed-0", "only-ce_seed-0"), "finished"
+    )
+    runs = {found.cell.levels["trained on"]: found.run for found in results.cells}
+    tested = {level: set(run.faces.query("split == 'test'")["face"]) for level, run in runs.items()}
+    known = set(runs["all"].faces.dropna(subset="gender")["face"])
+    assert tested["all"] == tested["only ad"] and tested["only ce"] == tested["all"] & known
+    assert set(runs["only ce"].faces.query("split != 'test'")["dataset"]) == {"ce"}
+    assert list(runs["only ce"].recipe.tasks.predicted()) == ["gender"]  # CelebA has no ages
+    right = {}
+    for level, run in runs.items():
+        faces = run.faces.merge(run.predictions[["face", "gender"]], on="face", suffixes=("", "_predicted"))
+        faces = faces[(faces["split"] == "test") & faces["gender"].notna()]
+        right |= {(level, name): own["gender"] == own["gender_predicted"] for name, own in faces.groupby("dataset")}
+    gender = results.table[results.table["metric"] == "gender_accuracy"].set_index(["trained on", "tested on"])
+    for key, correct in right.items():
+        assert gender.loc[key, "value"] == pytest.approx(correct.mean()) and gender.loc[key, "n"] == len(correct)
+    compared = results.comparisons.set_index(["metric", "second", "tested on"])
+    assert len(compared) == 2 * 2 + 1  # age groups are known of one set, and learnt from it
+    difference = compared.loc[("gender_accuracy", "only ce", "ad"), "value"]
+    assert difference == pytest.approx(right["all", "ad"].mean() - right["only ce", "ad"].mean())
+    assert "tested on ce: all" in compared.loc[("gender_accuracy", "only ad", "ce"), "in words"]
+    shown = (tmp_path / "study" / "table.md").read_text()
+    assert "Gender accuracy, %: rows trained on, columns tested on" in shown and "| trained on | ad | ce |" in shown

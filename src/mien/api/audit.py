@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def audit_model(
     predictions: "PredictionsInput",
-    faces: "pd.DataFrame | PathLike",
+    faces: "pd.DataFrame | PathLike | None" = None,
     *,
     map: Mapping[str, str] | None = None,
     preset: str | None = None,
@@ -34,12 +34,14 @@ def audit_model(
     model: "PathLike | Predictor | None" = None,
     sample: int = 400,
     out: PathLike | None = None,
+    overwrite: bool = False,
 ) -> "ModelAuditReport":
     """Finds for whom a model fails, from its predictions and the labels; any program's predictions can be audited.
 
     Args:
-        predictions: A predictions table, its file, or several files that make one table.
-        faces: The labels: a faces table, or its file.
+        predictions: A predictions table, its file, or several files that make one table; or the folder of a run, whose
+            test part is audited.
+        faces: The labels: a faces table, or its file; None for a run, which has them.
         map: Columns of the predictions and mien's columns that they stand for.
         preset: Column names and values of "deepface" or "insightface".
         by: Columns that make groups; None: gender, age_group and race, as far as the faces have them.
@@ -51,12 +53,13 @@ def audit_model(
         model: With `root`: what made the predictions; None: the model that ships with mien.
         sample: With `root`: largest number of faces that are degraded.
         out: Folder for report.html, report.json and the tables; None: nothing is written.
+        overwrite: Replace an earlier report in `out`.
 
     Returns:
         The audit, as in report.json; `passed` is None without limits.
 
     Raises:
-        MienError: The predictions cannot be read or do not match the faces, or a column is missing.
+        MienError: The predictions cannot be read or do not match the faces, a column is missing, or `out` has a report.
     """
     from mien.audit.model.audit import AuditSettings, audit_predictions
     from mien.audit.model.limits import read_limits
@@ -66,10 +69,13 @@ def audit_model(
 
     if out is not None:
         check_folder(out)
+        _check_replaced(out, overwrite)
     if root is not None and (preset or map):
         raise MienError("--root evaluates a model of mien's on degraded images; --map and --preset are for others")
     if root is None and model is not None:
         raise MienError("--model belongs to --root, which was not given")
+    if faces is None:
+        predictions, faces = _test_part(predictions)
     table = as_faces(faces)
     settings = AuditSettings(None if limits is None else read_limits(Path(limits)), child_rate)
     with progress("predicting degraded images") as update:
@@ -89,6 +95,19 @@ def audit_model(
     return report
 
 
+def _test_part(given: "PredictionsInput") -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The predictions and the faces of a run's test part."""
+    from mien.runs.run import open_run
+
+    folders = [given] if isinstance(given, str | Path) else [] if hasattr(given, "columns") else list(given)
+    if len(folders) != 1 or not Path(folders[0]).is_dir():
+        raise MienError("--faces is needed: the labels of the predictions; only the folder of a run has them")
+    run = open_run(folders[0])
+    test = run.faces[run.faces["split"] == "test"].reset_index(drop=True)
+    predictions = run.predictions
+    return predictions[predictions["face"].isin(test["face"])].drop(columns="file", errors="ignore"), test
+
+
 def _robustness(
     faces: "pd.DataFrame", root: PathLike, model: Any, sample: int, update: "ProgressCallback"
 ) -> "RobustnessTest":
@@ -98,28 +117,37 @@ def _robustness(
     return RobustnessTest(model if isinstance(model, Predictor) else Predictor(model), faces, root, sample, update)
 
 
+def _check_replaced(out: PathLike, overwrite: bool) -> None:
+    if (Path(out) / "report.html").exists() and not overwrite:
+        raise MienError(f"--out {str(out)!r} has an earlier report; give another folder, or --overwrite")
+
+
 def audit_data(
     faces: "pd.DataFrame | PathLike",
     root: PathLike | None = None,
     run: "PathLike | Run | Sequence[PathLike | Run]" = (),
     out: PathLike = "audit-data",
     sheet: int = 1000,
+    overwrite: bool = False,
 ) -> "DataAuditReport":
     """Finds what is wrong with a data set: leaks, duplicates, contradictions, bad images, likely label errors.
 
     Args:
         faces: A faces table, or its file. Unlike elsewhere its ages may be impossible: they are reported.
-        root: Folder that its paths are relative to; None: the images are not looked at.
+        root: Folder that its paths are relative to, or a run for those of its data sets; None: the images are not
+            looked at.
         run: Finished runs on these faces, to find likely label errors; together their test parts should cover every
             face, as those of cross-validation folds do.
         out: Folder for report.html, report.json and the tables; with runs also review.html, to correct labels.
         sheet: Largest number of suggestions of each label in review.html.
+        overwrite: Replace an earlier report in `out`.
 
     Returns:
         The audit, as in report.json; `passed` is False where results on this data set cannot be trusted.
 
     Raises:
-        MienError: The table has no rows or breaks its contract, no image is under `root`, or a run cannot be used.
+        MienError: The table has no rows or breaks its contract, no image is under `root`, a run cannot be used, or
+            `out` has a report.
     """
     from mien.audit.data.audit import audit_faces
     from mien.base.atomic import check_folder
@@ -128,6 +156,7 @@ def audit_data(
     from mien.reports.audit_data import write
 
     check_folder(out)
+    _check_replaced(out, overwrite)
     table = read_table(Path(faces)) if isinstance(faces, str | Path) else faces
     with progress("reading images") as update:
         audit = audit_faces(table, root, as_list(run), update)

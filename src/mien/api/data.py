@@ -96,7 +96,8 @@ def eda(faces: "pd.DataFrame | PathLike", root: PathLike | None = None, out: Pat
 
     Args:
         faces: A faces table, or its file.
-        root: Folder that its paths are relative to; None: the images are not looked at.
+        root: Folder that its paths are relative to, or a run for those of its data sets; None: the images are not
+            looked at.
         out: Folder for the report and its tables.
 
     Returns:

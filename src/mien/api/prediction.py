@@ -34,9 +34,10 @@ def predict(
 
     Args:
         paths: One or several: images, clips, folders (recursively), patterns, or tables with a column "path". Without
-            `out` and `draw` also images in memory: bytes of a file, Pillow images, or uint8 arrays (h, w, 3).
-        out: Table to write, .csv, .parquet or .jsonl; rerunning the same call resumes an interrupted one. The frames
-            of clips go to a second table beside it.
+            `out` and `draw` also images in memory: bytes of a file, Pillow images, or arrays (h, w, 3) of uint8 or of
+            floats from 0 to 1.
+        out: Table to write, .csv, .parquet, .json, .jsonl or .coco.json (COCO's format); rerunning the same call
+            resumes an interrupted one. The frames of clips go to a second table beside it.
         crops: Each image is a cropped face; no faces are detected.
         draw: Folder for copies of the images and clips with boxes and labels.
         every: Seconds between two analysed frames of a clip.
@@ -96,14 +97,19 @@ def _to_files(
     import pandas as pd
 
     from mien.base.table import read_table
+    from mien.prediction.outputs import COCO, STANDARD_OUTPUT, read_coco
     from mien.prediction.photographs import predict_files
 
+    if str(out) in STANDARD_OUTPUT:
+        raise MienError(f"--out {str(out)!r} is for the command line; valid: a file, or None, which returns the table")
     table = None if out is None else Path(out)
     predict_files(predictor, paths, table, draw=None if draw is None else Path(draw), **options)
     if table is None:
         return _in_memory(predictor, paths, options["crops"], options["every"])
-    if table.suffix == ".jsonl":
-        return pd.read_json(table, lines=True, dtype={"file": "str"}, convert_dates=False)
+    if table.name.endswith(COCO):
+        return pd.DataFrame(read_coco(table))
+    if table.suffix in (".json", ".jsonl"):
+        return pd.read_json(table, lines=table.suffix == ".jsonl", dtype={"file": "str"}, convert_dates=False)
     return read_table(table)
 
 
@@ -128,7 +134,7 @@ def explain(
         model: A run, a model file, `hub:OWNER/NAME` or a `Predictor`; None: the model that ships with mien.
         method: "occlusion", or "gradcam", which needs mien[train] and a run or a published model.
         faces: In place of `paths`: a faces table, or its file, for mean maps by group.
-        root: Folder that the paths of `faces` are relative to.
+        root: Folder that the paths of `faces` are relative to, or a run for those of its data sets.
         by: Columns of `faces` that make groups.
         limit: Largest number of faces of a group.
 
@@ -175,7 +181,7 @@ def serve(
     api_key: str | None = None,
     allow_host: str | Sequence[str] = (),
     max_bytes: int = 32_000_000,
-    max_pixels: int = 40_000_000,
+    max_pixels: int = 50_000_000,
     max_images: int = 64,
     max_faces: int = 100,
     max_seconds: float = 60.0,

@@ -202,7 +202,7 @@ def evaluate(
     Args:
         run: Folder of a finished run or a published model, or `hub:OWNER/NAME`.
         faces: Other data: a faces table, or its file. None: the run's own parts.
-        root: Folder that the paths of `faces` are relative to.
+        root: Folder that the paths of `faces` are relative to, or a run for those of its data sets.
         allow_leaks: Continue although faces of the training part, or near-duplicates of them, are in `faces`.
         name: Names the other data in the run's folder; None: the name of the file, or "other".
 

@@ -61,6 +61,11 @@ def shortened(text: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else f"{text[:longest]}... ({len(text):,} characters)"
 
 
+def plain(value: Any) -> Any:
+    """Returns a value of a table as Python's own, for a message: -0.8, not np.float64(-0.8)."""
+    return value.item() if hasattr(value, "item") else value
+
+
 def columns_of(table: Any) -> str:
     """Returns the names of a table's columns, for a message."""
     return shortened(", ".join(map(str, table.columns)), 700)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mien.base.atomic import atomic_path
-from mien.base.errors import MienError, MissingExtra, columns_of, shortened
+from mien.base.errors import MienError, MissingExtra, columns_of, plain, shortened
 from mien.base.labels import AGE_GROUPS, GENDERS, age_group_codes
 
 _NESTED = (bytes, list, tuple, dict, np.ndarray)
@@ -87,7 +87,9 @@ def read_age_range(text: str) -> tuple[float, float] | None:
 
 
 def age_range_text(first: float, last: float) -> str:
-    """A range of years in words: `25-32`, `60+`."""
+    """A range of years in words: `25-32`, `60+`, and `25` for a year."""
+    if first == last:
+        return f"{first:g}"
     return f"{first:g}+" if last >= OLDEST else f"{first:g}-{last:g}"
 
 
@@ -137,6 +139,27 @@ def check_faces(faces: pd.DataFrame, name: str = "faces table") -> pd.DataFrame:
     return checked
 
 
+def known_labels(faces: pd.DataFrame, task: str) -> "pd.Series[bool]":
+    """Which faces of a checked table (n,) have a label of a task; of `age`, a year, a range or a group is one."""
+    columns = ["age", "age_from", "age_group"] if task == "age" else [task]
+    return faces[columns].notna().any(axis=1)
+
+
+def age_ranges(faces: pd.DataFrame) -> np.ndarray:
+    """The first and the last year (n, 2) that the age of each face of a checked table lies in; NaN if not known.
+
+    That is the year itself, else the range, else the whole years that belong to the age group.
+    """
+    years = np.arange(OLDEST + 1)
+    code = age_group_codes(years)
+    of_group = np.array([years[code == group][[0, -1]] for group in range(len(AGE_GROUPS))] + [[np.nan] * 2])
+    found = of_group[faces["age_group"].cat.codes]
+    for columns in (["age_from", "age_to"], ["age", "age"]):
+        values = faces[columns].to_numpy(dtype=float)
+        found = np.where(np.isnan(values), found, values)
+    return found
+
+
 def check_flat(values: pd.Series, where: str, wanted: str = "text") -> None:
     """Raises `TableError` where a column holds lists, mappings or bytes; `where` names it."""
     if values.dtype == object or isinstance(values.dtype, pd.ArrowDtype):
@@ -152,7 +175,7 @@ def _convert(values: pd.Series, dtype: Any, where: str, number: str = "a number"
         if not known.all():
             bad = values[~known]
             raise TableError(
-                f"{where}: {len(bad)} values are unknown, for instance {bad.iloc[0]!r}; "
+                f"{where}: {len(bad)} values are unknown, for instance {plain(bad.iloc[0])!r}; "
                 f"valid: {', '.join(dtype.categories)}, or empty where it is not known"
             )
         return values.astype("object").where(values.notna(), None).astype(dtype)
@@ -168,7 +191,7 @@ def _convert(values: pd.Series, dtype: Any, where: str, number: str = "a number"
         broken = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()]
         example = broken.iloc[0] if len(broken) else values.dropna().iloc[0]
         kind = "a whole number" if dtype == "Int64" else number
-        raise TableError(f"{where}: {example!r} is not {kind}") from error
+        raise TableError(f"{where}: {plain(example)!r} is not {kind}") from error
 
 
 def _split_ages(faces: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.options import Map, column_pairs
+from mien.cli.options import Map, Overwrite, column_pairs
 
 if TYPE_CHECKING:
     from mien.audit.model.schema import LimitVerdict
@@ -25,9 +25,12 @@ def _audit() -> None:
 @app.command("model", epilog="Example: mien audit model predictions.csv --faces faces.parquet --out audit")
 def model_(
     predictions: Annotated[
-        list[Path], typer.Argument(help="Predictions of mien or of any program; several files make one table.")
+        list[Path],
+        typer.Argument(help="Predictions of mien or of any program, several files make one table; or a run."),
     ],
-    faces: Annotated[Path, typer.Option(help="The labels: a faces table.")],
+    faces: Annotated[
+        Path | None, typer.Option(help="The labels: a faces table; default: those of the run's test part.")
+    ] = None,
     map: Map = None,
     preset: Annotated[str | None, typer.Option(help="Column names and values of deepface or insightface.")] = None,
     by: Annotated[
@@ -40,7 +43,8 @@ def model_(
         float, typer.Option(min=0, max=1, help="Share of children who may be predicted adult, for age thresholds.")
     ] = 0.05,
     root: Annotated[
-        Path | None, typer.Option(help="Folder of the faces' images: also evaluate on degraded copies of them.")
+        Path | None,
+        typer.Option(help="Folder of the faces' images, or a run: also evaluate on degraded copies of them."),
     ] = None,
     model: Annotated[
         str | None,
@@ -48,6 +52,7 @@ def model_(
     ] = None,
     sample: Annotated[int, typer.Option(min=2, help="With --root: largest number of degraded faces.")] = 400,
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.json and the tables.")] = Path("audit"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Find for whom a model fails, from its predictions and the labels.
 
@@ -70,6 +75,7 @@ def model_(
         model=model,
         sample=sample,
         out=out,
+        overwrite=overwrite,
     )
     console.print(report.summary, highlight=False, soft_wrap=True, markup=False)
     for verdict in report.limits:
@@ -92,7 +98,12 @@ def _line(verdict: "LimitVerdict") -> str:
 @app.command(epilog="Example: mien audit data faces.parquet --root photos --run runs/fold-0 --run runs/fold-1")
 def data(
     faces: Annotated[Path, typer.Argument(help="A faces table.")],
-    root: Annotated[Path | None, typer.Option(help="Folder of the images; default: only the table is read.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the images, or a run for those of its data sets; default: only the table is read."
+        ),
+    ] = None,
     run: Annotated[
         list[str] | None, typer.Option(help="Finished run on these faces, to find likely label errors; repeatable.")
     ] = None,
@@ -102,6 +113,7 @@ def data(
     sheet: Annotated[
         int, typer.Option(min=1, help="Largest number of suggestions of each label in review.html.")
     ] = 1000,
+    overwrite: Overwrite = False,
 ) -> None:
     """Find what is wrong with a data set: leaks, duplicates, contradictions, bad images, likely label errors.
 
@@ -111,7 +123,7 @@ def data(
     from mien.api.audit import audit_data
     from mien.base.console import console
 
-    report = audit_data(faces, root, run or (), out, sheet)
+    report = audit_data(faces, root, run or (), out, sheet, overwrite)
     for check in report.checks:
         if check.level in ("problem", "notice"):
             console.print(f"{check.level}: {check.message}", highlight=False, soft_wrap=True, markup=False)

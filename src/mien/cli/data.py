@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mien.cli.options import column_pairs
+from mien.cli.options import Map, column_pairs
 from mien.data.source_names import SOURCE_NAMES
 
 app = typer.Typer()
@@ -39,13 +39,7 @@ def faces(
     root: Annotated[
         Path | None, typer.Option(help="csv: folder that the table's paths are relative to; default: its own folder.")
     ] = None,
-    map: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="THEIRS=OURS",
-            help="csv: rename a column (sex=gender) or state a value (gender.0=male); repeatable.",
-        ),
-    ] = None,
+    map: Map = None,
     corrections: Annotated[
         Path | None, typer.Option(help="CSV of corrected labels: face, column, old, new, why.")
     ] = None,
@@ -77,7 +71,12 @@ def faces(
 @app.command(epilog="Example: mien eda faces.parquet --root ~/adience --out eda")
 def eda(
     faces: Annotated[Path, typer.Argument(help="A faces table.")],
-    root: Annotated[Path | None, typer.Option(help="Folder of the images; default: only the table is read.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the images, or a run for those of its data sets; default: only the table is read."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report and its tables.")] = Path("eda"),
 ) -> None:
     """Explore a data set: labels, image sizes, duplicates and leaks, as one HTML report."""

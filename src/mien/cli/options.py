@@ -30,7 +30,13 @@ MinFace = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: one per core.")]
 Root = Annotated[Path | None, typer.Option(help="Folder that the paths of the faces table are relative to.")]
-Map = Annotated[list[str] | None, typer.Option(metavar="THEIRS=OURS", help="Rename a column; repeatable.")]
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="THEIRS=OURS", help="Rename a column (sex=gender) or state a value (gender.0=male); repeatable."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier report in --out.")]
 
 
 @contextmanager

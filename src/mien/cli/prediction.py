@@ -22,7 +22,10 @@ def predict(
     ],
     out: Annotated[
         str | None,
-        typer.Option(help="Table to write, .csv, .parquet or .jsonl; default: the screen. With --engine ray a folder."),
+        typer.Option(
+            help="Table to write, .csv, .parquet, .json, .jsonl or .coco.json; - writes CSV to standard output, "
+            "-.jsonl JSON lines; default: the screen. With --engine ray a folder."
+        ),
     ] = None,
     crops: Crops = False,
     draw: Annotated[
@@ -103,7 +106,9 @@ def explain(
     faces: Annotated[
         Path | None, typer.Option(help="In place of images: a faces table, for mean maps by group.")
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder that the paths of --faces are relative to.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that the paths of --faces are relative to, or a run.")
+    ] = None,
     by: Annotated[str, typer.Option(help="Columns of --faces that make groups.")] = "gender,age_group",
     limit: Annotated[int, typer.Option(min=1, help="Largest number of faces of a group.")] = 50,
 ) -> None:
@@ -132,7 +137,7 @@ def serve(
         typer.Option(metavar="NAME", help="Further name by which requests may address it; repeatable."),
     ] = None,
     max_bytes: Annotated[int, typer.Option(help="Largest request, in bytes.")] = 32_000_000,
-    max_pixels: Annotated[int, typer.Option(help="Largest image, in pixels.")] = 40_000_000,
+    max_pixels: Annotated[int, typer.Option(help="Largest image, in pixels.")] = 50_000_000,
     max_images: Annotated[int, typer.Option(help="Largest number of images per request.")] = 64,
     max_faces: Annotated[int, typer.Option(help="Largest number of faces per image.")] = 100,
     max_seconds: Annotated[float, typer.Option(help="Longest time for a request, in seconds.")] = 60.0,

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mien.base.console import console, show
-from mien.metrics.wording import BASELINE, metrics_table, scores, sets_table
+from mien.base.messages import note
+from mien.metrics.wording import BASELINE, metrics_table, scores, sets_table, warnings_of_baseline
 from mien.runs.run import Run
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def show_metrics(run: Run, metrics: pd.DataFrame | None = None) -> None:
     by_set = sets_table(every)
     if len(by_set):
         show(by_set.set_index("data set").T.reset_index(names=""), title="by data set")
+    for sentence in warnings_of_baseline(rows):
+        note(sentence, warning=True)
     console.print(f"run: {run.folder}", highlight=False)
 
 

@@ -138,7 +138,7 @@ def preview(
 def evaluate(
     run: Run,
     faces: Annotated[Path | None, typer.Option(help="Other data: a faces table.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Other data: folder of its images.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Other data: folder of its images, or a run.")] = None,
     allow_leaks: Annotated[
         bool, typer.Option("--allow-leaks", help="Continue although training faces are among the other data.")
     ] = False,

@@ -11,7 +11,7 @@ import pandas as pd
 from mien.base.errors import MienError, choices
 from mien.base.labels import AGE_GROUPS, GENDERS
 from mien.base.ledger import Ledger
-from mien.base.table import OLDEST, age_to_group, read_table
+from mien.base.table import OLDEST, age_range_text, check_faces, read_age_range, read_table
 
 COLUMNS = ("gender", "age", "age_group")
 """The labels that can be corrected."""
@@ -30,7 +30,8 @@ def read_corrections(path: str | Path) -> pd.DataFrame:
     """Reads a file of corrections, CSV or Parquet.
 
     Returns:
-        n rows of `NEEDED`: `old` and `new` are text, None where no label is known; ages are as "26" or "26.5".
+        n rows of `NEEDED`: `old` and `new` are text, None where no label is known; ages are as "26", "26.5", "25-32"
+        or "60+".
 
     Raises:
         MienError: The file cannot be read or lacks a column, a column or value is unknown, a label is corrected twice,
@@ -76,10 +77,11 @@ def apply_corrections(faces: pd.DataFrame, path: str | Path, ledger: Ledger) -> 
         for face, old in asked[["face", "old"]].to_numpy().tolist():
             _check(out, row_of, str(column), face, old, f"corrections {str(path)!r}: face {face!r}, {column}")
         rows = row_of[asked["face"].to_numpy()].to_numpy()
-        values = asked["new"].map(float, na_action="ignore").astype("float64") if column == "age" else asked["new"]
-        out.loc[out.index[rows], column] = values.to_numpy()
         if column == "age":
-            out.loc[out.index[rows], "age_group"] = age_to_group(values)
+            out["age"] = out["age"].astype("object")
+            out.loc[out.index[rows], ["age_from", "age_to", "age_group"]] = None
+        out.loc[out.index[rows], column] = asked["new"].to_numpy()
+        out = check_faces(out)
         for (old, new), some in asked.fillna("unknown").groupby(_kinds(asked), sort=True):
             reason = f"{column} corrected" + (f" from {old} to {new}" if column != "age" else "")
             ledger.change(out, out["face"].isin(some["face"]), f"{reason}, by {Path(path).name}")
@@ -97,7 +99,10 @@ def _check(faces: pd.DataFrame, row_of: pd.Series, column: str, face: str, old: 
     if face not in row_of.index:
         raise CorrectionError(f"{where}: no such face among the {len(faces)} faces of this source and policy")
     found = faces.iloc[row_of[face]]
-    value = _value(column, None if pd.isna(found[column]) else found[column], where)
+    given = found[column]
+    if column == "age" and pd.notna(found["age_from"]):
+        given = age_range_text(found["age_from"], found["age_to"])
+    value = _value(column, None if pd.isna(given) else given, where)
     if value != old:
         raise CorrectionError(f"{where}: old is {old!r}, but the table has {value!r}; was the file made for it?")
     if column == "age_group" and pd.notna(found["age"]):
@@ -113,12 +118,15 @@ def _value(column: str, value: object, where: str) -> str | None:
         if text not in _WORDS[column]:
             raise CorrectionError(f"{where}: {choices('value', text, _WORDS[column])}, or empty where it is not known")
         return text
+    if ends := read_age_range(text):
+        return age_range_text(*ends)
     try:
         years = float(text)
     except ValueError:
         years = float("nan")
     if not 0 <= years <= OLDEST:
-        raise CorrectionError(f"{where}: {text!r} is not an age; valid: 0 to {OLDEST:g} years, or empty")
+        valid = f"0 to {OLDEST:g} years, a range such as 25-32, or empty"
+        raise CorrectionError(f"{where}: {text!r} is not an age; valid: {valid}")
     return f"{years:g}"
 
 

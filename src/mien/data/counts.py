@@ -94,6 +94,7 @@ def _known(faces: pd.DataFrame) -> pd.DataFrame:
     labels = {
         "gender": faces["gender"],
         "age in years": faces["age"],
+        "age as a range": faces["age_from"],
         "age group": faces["age_group"],
         "subject": faces["subject"],
         "photograph": faces["photo"],

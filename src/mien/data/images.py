@@ -22,10 +22,26 @@ MAX_PIXELS = 89_478_485
 MIN_SIDE = 8
 """Images with a side shorter than this hold no face."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Image formats that are read, as Pillow names them."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+"""Image formats that are read, as Pillow names them; HEIC too, with the extra heic."""
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis")
+
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".avif",
+    ".heic",
+    ".heif",
+)
 """Files with these suffixes, in upper or lower case, are taken from folders."""
 
 RESIZE = "pillow-bilinear"
@@ -68,7 +84,8 @@ class ImageError(MienError):
 
 
 Source = str | Path | bytes | np.ndarray | Image.Image
-"""An image: a path, the bytes of an image file, pixels uint8 (h, w, 3) or (h, w), or Pillow's image."""
+"""An image: a path, the bytes of an image file, pixels uint8 (or floats from 0 to 1) (h, w, 3) or (h, w), or Pillow's
+image."""
 
 
 def load(source: Source, min_size: int | None = None) -> np.ndarray:
@@ -270,9 +287,20 @@ def _open(source: Source) -> Image.Image:
     else:
         name = str(source)
         file_size(source)
+    image = _read_header(source, name)
+    # Pillow only warns up to twice its bound, and Python's filters of warnings are one for all threads.
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise ImageError("too large", f"{name}: {image.width}x{image.height} pixels, at most {MAX_PIXELS:,}")
+    return _big_enough(image, name)
+
+
+def _read_header(source: str | Path | bytes, name: str) -> Image.Image:
     try:
-        _check_parts(source)
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+        formats = _check_parts(source)
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+    except ImageError:
+        raise
     except StructureError as error:
         raise ImageError("too complex", f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
@@ -281,26 +309,38 @@ def _open(source: Source) -> Image.Image:
         raise ImageError("not an image", f"{name}; read are {', '.join(FORMATS)}") from error
     except Exception as error:  # a broken header can raise anything too
         raise ImageError("unreadable", f"{name}: {error}") from error
-    # Pillow only warns up to twice its bound, and Python's filters of warnings are one for all threads.
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        raise ImageError("too large", f"{name}: {image.width}x{image.height} pixels, at most {MAX_PIXELS:,}")
-    return _big_enough(image, name)
+    return image
 
 
-def _check_parts(source: str | Path | bytes) -> None:
-    if isinstance(source, bytes):
-        check_structure(io.BytesIO(source))
-    else:
-        with Path(source).open("rb") as file:
-            check_structure(file)
+def _check_parts(source: str | Path | bytes) -> tuple[str, ...]:
+    """Checks the parts of a file, and returns the formats that it may have."""
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        check_structure(file)
+        start = file.read(12)
+    if start[4:8] != b"ftyp" or start[8:12] not in _HEIC_BRANDS:
+        return FORMATS
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError("needs mien[heic]", "HEIC: pip install 'mien[heic]'") from None
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def _from_pixels(pixels: np.ndarray) -> Image.Image:
+    if np.issubdtype(pixels.dtype, np.floating) and pixels.size:
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (low >= 0 and high <= 1):
+            raise ImageError(
+                "not an image",
+                f"pixels are {pixels.dtype} from {low:g} to {high:g}; valid: uint8 to 255, or floats from 0 to 1",
+            )
+        pixels = np.round(pixels * 255).astype(np.uint8)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise ImageError(
             "not an image",
-            f"pixels are {pixels.dtype} {pixels.shape}; valid: uint8 (height, width, 3) or (height, width)",
+            f"pixels are {pixels.dtype} {pixels.shape}; valid: uint8, or floats from 0 to 1, (height, width, 3) or "
+            "(height, width)",
         )
     if 0 in pixels.shape:
         raise ImageError("empty", f"pixels of shape {pixels.shape}")

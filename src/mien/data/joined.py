@@ -27,6 +27,8 @@ def read_data(data: Data) -> tuple[pd.DataFrame, Ledger]:
     Raises:
         MienError: A data set cannot be read; where there are several, the message names it.
     """
+    if data.sets and data.faces is not None:
+        return _read_joined(data, data.faces)
     tables, ledgers = {}, {}
     for name, one in data.each().items():
         try:
@@ -42,6 +44,18 @@ def read_data(data: Data) -> tuple[pd.DataFrame, Ledger]:
     if not data.sets:
         return next(iter(tables.values())), next(iter(ledgers.values()))
     return join_sets(tables), _joined_ledger(data.title, ledgers)
+
+
+def _read_joined(data: Data, file: str) -> tuple[pd.DataFrame, Ledger]:
+    """Reads a table that was joined before, in the order of the sets."""
+    faces = read_faces_table(file)
+    ledger = Ledger(data.title, len(faces))
+    faces = ledger.drop(faces, ~faces["dataset"].isin(list(data.sets)), "a data set that is not in data.sets")
+    parts = {name: faces[faces["dataset"] == name] for name in data.sets}
+    absent = [name for name, own in parts.items() if own.empty]
+    if absent:
+        raise MienError(f"data.faces {file!r}: no row has {absent[0]!r} in the column dataset")
+    return pd.concat(parts.values(), ignore_index=True), ledger
 
 
 def join_sets(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

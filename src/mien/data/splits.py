@@ -8,7 +8,7 @@ import pandas as pd
 
 from mien.base.errors import choices
 from mien.base.labels import AGE_GROUPS
-from mien.base.table import FACES_COLUMNS, SPLITS
+from mien.base.table import FACES_COLUMNS, SPLITS, known_labels
 from mien.data.split_units import SplitError, checked_groups, connected, unit_keys
 
 TRAIN, VAL, TEST = range(len(SPLITS))
@@ -80,7 +80,10 @@ def assign(
     counts = np.bincount(parts, minlength=len(SPLITS))
     if (counts == 0).any():
         listed = ", ".join(f"{name} {count}" for name, count in zip(SPLITS, counts, strict=True))
-        raise SplitError(f"split method {method!r} leaves a part of the {len(faces)} faces empty: {listed}")
+        raise SplitError(
+            f"split method {method!r} leaves a part of the {len(faces)} faces empty: {listed}. Faces of one subject, "
+            "photograph or group of near-duplicates stay in one part: at least 3 of these are needed"
+        )
     out = faces.copy()
     out["split"] = pd.Categorical.from_codes(parts, dtype=FACES_COLUMNS["split"])
     return out
@@ -92,13 +95,14 @@ def check_classes(faces: pd.DataFrame, column: str) -> None:
     Raises:
         SplitError: Names the column and the classes that the training part lacks.
     """
-    train = faces.loc[faces["split"] == "train", column].dropna()
-    if train.empty:
+    learning = faces["split"] == "train"
+    if not known_labels(faces[learning], column).any():
         raise SplitError(f"column {column!r}: no face of the training part has a label")
     if pd.api.types.is_numeric_dtype(faces[column]):
         return
     counts = faces[column].dropna().value_counts()
-    absent = {str(name): int(count) for name, count in counts.items() if count and name not in set(train)}
+    train = set(faces.loc[learning, column].dropna())
+    absent = {str(name): int(count) for name, count in counts.items() if count and name not in train}
     if absent:
         listed = ", ".join(f"{name!r} ({count} faces in other parts)" for name, count in absent.items())
         raise SplitError(f"column {column!r}: the training part lacks the class {listed}")

@@ -22,6 +22,12 @@ from mien.runs.run import Run
 GAP = 0.10
 """Overfitting warning: difference of a score between the training and the test part."""
 
+COVERED = (0.75, 0.85)
+"""Calibration warning of a data set: its 80% age intervals contain clearly fewer or more of the true ages."""
+
+UNCALIBRATED = 0.04
+"""Calibration warning of a data set: its calibration error of gender is clearly larger."""
+
 _SMALLER = 0.25
 """Overfitting warning: relative difference of an error between the training and the test part."""
 
@@ -351,8 +357,21 @@ def set_warnings(scores: pd.DataFrame) -> dict[str, str]:
     found = {}
     for group, rows in scores[scores["group"].str.startswith("dataset=")].groupby("group", sort=False):
         name = str(group).partition("=")[2]
-        for kind, sentence in _score_warnings(rows).items():
+        for kind, sentence in (_score_warnings(rows) | _calibration_warnings(rows)).items():
             found[f"{name}: {kind}"] = f"{name}: {sentence}"
+    return found
+
+
+def _calibration_warnings(scores: pd.DataFrame) -> dict[str, str]:
+    """Age intervals and probabilities that do not fit the test part of one data set: one calibration serves all."""
+    found = {}
+    for row in records(scores[scores["split"] == "test"]):
+        shown = with_interval(row["metric"], row["value"], row["low"], row["high"], unit=True)
+        least, most = COVERED
+        if row["metric"] == "age_interval_coverage" and (row["high"] < least or row["low"] > most):
+            found["age interval"] = f"the 80% age interval contains {shown} of the true ages (n {row['n']:,})"
+        if row["metric"] == "gender_ece" and row["low"] > UNCALIBRATED:
+            found["gender calibration"] = f"the calibration error of gender is {shown} (n {row['n']:,})"
     return found
 
 

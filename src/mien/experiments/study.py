@@ -79,9 +79,19 @@ class Study(_Strict):
         return axes
 
     @model_validator(mode="after")
-    def _agrees(self) -> "Study":
+    def _some_axis(self) -> "Study":
         if not self.axes and self.data_sets is None:
             raise ValueError("no axis; valid: at least one in axes, with its levels, or the name of one in data_sets")
+        if self.data_sets in _TAKEN:
+            raise ValueError(
+                f"data_sets: the name {self.data_sets!r} is taken by a column of the results; give another"
+            )
+        if self.data_sets in self.axes:
+            raise ValueError(f"data_sets: {self.data_sets!r} is in axes too; give another name")
+        return self
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Study":
         for axis in self.compare:
             if axis == self.data_sets:
                 continue  # its levels are known once `_with_data_sets` has read the recipe

@@ -169,6 +169,16 @@ def within_years(years: float) -> Callable[..., np.ndarray]:
     return lambda truth, age: mean_parts(np.abs(_years_off(truth, age)) <= years)
 
 
+def years_outside(truth: pd.Series, age: ArrayLike) -> np.ndarray:
+    """How far each predicted age is from the range of the true one, (n,); 0 inside, NaN where there is no prediction.
+
+    The ends of a range are whole years, which here and in the network reach from half a year before to half after.
+    """
+    ranges: Any = pd.arrays.IntervalArray(truth)
+    years = np.asarray(age, dtype=float)
+    return np.maximum(np.maximum(ranges.left - years, years - ranges.right) - 0.5, 0.0)
+
+
 def _inside_interval(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray:
     """Whether each true age is in [low, high]."""
     years = np.asarray(truth, dtype=float)
@@ -398,6 +408,26 @@ METRICS: dict[str, Metric] = {
         scale="signed",
         better=None,
         missing_is_wrong=False,
+    ),
+    "age_range_error": Metric(
+        label="years outside of the age range",
+        unit=YEARS,
+        truth="true_age_range",
+        predictions=("age",),
+        parts=lambda truth, age: mean_parts(years_outside(truth, age)),
+        scale="error",
+        better="lower",
+        baseline=MEDIAN_AGE,
+        headline=True,
+        missing_is_wrong=False,
+    ),
+    "age_in_range": Metric(
+        label="age inside of its range",
+        unit=PERCENT,
+        truth="true_age_range",
+        predictions=("age",),
+        parts=lambda truth, age: mean_parts(years_outside(truth, age) == 0),
+        baseline=MEDIAN_AGE,
     ),
     "age_interval_coverage": Metric(
         label="coverage of the 80% age interval",

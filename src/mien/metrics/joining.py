@@ -1,11 +1,12 @@
 """The joined table: one row a face, with its labels and what was predicted for it."""
 
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mien.base.errors import MienError, choices, shortened
+from mien.base.errors import MienError, choices, plain, shortened
 from mien.base.labels import GENDERS
 from mien.base.messages import note
 from mien.base.table import FACES_COLUMNS, OLDEST, age_to_group, check_faces
@@ -33,22 +34,23 @@ TRUTH_COLUMNS = {"gender": "true_gender", "age": "true_age", "age_group": "true_
 def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Returns one row a face: the truth, and what was predicted for it.
 
-    Labels become `true_gender`, `true_age`, `true_age_group` (the last from the age where only that is
-    known); the other columns of faces stay, except the box. Predictions keep their names: `status` and as
-    many of `p_female gender age age_low age_high age_group p_<age group>` as there are; where absent,
-    `gender` follows from `p_female` (female from 0.5) and `age_group` from `age`. A face without a prediction
-    has the status "no prediction"; answers beside another status than "ok" are taken out. Predictions without
-    a face id (further faces in a photograph) concern no row and are ignored.
+    Labels become `true_gender`, `true_age`, `true_age_group` (the last from the age where only that is known) and
+    `true_age_range` (pandas intervals of `age_from` to `age_to`, missing where the year is known); the other columns of
+    faces stay, except the box. Predictions keep their names: `status` and as many of `p_female gender age age_low
+    age_high age_group p_<age group>` as there are; where absent, `gender` follows from `p_female` (female from 0.5) and
+    `age_group` from `age`. A face without a prediction has the status "no prediction"; answers beside another status
+    than "ok" are taken out. Predictions without a face id (further faces in a photograph) concern no row and are
+    ignored.
 
-    Ages that are implausible count as they are; values that are no number of years, or no probability, are missing. A
-    note counts each.
+    Ages that are implausible count as they are; values that are no number of years are missing. A note counts both.
 
     Raises:
         MienError: An id occurs twice or is not a face of the table, nothing is predicted, an answer is unknown,
-            no value of a column is a probability or a number of years, or a column of faces has the name of a
-            prediction.
+            a probability lies outside of 0 to 1, or a column of faces has the name of a prediction.
     """
     truth = check_faces(faces).drop(columns=["x", "y", "w", "h"]).rename(columns=TRUTH_COLUMNS)
+    first, last = truth.pop("age_from"), truth.pop("age_to")
+    truth["true_age_range"] = pd.arrays.IntervalArray.from_arrays(first.to_numpy(), last.to_numpy(), closed="both")
     answers = _check_predictions(predictions)
     clash = [column for column in answers.columns if column != "face" and column in truth.columns]
     if clash:
@@ -62,6 +64,14 @@ def join(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     joined = truth.merge(answers, on="face", how="left", validate="one_to_one")
     joined["status"] = joined["status"].fillna("no prediction")
     return joined
+
+
+def true_years(joined: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the last year (n,) that the true age of each face of a joined table lies in; NaN if not known."""
+    age = joined["true_age"].to_numpy(dtype=float)
+    ranges: Any = pd.arrays.IntervalArray(joined["true_age_range"])
+    known = ~np.isnan(age)
+    return np.where(known, age, ranges.left), np.where(known, age, ranges.right)
 
 
 def _check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -94,18 +104,35 @@ def _check_answer(values: pd.Series, column: str) -> pd.Series:
     """One column of answers in its dtype."""
     if column in ("gender", "age_group"):
         dtype = pd.CategoricalDtype([*GENDERS, UNSURE]) if column == "gender" else FACES_COLUMNS["age_group"]
-        bad = values[values.notna() & ~values.astype("object").isin(list(dtype.categories))]
-        if len(bad):
-            raise MienError("predictions: " + choices(column, bad.iloc[0], dtype.categories))
+        bad = values.notna() & ~values.astype("object").isin(list(dtype.categories))
+        if bad.any():
+            values = _without(values, bad, column, choices(column, plain(values[bad].iloc[0]), dtype.categories))
         return values.astype("object").where(values.notna(), None).astype(dtype)
-    return _check_probabilities(values, column) if column.startswith("p_") else _check_years(values, column)
-
-
-def _check_probabilities(values: pd.Series, column: str) -> pd.Series:
-    """Probabilities, rounding errors removed: what is none is missing, and is reported."""
+    if not column.startswith("p_"):
+        return _check_years(values, column)
     numbers = _numbers(values)
-    unusable = values.notna() & ~numbers.between(-_ROUNDING, 1 + _ROUNDING)
-    return _without(values, numbers, column, unusable, "probability from 0 to 1").clip(0, 1)
+    wrong = values.notna() & ~numbers.between(-_ROUNDING, 1 + _ROUNDING)
+    if wrong.any():
+        example = shortened(str(values[wrong].iloc[0]))
+        numbers = _without(numbers, wrong, column, f"column {column!r}: {example} is not a probability from 0 to 1")
+    return numbers.clip(0, 1)
+
+
+_MAX_UNUSABLE = 0.2
+"""Largest share of the answers of a column that may be unusable: a larger one means another kind of column."""
+
+
+def _without(values: pd.Series, wrong: pd.Series, column: str, problem: str) -> pd.Series:
+    """The values without unusable ones, which a note counts.
+
+    Raises:
+        MienError: More than a fifth are unusable.
+    """
+    count = int(wrong.sum())
+    if count > _MAX_UNUSABLE * int((values.notna() | wrong).sum()):
+        raise MienError(f"predictions: {problem} ({count:,} rows)")
+    note(f"predictions: column {column!r}: {count:,} values are unusable and count as missing: {problem}", warning=True)
+    return values.mask(wrong)
 
 
 def _numbers(values: pd.Series) -> pd.Series:
@@ -121,25 +148,17 @@ def _check_years(values: pd.Series, column: str) -> pd.Series:
     """Predicted years: implausible ones count as they are, what is no number is missing, and both are reported."""
     numbers = _numbers(values)
     unusable = values.notna() & ~(numbers.abs() <= _LARGEST_YEARS)
-    numbers = _without(values, numbers, column, unusable, "number of years")
-    implausible = (numbers < 0) | (numbers > OLDEST)
-    _tell(values, column, implausible, f"are outside of 0 to {OLDEST:g} years and count as they are")
-    return numbers
-
-
-def _without(values: pd.Series, numbers: pd.Series, column: str, unusable: pd.Series, kind: str) -> pd.Series:
-    """The numbers without the unusable ones, which are reported; an error if no other is there."""
     numbers = numbers.mask(unusable)
     if unusable.any() and numbers.isna().all():
         example = shortened(str(values[unusable].iloc[0]))
-        raise MienError(f"predictions: column {column!r} holds no {kind}, for example {example}")
-    _tell(values, column, unusable, f"are no {kind} and count as missing")
+        raise MienError(f"predictions: column {column!r} holds no number of years, for example {example}")
+    implausible = (numbers < 0) | (numbers > OLDEST)
+    for rows, words in (
+        (unusable, "are no number of years and count as missing"),
+        (implausible, f"are outside of 0 to {OLDEST:g} years and count as they are"),
+    ):
+        if rows.any():
+            example = shortened(str(values[rows].iloc[0]))
+            count = f"{int(rows.sum()):,} values"
+            note(f"predictions: column {column!r}: {count} {words}, for example {example}", warning=True)
     return numbers
-
-
-def _tell(values: pd.Series, column: str, rows: pd.Series, words: str) -> None:
-    """Reports how many values are of a kind, with an example."""
-    if rows.any():
-        example = shortened(str(values[rows].iloc[0]))
-        count = f"{int(rows.sum()):,} values"
-        note(f"predictions: column {column!r}: {count} {words}, for example {example}", warning=True)

@@ -40,8 +40,8 @@ GROUPS = ("gender", "age_group", "race")
 # Within a group of one true gender, a constant gender is all right or all wrong: no comparison with it means anything.
 _SAME_TRUTH = {
     "gender": {"true_gender"},
-    "age": {"true_age", "true_age_group"},
-    "age_group": {"true_age", "true_age_group"},
+    "age": {"true_age", "true_age_range", "true_age_group"},
+    "age_group": {"true_age", "true_age_range", "true_age_group"},
 }
 
 
@@ -52,8 +52,10 @@ def _constant_predictions(train_faces: pd.DataFrame) -> dict[str, Any]:
     for column in ("gender", "age_group"):
         if faces[column].notna().any():
             constant[column] = faces[column].value_counts(sort=False).idxmax()
-    if faces["age"].notna().any():
-        constant["age"] = float(faces["age"].median())
+    # The median of both ends of all ranges is the constant with the least distance to them.
+    ends = pd.concat([faces[column].fillna(faces["age"]) for column in ("age_from", "age_to")])
+    if ends.notna().any():
+        constant["age"] = float(ends.median())
     if "gender" in constant:
         constant["p_female"] = 0.5  # any constant gives all faces the same rank
     return constant

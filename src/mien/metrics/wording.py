@@ -103,6 +103,16 @@ def verdict(score: Score) -> str:
     return f"{words} than always predicting {constant}" if words and constant else ""
 
 
+def warnings_of_baseline(rows: Sequence[Score]) -> list[str]:
+    """A sentence for each label whose first headline metric is not better than the baseline."""
+    return [
+        f"{named(row.metric, unit=False)} {with_interval(row.metric, row.value, row.low, row.high, unit=True)} is "
+        f"{verdict(row)} ({number(row.metric, row.baseline, unit=True)}), n {row.n:,}: do not use these predictions"
+        for row in rows
+        if row.metric in PRIMARY and row.group == "all" and row.versus_baseline in ("unclear", "worse")
+    ]
+
+
 def metrics_table(rows: Sequence[Score]) -> pd.DataFrame:
     """Scores as text: value with interval, n, subjects, the baseline and how the value compares with it."""
     return pd.DataFrame(

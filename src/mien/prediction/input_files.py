@@ -3,11 +3,13 @@
 import glob
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mien.base.errors import MienError, columns_of
+from mien.base.errors import MienError, columns_of, printable
+from mien.base.messages import progress_line
 from mien.data.images import SUFFIXES
 
 TABLES = (".csv", ".parquet")
@@ -61,7 +63,24 @@ def _one(path: str, suffixes: tuple[str, ...]) -> Iterator[str]:
         for file in found:
             yield from _folder(file, suffixes) if Path(file).is_dir() else [file]
     else:
+        _refuse_address(path)
         yield path
+
+
+def _refuse_address(path: str) -> None:
+    """Raises where a path that is no file is the address of something else."""
+    if os.path.exists(path):  # noqa: PTH110
+        return
+    if re.match(r"[a-z][a-z0-9+]+://", path, re.I):
+        raise MienError(
+            f"{path!r} is an address; mien opens no connections: download the file first, for instance with curl -O, "
+            "and give its path"
+        )
+    if path.isdigit() or re.fullmatch(r"/dev/video\d*", path):
+        raise MienError(
+            f"{path!r} is not a file; mien does not open cameras: record a clip first, for instance with "
+            "ffmpeg -f v4l2 -i /dev/video0 -t 10 clip.mp4, and give its path (clips need mien[video])"
+        )
 
 
 def _folder(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
@@ -69,14 +88,23 @@ def _folder(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
         raise MienError(f"folder {str(error.filename)!r} cannot be read: {error.strerror}")
 
     found = False
+    others: list[str] = []
     for here, folders, files in os.walk(folder, onerror=stop):
         folders.sort()
         for name in sorted(files):
-            if name.lower().endswith(suffixes) and not name.startswith("."):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(suffixes):
                 found = True
                 yield str(Path(here) / name)
+            else:
+                others.append(name)
     if not found:
         raise MienError(f"folder {folder!r} holds no images; taken are files with the suffixes {', '.join(suffixes)}")
+    if others:
+        progress_line(
+            f"{printable(folder)}: {len(others):,} files are not images by their suffix, {printable(others[0])!r} first"
+        )
 
 
 def _table(path: Path) -> Iterator[str]:

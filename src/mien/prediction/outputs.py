@@ -3,18 +3,25 @@
 import csv
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from mien.base.errors import MienError, MissingExtra
 from mien.base.lock import lock_open_file
 from mien.base.messages import note
 
-EXTENSIONS = (".csv", ".parquet", ".jsonl")
+EXTENSIONS = (".csv", ".parquet", ".json", ".jsonl")
+
+COCO = ".coco.json"
+"""Ending of files in COCO's format of object detection, which other programs read."""
+
+STANDARD_OUTPUT = {"-": ".csv", "-.jsonl": ".jsonl"}
+"""Names of outputs that go to standard output, and their formats."""
 
 _TEXT = ("file", "status", "gender", "age_group", "quality")
 _INTEGERS = ("face_index", "frames", "pooled")
@@ -85,12 +92,13 @@ class RowsFile:
 
         path.parent.mkdir(parents=True, exist_ok=True)
         self._place = atomic_path(path)
+        self._open = _open_coco if path.name.endswith(COCO) else _OPENERS[path.suffix]
         self._columns = list(columns)
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> Callable[[dict[str, Any]], None]:
         part = self._place.__enter__()
-        self._flush, self._close = _OPENERS[part.suffix](part, self._columns)
+        self._flush, self._close = self._open(part, self._columns)
         return self._add
 
     def _add(self, row: dict[str, Any]) -> None:
@@ -110,6 +118,34 @@ class RowsFile:
             self._place.__exit__(type(problem), problem, problem.__traceback__)
             raise
         self._place.__exit__(kind, error, trace)
+
+
+class StandardOutput:
+    """Writes predictions to standard output as they are made, in place of a `Journal`, which can resume.
+
+    Args:
+        name: One of `STANDARD_OUTPUT`.
+        columns: The columns in order; absent values are missing.
+    """
+
+    done = 0
+
+    def __init__(self, name: str, columns: Sequence[str]) -> None:
+        self._columns = list(columns)
+        # Not closed: standard output stays open for whoever calls.
+        self._write = _csv_writer(sys.stdout, self._columns) if name == "-" else self._write_json
+
+    def images(self) -> Iterator[list[dict[str, Any]]]:
+        """Yields nothing: there are no earlier rows."""
+        return iter(())
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Writes the rows of the next image; those of the frames of a clip are left out."""
+        self._write([row for row in rows if "time" not in row])
+        sys.stdout.flush()
+
+    def _write_json(self, rows: list[dict[str, Any]]) -> None:
+        sys.stdout.writelines(_json_lines(rows, self._columns))
 
 
 class Journal:
@@ -255,8 +291,8 @@ _Flush = Callable[[list[dict[str, Any]]], Any]
 _Close = Callable[[], Any]
 
 
-def _open_csv(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
-    file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+def _csv_writer(file: TextIO, columns: list[str]) -> _Flush:
+    """Writes the header, and returns what writes rows."""
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
     # The csv writer does not quote a carriage return, which also ends a line.
@@ -266,16 +302,110 @@ def _open_csv(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
         for row in rows:
             (quoted if "\r" in row["file"] else writer).writerow(row)
 
-    return flush, file.close
+    return flush
+
+
+def _open_csv(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
+    file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+    return _csv_writer(file, columns), file.close
+
+
+def _json_lines(rows: list[dict[str, Any]], columns: list[str]) -> Iterator[str]:
+    return (json.dumps({name: row.get(name) for name in columns}) + "\n" for row in rows)
 
 
 def _open_jsonl(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
     file = path.open("w", encoding="utf-8")
+    return lambda rows: file.writelines(_json_lines(rows, columns)), file.close
+
+
+def _open_json(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
+    """One array of objects, an object a line."""
+    file = path.open("w", encoding="utf-8")
+    before = "[\n"
 
     def flush(rows: list[dict[str, Any]]) -> None:
-        file.writelines(json.dumps({name: row.get(name) for name in columns}) + "\n" for row in rows)
+        nonlocal before
+        for line in _json_lines(rows, columns):
+            file.write(before + line.rstrip("\n"))
+            before = ",\n"
 
-    return flush, file.close
+    def close() -> None:
+        file.write("[]\n" if before == "[\n" else "\n]\n")
+        file.close()
+
+    return flush, close
+
+
+_CATEGORIES = ("face", "female", "male", "unsure")
+
+
+def _open_coco(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
+    """COCO's format (https://cocodataset.org/#format-data): an annotation per face, its predictions as `attributes`.
+
+    An image without a face, or that cannot be read, has its status.
+    """
+    pictures: dict[str, dict[str, Any]] = {}
+    faces: list[dict[str, Any]] = []
+
+    def flush(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            file = row["file"]
+            if file not in pictures:
+                pictures[file] = {"id": len(pictures) + 1, "file_name": as_utf8(file)} | _size_of(file)
+            if row["status"] != "ok":
+                pictures[file]["status"] = row["status"]
+            else:
+                faces.append({"id": len(faces) + 1} | _annotation(row, pictures[file], columns))
+
+    def close() -> None:
+        categories = [{"id": number, "name": name} for number, name in enumerate(_CATEGORIES, 1)]
+        content = {"images": list(pictures.values()), "annotations": faces, "categories": categories}
+        path.write_text(json.dumps({"info": {"description": "mien predict"}} | content) + "\n", "utf-8")
+
+    return flush, close
+
+
+def read_coco(path: Path) -> list[dict[str, Any]]:
+    """The rows of predictions that a file in COCO's format was written from."""
+    found = json.loads(path.read_text("utf-8"))
+    names = {picture["id"]: picture["file_name"] for picture in found["images"]}
+    rows = [
+        {"file": picture["file_name"], "status": picture["status"]}
+        for picture in found["images"]
+        if "status" in picture
+    ]
+    for face in found["annotations"]:
+        box = dict(zip(("x", "y", "w", "h"), face["bbox"], strict=True))
+        head = {"file": names[face["image_id"]], "status": "ok", "detector_score": face["score"]}
+        rows.append(head | box | face["attributes"])
+    return rows
+
+
+def _size_of(file: str) -> dict[str, Any]:
+    from mien.data.images import ImageError, dimensions
+
+    try:
+        width, height = dimensions(file)
+    except ImageError:
+        return {}
+    return {"width": width, "height": height}
+
+
+def _annotation(row: Mapping[str, Any], picture: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    # A crop is a face as a whole.
+    whole = {"x": 0, "y": 0, "w": picture.get("width", 0), "h": picture.get("height", 0)}
+    box = [float(row[name] if row.get(name) is not None else size) for name, size in whole.items()]
+    told = ("file", "status", "detector_score", *whole)
+    return {
+        "image_id": picture["id"],
+        "category_id": _CATEGORIES.index(row.get("gender") or "face") + 1,
+        "bbox": box,
+        "area": box[2] * box[3],
+        "iscrowd": 0,
+        "score": 1.0 if row.get("detector_score") is None else row["detector_score"],
+        "attributes": {name: row.get(name) for name in columns if name not in told},
+    }
 
 
 def _open_parquet(path: Path, columns: list[str]) -> tuple[_Flush, _Close]:
@@ -299,4 +429,4 @@ def as_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-_OPENERS = {".csv": _open_csv, ".jsonl": _open_jsonl, ".parquet": _open_parquet}
+_OPENERS = {".csv": _open_csv, ".json": _open_json, ".jsonl": _open_jsonl, ".parquet": _open_parquet}

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mien.base.errors import MienError, printable
-from mien.base.messages import note
+from mien.base.messages import note, progress_line
 from mien.data import images
 from mien.data.images import SUFFIXES
 from mien.prediction import annotate, video_files
 from mien.prediction.clips import EVERY, ClipReader, check_every, draw_clip, frame_columns, track_columns
 from mien.prediction.input_files import image_files, source_folders
-from mien.prediction.outputs import Journal, check_output, frames_path, journal_path
+from mien.prediction.outputs import STANDARD_OUTPUT, Journal, StandardOutput, check_output, frames_path, journal_path
 from mien.prediction.predict import BATCH, Predictor, Row
 
 READ = ("ok", "no face")
@@ -55,8 +55,8 @@ def predict_files(
     Args:
         predictor: Holds the model and the detector.
         paths: See `input_files.image_files`; files with one of `video_files.ENDINGS` are clips.
-        out: A `.csv`, `.parquet` or `.jsonl` file; None: the first rows go to the screen. The frames of clips go to a
-            second file, see `outputs.frames_path`.
+        out: A `.csv`, `.parquet`, `.json` or `.jsonl` file, or one of `outputs.STANDARD_OUTPUT`; None: the first rows
+            go to the screen. The frames of clips go to a second file, see `outputs.frames_path`.
         crops: Each image, or frame of a clip, is a cropped face.
         draw: Folder for copies of the images and clips with boxes and labels.
         overwrite: Replace `out` if it exists.
@@ -71,8 +71,10 @@ def predict_files(
     _check_places(out, draw, overwrite, clips)
     places = source_folders(paths)
     with ExitStack() as stack:
-        journal = None
-        if out is not None:
+        journal: Journal | StandardOutput | None = None
+        if out is not None and str(out) in STANDARD_OUTPUT:
+            journal = StandardOutput(str(out), track_columns(predictor) if clips else predictor.columns)
+        elif out is not None:
             key = _resume_key(predictor, files, crops, draw) | ({"--every": every} if clips else {})
             journal = stack.enter_context(Journal(out, key, len(files), BATCH, overwrite, len(clips)))
         results = _Results(draw, journal, places)
@@ -84,12 +86,13 @@ def predict_files(
                 update(count, len(photographs) - begun)
         for clip in clips[max(0, begun - len(photographs)) :]:
             results.add_clip(ClipReader(predictor, clip, every, crops))
-        if journal is not None:
+        if isinstance(journal, Journal):
             columns = track_columns(predictor) if clips else predictor.columns
             journal.finish(columns, frame_columns(predictor) if clips else ())
     if out is None:
         note("\n".join(_lines(results.shown[:SHOWN])))
-    note(_summary(results, out, draw, len(clips)))
+    # Standard output holds the table alone where it goes there.
+    (progress_line if isinstance(journal, StandardOutput) else note)(_summary(results, out, draw, len(clips)))
     return results.statuses
 
 
@@ -103,7 +106,7 @@ def _check_places(out: Path | None, draw: Path | None, overwrite: bool, clips: S
     """Checks the outputs before any work is done."""
     if clips:
         video_files.load_av()
-    if out is not None:
+    if out is not None and str(out) not in STANDARD_OUTPUT:
         check_output(out, overwrite)
         if clips and not journal_path(out).exists():  # which was begun after this had been checked
             check_output(frames_path(out), overwrite)
@@ -117,7 +120,7 @@ class _Results:
     Files that an interrupted command finished are counted, and the names of their drawings stay taken.
     """
 
-    def __init__(self, draw: Path | None, journal: Journal | None, places: Sequence[Path]) -> None:
+    def __init__(self, draw: Path | None, journal: Journal | StandardOutput | None, places: Sequence[Path]) -> None:
         self.statuses: Counter[str] = Counter()
         self.rows = 0
         self.shown: list[Row] = []
@@ -128,7 +131,7 @@ class _Results:
                 found = [row for row in rows if "time" not in row]
                 self.statuses[found[-1]["status"]] += 1
                 self._drawing(found)
-            if journal.done:
+            if isinstance(journal, Journal) and journal.done:
                 note(f"resuming {journal.path}: {journal.done:,} files are done")
 
     def add_photograph(self, file: str, rows: list[Row]) -> None:
@@ -248,9 +251,9 @@ def summary(statuses: Counter[str], clips: int = 0) -> str:
 
 def _summary(results: _Results, out: Path | None, draw: Path | None, clips: int) -> str:
     parts = [summary(results.statuses, clips)]
-    if out is not None:
+    if out is not None and str(out) not in STANDARD_OUTPUT:
         parts.append(f"table: {out}" + (f", and of the clips' frames: {frames_path(out)}" if clips else ""))
-    elif results.rows > SHOWN:
+    elif out is None and results.rows > SHOWN:
         parts.append(f"only the first {SHOWN} rows are shown; --out FILE.csv writes all")
     if draw is not None:
         parts.append(f"drawings: {draw}")

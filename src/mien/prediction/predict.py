@@ -139,7 +139,8 @@ class Predictor:
         """Predicts for one or more images.
 
         Args:
-            images: Paths, bytes of image files, Pillow images, or uint8 arrays (h, w, 3), one or several.
+            images: Paths, bytes of image files, Pillow images, or arrays (h, w, 3) of uint8 or of floats from
+                0 to 1, one or several.
             crops: Whether each image is a face crop; otherwise faces are detected.
 
         Returns:
@@ -244,14 +245,28 @@ class Predictor:
             return [FaceCrop(row | {"status": error.reason}, None)]
 
     def predict_crops(self, face_crops: list[FaceCrop]) -> Iterator[Row]:
-        """Predicts for cropped faces; yields one row per crop, in order."""
+        """Predicts for cropped faces; yields one row per crop, in order, with a note where the answer is unusual."""
+        from mien.prediction.quality import UNUSUAL, with_note
+
         faces = [crop.pixels for crop in face_crops if crop.pixels is not None]
-        predictions: Iterator[Row] = iter(())
+        predictions: Iterator[tuple[Row, bool]] = iter(())
         if faces:
             batches = (np.stack(faces[start : start + BATCH]) for start in range(0, len(faces), BATCH))
-            predictions = (row for batch in batches for row in _rows(self.predict_pixels(batch)))
+            predictions = (row for batch in batches for row in self._answers(batch))
         for crop in face_crops:
-            yield crop.row if crop.pixels is None else crop.row | {"status": "ok"} | next(predictions)
+            if crop.pixels is None:
+                yield crop.row
+                continue
+            answer, odd = next(predictions)
+            row = crop.row | {"status": "ok"} | answer
+            yield row | {"quality": with_note(row.get("quality") or "", UNUSUAL)} if odd else row
+
+    def _answers(self, images: np.ndarray) -> Iterator[tuple[Row, bool]]:
+        """Yields the row of each face, and whether its answer is unusual."""
+        from mien.prediction.quality import unusual
+
+        columns = self.predict_pixels(images)
+        return zip(_rows(columns), unusual(columns).tolist(), strict=True)
 
     @property
     def outputs(self) -> list[str]:

@@ -38,13 +38,13 @@ def choose_settings(recipe: Recipe, faces: "pd.DataFrame") -> tuple[Recipe, str]
         faces: A checked faces table, all of its rows.
 
     Returns:
-        The recipe with every choice as a setting, and the choices as a sentence.
+        The recipe with every choice as a setting, without `auto`, and the choices as a sentence.
 
     Raises:
         MienError: No task has enough labels, or a task that the recipe states has not.
     """
     problems = {task: _problem(task, faces) for task in PREDICTED}
-    if faces["age_group"].notna().sum() <= faces["age"].notna().sum():  # the groups are those of the ages
+    if _known("age_group", faces).sum() <= _known("age", faces).sum():  # the groups are those of the ages
         del problems["age_group"]
     stated = "tasks" in recipe.model_fields_set
     tasks = list(recipe.tasks.predicted()) if stated else _able(problems)
@@ -54,24 +54,30 @@ def choose_settings(recipe: Recipe, faces: "pd.DataFrame") -> tuple[Recipe, str]
             f"{len(faces)} faces are too few to train on: {'; '.join(lacking)}. Label more faces, or use the built-in "
             "model: mien predict FOLDER --crops"
         )
-    count = int(faces[tasks].notna().any(axis=1).sum())
+    count = sum(map(any, zip(*(_known(task, faces) for task in tasks), strict=True)))
     count = min(count, recipe.data.sample or count)
     chosen = {} if stated else {"tasks": {task: {} if task == "gender" else {"weight": 0.5} for task in tasks}}
     chosen |= _chosen(recipe, count)
     left_out = [] if stated else [problem for task, problem in problems.items() if task not in tasks and problem]
-    settled = load_recipe(recipe, [f"{key}={json.dumps(value)}" for key, value in chosen.items()])
+    settings = {**chosen, "auto": False}
+    settled = load_recipe(recipe, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
     return settled, _sentence(count, chosen, left_out)
+
+
+def _known(task: str, faces: "pd.DataFrame") -> "pd.Series[bool]":
+    """Which faces (n,) have a label of a task; a range of years is one too."""
+    return faces["age"].notna() | faces["age_from"].notna() if task == "age" else faces[task].notna()
 
 
 def _problem(task: str, faces: "pd.DataFrame") -> str:
     """What a task lacks, with the number that it needs; empty if it can be learnt."""
-    labels = faces[task].dropna()
-    counts = {name: int((labels == name).sum()) for name in GENDERS} if task == "gender" else {}
-    if len(labels) >= MIN_FACES and all(count >= MIN_CLASS for count in counts.values()):
+    count = int(_known(task, faces).sum())
+    counts = {name: int((faces["gender"] == name).sum()) for name in GENDERS} if task == "gender" else {}
+    if count >= MIN_FACES and all(number >= MIN_CLASS for number in counts.values()):
         return ""
-    listed = f" ({', '.join(f'{name} {count}' for name, count in counts.items())})" if counts else ""
+    listed = f" ({', '.join(f'{name} {number}' for name, number in counts.items())})" if counts else ""
     each = f", at least {MIN_CLASS} of each gender" if counts else ""
-    return f"{task.replace('_', ' ')} has {len(labels)} labelled faces{listed} and needs {MIN_FACES}{each}"
+    return f"{task.replace('_', ' ')} has {count} labelled faces{listed} and needs {MIN_FACES}{each}"
 
 
 def _able(problems: dict[str, str]) -> list[str]:

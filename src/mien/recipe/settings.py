@@ -36,7 +36,9 @@ class Source(_Settings):
     labels: str | None = Field(None, description="label policy of the source; null: the default policy")
     map: dict[str, str] = Field({}, description="csv only: column of the file -> column of the faces table")
     faces: FilePath | None = Field(
-        None, description="a faces table to use instead of the source; its paths are relative to root"
+        None,
+        description="a faces table to use instead of the source; its paths are relative to root. For several sets: one "
+        "table as that of a run, whose paths begin with the name of the set",
     )
     crop: Literal["given", "detector"] = Field(
         "given",
@@ -107,12 +109,15 @@ class Data(Source):
         wrong = [name for name in self.sets if not re.fullmatch(r"\w+", name)]
         if wrong:
             raise ValueError(f"sets: {wrong[0]!r} is not a name; valid: letters, digits and underscores")
-        given = [key for key in ONE_SET if getattr(self, key) != Source.model_fields[key].default]
+        of_one = [key for key in ONE_SET if key != "faces"]  # a joined table is one for all
+        given = [key for key in of_one if getattr(self, key) != Source.model_fields[key].default]
         if given:
             raise ValueError(
                 f"{given[0]} is that of one data set, and sets are given; valid: sets.NAME.{given[0]}, with NAME one "
                 f"of {', '.join(self.sets)}"
             )
+        if self.faces is not None and any(one.faces is not None for one in self.sets.values()):
+            raise ValueError("faces is a table of all sets, and one of sets has a table of its own; valid: either")
         if not any(one.weight for one in self.sets.values()):
             raise ValueError("sets: every weight is 0, so that there is nothing to train on")
         return self

@@ -167,15 +167,33 @@ def _difference_in_words(one: str, other: str, metric: str, found: metrics.Diffe
 def _compared_lead(runs: Sequence[RunResults], differences: Sequence[dict[str, str]]) -> str:
     if len(runs) == 1:
         return summary_sentence(runs[0])
-    sets = {frozenset(run.joined[["dataset", "path", "face"]].itertuples(index=False, name=None)) for run in runs}
-    if len(sets) == 1:
-        start = f"{len(runs)} runs were tested on the same {len(next(iter(sets))):,} faces."
-    else:
-        start = (
-            f"{len(runs)} runs were tested on different faces: their numbers in the table are not "
-            "comparable; differences are computed on the faces that two runs share."
-        )
+    start = f"{len(runs)} runs. {_comparability(runs)}"
     return " ".join([start, *(f"{found['in words']}." for found in differences[:3])])
+
+
+def _comparability(runs: Sequence[RunResults]) -> str:
+    """Returns which metrics of the table are over the same faces in all runs that have them, as sentences.
+
+    A face without a label counts in no run, so runs of different tasks may be comparable in the one that they share.
+    """
+    same: dict[int, list[str]] = {}
+    different = []
+    for metric in HEADLINES:
+        truth = metrics.METRICS[metric].truth
+        tables = [run.joined for run in runs if any(row.metric == metric for row in run.scores())]
+        keys = [table.loc[table[truth].notna(), ["dataset", "path", "face", truth]] for table in tables]
+        sets = [frozenset(key.itertuples(index=False, name=None)) for key in keys]
+        if len(sets) > 1 and len(set(sets)) == 1:
+            same.setdefault(len(sets[0]), []).append(named(metric, unit=False))
+        elif len(sets) > 1:
+            different.append(named(metric, unit=False))
+    found = [f"Tested on the same {count:,} faces: {', '.join(names)}." for count, names in same.items()]
+    if different:
+        found.append(
+            "Tested on different faces or labels, so that the numbers in the table are not comparable: "
+            f"{', '.join(different)}; differences are computed on the faces that two runs share."
+        )
+    return " ".join(found) or "They have no metric in common."
 
 
 def _dots(runs: Sequence[RunResults]) -> list[Chart]:

@@ -237,7 +237,7 @@ def duplicate_section(root: Root, pairs: pd.DataFrame) -> Section:
     shown = []
     for _, pair in order.head(_SHOWN_PAIRS).iterrows():
         both = [_half(pair, end) for end in (1, 2)]
-        said = " / ".join(labels_text(half["gender"], half["age"], half["age_group"]) for half in both)
+        said = " / ".join(labels_text(half) for half in both)
         apart = [name for name in ("fold", "split") if pair[f"{name}_differs"]]
         where = [f"{name} {pair[f'{name}_1']} and {pair[f'{name}_2']}" for name in apart]
         kind = _kind(pair)

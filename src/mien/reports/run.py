@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mien.base.table import SPLITS
+from mien.base.table import SPLITS, age_range_text
 from mien.data.counts import label_counts
 from mien.experiments.results import set_warnings
+from mien.metrics.definitions import years_outside
+from mien.metrics.joining import true_years
 from mien.metrics.wording import BASELINE, HEADLINES, Score, metrics_table, named, sets_table, unit_of
 from mien.recipe.settings import DataSet, Recipe, Source, flat_settings
 from mien.reports import figures
@@ -151,6 +153,32 @@ def _ages(run: RunResults) -> list[Section]:
     joined = run.joined
     if "age" not in joined:
         return []
+    return [*_years(run, joined), *_age_ranges(joined)]
+
+
+def _age_ranges(joined: pd.DataFrame) -> list[Section]:
+    """Where predicted ages lie that are to be compared with a range."""
+    both = joined[joined["true_age_range"].notna() & joined["age"].notna()]
+    if both.empty:
+        return []
+    first, last = true_years(both)
+    outside = years_outside(both["true_age_range"], both["age"])
+    younger = (outside > 0) & (both["age"] < first).to_numpy()
+    numbers = pd.DataFrame({"first": first, "last": last, "faces": 1.0, "outside": outside, "younger": younger})
+    numbers = numbers.assign(inside=outside == 0, older=(outside > 0) & ~younger)
+    found = numbers.groupby(["first", "last"], as_index=False).agg(
+        {"faces": "sum", "outside": "mean", "younger": "mean", "inside": "mean", "older": "mean"}
+    )
+    ranges = [age_range_text(*ends) for ends in zip(found["first"], found["last"], strict=True)]
+    table = pd.DataFrame({"age range": ranges, "faces": [f"{count:,.0f}" for count in found["faces"]]})
+    for name in ("younger", "inside", "older"):
+        table[f"{name}, %"] = [f"{100 * share:.1f}" for share in found[name]]
+    table["years outside"] = [f"{years:.2f}" for years in found["outside"]]
+    caption = f"Predicted age against the range of the label, n {len(both):,}"
+    return [Section("Ages known as ranges", tables=[Table(caption, table)])]
+
+
+def _years(run: RunResults, joined: pd.DataFrame) -> list[Section]:
     both = joined[joined["true_age"].notna() & joined["age"].notna()]
     if both.empty:
         return []
@@ -184,7 +212,7 @@ def _curves(log: pd.DataFrame) -> dict[str, dict[str, "pd.Series[float]"]]:
         part, _, name = column.partition("_")
         if part not in ("train", "val") or log[column].isna().all():
             continue
-        chart = "loss" if "loss" in name else "error in years" if "mae" in name else "accuracy"
+        chart = "loss" if "loss" in name else "error in years" if "mae" in name or "error" in name else "accuracy"
         rest = name.removeprefix("loss").strip("_").replace("_", " ")
         label = "training" if part == "train" else "validation"
         charts.setdefault(chart, {})[f"{label}: {rest}" if rest else label] = log[column]

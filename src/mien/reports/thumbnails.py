@@ -2,12 +2,14 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from mien.base.table import age_range_text
 from mien.data import images
 from mien.data.face_pixels import boxes
 from mien.data.roots import Root
@@ -36,15 +38,15 @@ def thumbnails(faces: pd.DataFrame, root: Root) -> list[FaceImage]:
             pixels = images.load_face(root / face["path"], _THUMBNAIL, box, 0.3)
         except images.ImageError:
             continue
-        shown.append(
-            FaceImage(
-                jpeg_uri(pixels), f"{face['face']}: {labels_text(face['gender'], face['age'], face['age_group'])}"
-            )
-        )
+        shown.append(FaceImage(jpeg_uri(pixels), f"{face['face']}: {labels_text(face)}"))
     return shown
 
 
-def labels_text(gender: Any, age: Any, group: Any) -> str:
-    """Returns the labels of a face as text."""
-    years = f"{age:g}" if pd.notna(age) else str(group) if pd.notna(group) else "no age"
-    return f"{gender if pd.notna(gender) else 'no gender'}, {years}"
+def labels_text(face: "Mapping[str, Any] | pd.Series[Any]") -> str:
+    """Returns the labels of a face, the most exact of its age, as text."""
+    gender = face["gender"] if pd.notna(face["gender"]) else "no gender"
+    if pd.notna(face["age"]):
+        return f"{gender}, {face['age']:g}"
+    if pd.notna(face.get("age_from")):
+        return f"{gender}, {age_range_text(face['age_from'], face['age_to'])}"
+    return f"{gender}, {face['age_group'] if pd.notna(face['age_group']) else 'no age'}"

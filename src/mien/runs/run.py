@@ -1,5 +1,6 @@
 """A run: a self-contained folder, from which every report can be rebuilt without training."""
 
+import html
 import json
 import platform
 from importlib import metadata
@@ -12,6 +13,7 @@ from mien.base.atomic import atomic_path
 from mien.base.errors import MienError, columns_of
 from mien.base.table import read_faces_table, read_table
 from mien.base.version import __version__
+from mien.metrics.wording import metrics_table, scores
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Recipe, flat_settings
 from mien.runs.hub import absent, local_folder
@@ -72,6 +74,15 @@ class Run:
             return f"Run({str(self.folder)!r}, empty)"
         tasks = ", ".join(self.recipe.tasks.named())
         return f"Run({str(self.folder)!r}, {self.info.get('status', 'status unknown')}, tasks: {tasks})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the scores of the test part with their intervals."""
+        title = f"<p><b>{html.escape(repr(self))}</b></p>"
+        if not self.metrics_file.is_file():
+            return title
+        table = self.metrics
+        rows = scores(table[(table["split"] == "test") & (table["group"] == "all")])
+        return title + metrics_table(rows).to_html(index=False, border=0)
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ class ServiceLimits:
     """
 
     request_bytes: int = 32_000_000
-    image_pixels: int = 40_000_000
+    image_pixels: int = 50_000_000
     images: int = 64
     faces: int = 100
     seconds: float = 60.0

@@ -24,7 +24,9 @@ class FaceRow(BaseModel):
     age_low: float | None = Field(None, description="Lower end of the 80% interval.")
     age_high: float | None = None
     age_group: str | None = None
-    quality: str | None = Field(None, description="Empty, or any of: small, blurred, cut off, turned away.")
+    quality: str | None = Field(
+        None, description="Empty, or any of: one colour, small, blurred, cut off, turned away, unusual."
+    )
 
 
 class Prediction(BaseModel):

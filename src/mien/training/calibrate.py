@@ -17,7 +17,7 @@ from torch import Tensor
 from mien.base.labels import AGE_GROUPS
 from mien.base.table import age_to_group
 from mien.recipe.settings import Tasks
-from mien.training.heads import LEVELS, AgeHead, Head
+from mien.training.heads import LEVELS, AgeHead, Head, is_known, is_year
 from mien.training.model import FaceNet
 
 FEWEST = 200
@@ -41,26 +41,36 @@ def calibrate(net: FaceNet, logits: dict[str, Tensor], faces: pd.DataFrame, task
 
     Returns:
         For each task `n` and what was found: `temperature`, `low` and `high` (a level for each age group),
-        `unsure_below` (a certainty); for one with fewer than `FEWEST` labelled faces only `n`.
+        `unsure_below` (a certainty); for one with fewer than `FEWEST` labelled faces only `n`. Ages known as ranges
+        give a temperature and no levels: whether an age lies in an interval does not follow from its range.
     """
     found: dict[str, Any] = {}
     for task in tasks.predicted():
         head = net.heads[task]
         target = head.target(faces)
-        known = ~torch.isnan(target)
+        known = _calibrating(head, target)
         n = int(known.sum())
         found[task] = {"n": n}
         if n < FEWEST:
             continue
         answers, truth = logits[task][known].float(), target[known]
         found[task]["temperature"] = _set_temperature(head, answers, truth)
-        if isinstance(head, AgeHead):
-            found[task] |= _set_levels(head, answers, truth)
+        if isinstance(head, AgeHead) and is_year(truth).all():
+            found[task] |= _set_levels(head, answers, truth[:, 0])
         if task == "gender" and tasks.gender is not None and tasks.gender.unsure:
             female = head.decode(answers)["p_female"].numpy()
             certainty = np.maximum(female, 1 - female)
             found[task]["unsure_below"] = round(float(np.quantile(certainty, tasks.gender.unsure)), 4)
     return found
+
+
+def _calibrating(head: Head, target: Tensor) -> Tensor:
+    """The faces (n,) to calibrate a head on: of ages those with a year, if they suffice, else all that have a label."""
+    known = is_known(target)
+    if isinstance(head, AgeHead):
+        year = is_year(target)
+        return year if int(year.sum()) >= FEWEST else known
+    return known
 
 
 def _set_temperature(head: Head, logits: Tensor, truth: Tensor) -> float:

@@ -78,16 +78,20 @@ def train(
     settings = load_recipe(recipe, changes)
     run = Run(out if out is not None else Path("runs") / settings.name)
     _roots(settings)  # before the folder is made
-    settings = settled(settings, run)
+    settings, chosen = settled(settings, run)
     # Searches and studies give a folder of stages; they start their own processes, each with other runs.
     processes = Processes(settings.trainer, alone=stages is None)
     with _alone(run, processes):
         _train(run, settings, processes, stages, on_epoch, score)
+        if chosen:
+            processes.once(lambda: run.note(chosen=chosen))
     return run
 
 
-def settled(recipe: Recipe, run: Run | None = None) -> Recipe:
-    """Returns the recipe with the settings that follow from its data, which are printed; see `choose_settings`.
+def settled(recipe: Recipe, run: Run | None = None) -> tuple[Recipe, str]:
+    """Returns the recipe with the settings that follow from its data, and prints and returns them as a sentence.
+
+    See `choose_settings`. A recipe without `auto` stays as it is, and the sentence is empty.
 
     Args:
         recipe: A recipe whose data can be read, if it has `auto`.
@@ -97,11 +101,11 @@ def settled(recipe: Recipe, run: Run | None = None) -> Recipe:
         MienError: The data cannot be read, or are too few.
     """
     if not recipe.auto:
-        return recipe
+        return recipe, ""
     faces = run.faces if run is not None and run.faces_file.exists() else read_data(recipe.data)[0]
     chosen, sentence = choose_settings(recipe, faces)
     note(sentence)
-    return chosen
+    return chosen, sentence
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mien.base.errors import MienError, choices
 from mien.base.labels import AGE_GROUPS, GENDERS
-from mien.base.table import FACES_COLUMNS, age_to_group
+from mien.base.table import FACES_COLUMNS, age_ranges, age_to_group
 from mien.recipe.settings import Age, Model, Tasks
 
 LEVELS = (0.1, 0.9)
@@ -36,7 +36,8 @@ def mlp(features: int, hidden: Sequence[int], model: Model) -> tuple[nn.Sequenti
 class Head(nn.Module):
     """The head of one task.
 
-    Targets are float tensors (n,), NaN where the label is missing; logits are (n, `units`).
+    Targets are float tensors with a row for each face, (n,) or, of ages, (n, 2), NaN where the label is missing; logits
+    are (n, `units`).
     """
 
     column: str
@@ -60,11 +61,11 @@ class Head(nn.Module):
 
         Args:
             logits: (n, units).
-            target: (n,).
+            target: (n, ...).
             weight: (n,) weight of each face; None: equal weights. Mixed images occur twice, with the label and share of
                 each of their parts.
         """
-        known = ~torch.isnan(target)
+        known = is_known(target)
         if not known.any():
             return logits.sum() * 0.0
         losses = self._losses(logits[known].float(), target[known])
@@ -77,7 +78,7 @@ class Head(nn.Module):
 
     @abstractmethod
     def target(self, faces: pd.DataFrame) -> Tensor:
-        """Returns the labels of a faces table, float (n,), NaN if missing."""
+        """Returns the labels of a faces table, float (n, ...), NaN if missing."""
 
     @abstractmethod
     def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -98,6 +99,11 @@ class Head(nn.Module):
     def distillation_loss(self, logits: Tensor, soft_targets: Tensor) -> Tensor:
         """Returns the mean loss against the soft targets (n, units) of teachers."""
         return F.cross_entropy(logits.float(), soft_targets)
+
+
+def is_known(target: Tensor) -> Tensor:
+    """Which rows (n,) of a target (n, ...) have a label."""
+    return ~torch.isnan(target.flatten(1).sum(1) if target.ndim > 1 else target)
 
 
 def _codes(column: pd.Series) -> Tensor:
@@ -217,9 +223,17 @@ class AgeGroupHead(_ClassHead):
 class AgeHead(Head):
     """Age in years: a logit for each whole year from 0 to the oldest, read as a distribution.
 
-    Loss: cross entropy with a label that is spread over the neighbouring years (Gao et al. 2017, deep label
-    distribution learning), plus the continuous ranked probability score (Matheson and Winkler 1976), in units of
-    ten years; the latter generalises the absolute error to distributions.
+    A target is the first and the last year that the age is known to lie in, so that faces with a year, with a range and
+    with an age group train one head.
+
+    Loss of a range: the negative logarithm of the probability that the distribution puts into it, which is the
+    likelihood of an interval-censored age. It says nothing about where in the range the age lies.
+
+    Loss of a year: cross entropy with a label that is spread over the neighbouring years (Gao et al. 2017, deep label
+    distribution learning), plus the continuous ranked probability score (Matheson and Winkler 1976), in units of ten
+    years; the latter generalises the absolute error to distributions. A year is a range of one, but the loss of a range
+    would count an answer that is one year off like one that is forty years off, and years as people estimate or state
+    them are not that exact. The score needs the year itself: for a range it has no proper form.
     """
 
     column = "age"
@@ -240,16 +254,29 @@ class AgeHead(Head):
     high: Tensor
 
     def target(self, faces: pd.DataFrame) -> Tensor:
-        """Age in years, at most the oldest."""
-        return torch.tensor(faces["age"].to_numpy(dtype=np.float32)).clamp(max=float(self.settings.oldest))
+        """The first and the last year (n, 2) of each age, at most the oldest; equal where the year is known."""
+        return torch.from_numpy(age_ranges(faces).astype(np.float32)).clamp(max=float(self.settings.oldest))
 
     def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        spread = -0.5 * ((self.years - target[:, None]) / self.settings.sigma) ** 2
+        return torch.where(is_year(target), self._year_losses(logits, target[:, 0]), self._surprise(logits, target))
+
+    def _year_losses(self, logits: Tensor, year: Tensor) -> Tensor:
+        """The losses (n,) if the ages are these years (n,)."""
+        spread = -0.5 * ((self.years - year[:, None]) / self.settings.sigma) ** 2
         loss = F.cross_entropy(logits, spread.softmax(1), reduction="none")
         if self.settings.crps:
-            score = _ranked_probability_score(logits.softmax(1), F.one_hot(target.round().long(), self.units).float())
-            loss = loss + self.settings.crps * score / 10
+            loss = loss + self.settings.crps * self._ranked_score(logits, year) / 10
         return loss
+
+    def _surprise(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The negative logarithm (n,) of the probability of the years from first to last (n, 2)."""
+        # Years begin half a year earlier, as in `_quantile`; so a range is never empty, one of 30.5 to 30.5 neither.
+        inside = (self.years > target[:, :1] - 0.5) & (self.years <= target[:, 1:] + 0.5)
+        return logits.logsumexp(1) - logits.masked_fill(~inside, -torch.inf).logsumexp(1)
+
+    def _ranked_score(self, logits: Tensor, year: Tensor) -> Tensor:
+        """The continuous ranked probability score (n,) of the years (n,), in years."""
+        return _ranked_probability_score(logits.softmax(1), F.one_hot(year.round().long(), self.units).float())
 
     def distillation_loss(self, logits: Tensor, soft_targets: Tensor) -> Tensor:
         """The mean of the same loss as of labels."""
@@ -271,8 +298,9 @@ class AgeHead(Head):
         return columns | {f"p_{group}": groups[:, code] for code, group in enumerate(AGE_GROUPS)}
 
     def proper_score(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The continuous ranked probability score (n,), in years."""
-        return _ranked_probability_score(logits.softmax(1), F.one_hot(target.round().long(), self.units).float())
+        """For years the continuous ranked probability score (n,), for ranges the negative log-likelihood."""
+        year = is_year(target)
+        return torch.where(year, self._ranked_score(logits, target[:, 0]), self._surprise(logits, target))
 
     def _quantile(self, probability: Tensor, share: float | Tensor) -> Tensor:
         """The age (n,) below which `share` (one, or (n, 1)) of the probability (n, years) lies, linear within a year.
@@ -283,6 +311,11 @@ class AgeHead(Head):
         below = probability.cumsum(1) - probability
         part = ((share - below) / probability.clamp(min=1e-12)).clamp(0, 1)
         return (part.sum(1) - 0.5).clamp(0, self.units - 1)
+
+
+def is_year(target: Tensor) -> Tensor:
+    """Which ages (n,), each from a first to a last year (n, 2), are known to the year."""
+    return target[:, 0] == target[:, 1]
 
 
 def _ranked_probability_score(probability: Tensor, truth: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from mien.base.labels import AGE_GROUPS
 from mien.recipe.settings import Optim, Recipe
 from mien.training.backbones import count_features, freeze, load_heads, make_backbone, normalization
-from mien.training.heads import Head, make_heads, mlp
+from mien.training.heads import Head, is_known, is_year, make_heads, mlp
 
 LossInputs = dict[str, Any]
-"""Inputs of the losses for n faces: `index` (n,), by task `logits` (n, units) and `targets` (n,); with teachers
+"""Inputs of the losses for n faces: `index` (n,), by task `logits` (n, units) and `targets` (n, ...); with teachers
 `soft_targets` (n, units) by task; for mixed images `partners`, the labels of the other image (n,), and `own`, the share
 of the own image (n,).
 """
@@ -289,9 +289,19 @@ def _quick_scores(columns: dict[str, Tensor], targets: dict[str, Tensor]) -> dic
         right = (columns["p_female"] < 0.5).float() == targets["gender"]
         scores["val_gender_accuracy"] = right[known].float().mean()
     if "age" in targets:
-        scores["val_age_mae"] = (columns["age"] - targets["age"]).abs().nanmean()
+        scores |= _age_scores(columns["age"], targets["age"])
     if "age_group" in targets:
         known = ~torch.isnan(targets["age_group"])
         groups = torch.stack([columns[f"p_{group}"] for group in AGE_GROUPS])
         scores["val_age_group_exact"] = (groups.argmax(0) == targets["age_group"])[known].float().mean()
+    return scores
+
+
+def _age_scores(age: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """The mean error of predicted ages (n,) where the year is known, and how far they lie outside of ranges (n, 2)."""
+    off = torch.maximum(target[:, 0] - age, age - target[:, 1])
+    year, known = is_year(target), is_known(target)
+    scores = {"val_age_mae": off[year].mean()}
+    if (known & ~year).any():
+        scores["val_age_range_error"] = (off[known & ~year] - 0.5).clamp(min=0).mean()
     return scores

@@ -7,7 +7,7 @@ from mien.base.console import progress
 from mien.base.errors import MienError
 from mien.base.ledger import Ledger
 from mien.base.messages import note
-from mien.base.table import write_table
+from mien.base.table import known_labels, write_table
 from mien.data import leaks, splits
 from mien.data.duplicates import fingerprints, groups, near_duplicates
 from mien.data.face_pixels import cache_folder
@@ -76,9 +76,9 @@ def _sampled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     """
     columns = _columns(recipe)
     for column in columns:
-        if not faces[column].notna().any():
+        if not known_labels(faces, column).any():
             raise MienError(f"task {column!r}: no face of the data set has this label")
-    known = faces[list(_ANY_LABEL if recipe.data.sets else columns)].notna().any(axis=1)
+    known = faces[list(_ANY_LABEL)].notna().any(axis=1) if recipe.data.sets else _labelled(faces, recipe)
     if not known.all():
         note(f"{int((~known).sum())} faces without a label of {', '.join(columns)} are left out")
     faces = faces[known]
@@ -95,7 +95,7 @@ def _sampled(faces: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
 def _without_unlabelled(faces: pd.DataFrame, recipe: Recipe, ledger: Ledger) -> pd.DataFrame:
     """Returns the faces of several data sets with a label of a task."""
     columns = _columns(recipe)
-    known = faces[columns].notna().any(axis=1)
+    known = _labelled(faces, recipe)
     for name in recipe.data.sets:
         mine = faces["dataset"] == name
         if not known[mine].any():
@@ -103,6 +103,11 @@ def _without_unlabelled(faces: pd.DataFrame, recipe: Recipe, ledger: Ledger) -> 
         faces = ledger.drop(faces, mine & ~known, f"{name}: no label of {' or '.join(columns)}")
         known = known.loc[faces.index]
     return faces
+
+
+def _labelled(faces: pd.DataFrame, recipe: Recipe) -> "pd.Series[bool]":
+    """Which faces have a label of a task."""
+    return pd.concat([known_labels(faces, column) for column in _columns(recipe)], axis=1).any(axis=1)
 
 
 def _columns(recipe: Recipe) -> list[str]:

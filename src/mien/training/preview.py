@@ -54,7 +54,7 @@ def preview(recipe: str | Path | Recipe | dict[str, Any], out: str | Path, chang
     settings = load_recipe(recipe, changes)
     has_data = any(one.root is not None for one in settings.data.each().values())
     if has_data:
-        settings = settled(settings)
+        settings, _ = settled(settings)
     with tempfile.TemporaryDirectory() as folder:
         prepare = _own_faces if has_data else _drawn_faces
         faces, root = prepare(settings, Path(folder))
@@ -104,8 +104,7 @@ def trace_batch(recipe: Recipe, faces: pd.DataFrame, pixels: Pixels, part: str) 
         # Each stage repeats the earlier steps, so that their random numbers are those of training.
         transform = v2.Compose([step for _, step in steps[:count]])
         stages.append((name, np.stack([_augmented(pixels[row], transform, recipe.trainer.seed, row) for row in index])))
-    columns = faces.iloc[index][["gender", "age", "age_group"]]
-    labels = [labels_text(*row) for row in columns.itertuples(index=False, name=None)]
+    labels = [labels_text(face) for _, face in faces.iloc[index].iterrows()]
     if "share" in batch:
         share = float(batch["share"])
         pairs = zip(labels, (labels[other] for other in batch["partner"]), strict=True)

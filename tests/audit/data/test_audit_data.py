@@ -15,6 +15,7 @@ import mien
 from mien.api.audit import audit_data
 from mien.audit.data import findings
 from mien.audit.data.checks import share_check
+from mien.audit.data.label_errors import expected_precision
 from mien.audit.data.schema import DataAuditReport, json_schema
 from mien.base.errors import MienError
 from mien.base.table import check_faces, write_table
@@ -110,7 +111,7 @@ def test_ages(tmp_path):
     assert checks(report)["ages.impossible"].count == 2
     assert {"ages.rare", "ages.fractions", "ages.heaps"} <= levels(report, "notice")
     wrong = make_faces(100).assign(age=[1.0] * 10 + [25.0] * 90, age_group="25-32")
-    assert checks(audit_data(wrong, None, out=tmp_path))["ages.group"].level == "problem"
+    assert checks(audit_data(wrong, None, out=tmp_path, overwrite=True))["ages.group"].level == "problem"
 
 
 def test_whipples_index():
@@ -172,8 +173,11 @@ def test_the_verb_says_so_by_its_status(tmp_path):
     good, bad = make_faces(100), make_faces(100).assign(age=-5.0, age_group=None)
     for table, status in ((good, 0), (bad, 3)):
         path = write_table(table, tmp_path / "faces.csv")
-        result = CliRunner().invoke(app, ["audit", "data", str(path), "--out", str(tmp_path / "out")])
+        words = ["audit", "data", str(path), "--out", str(tmp_path / "out")]
+        result = CliRunner().invoke(app, [*words, "--overwrite"])
         assert result.exit_code == status, result.output
+    refused = CliRunner().invoke(app, words)
+    assert "has an earlier report; give another folder, or --overwrite" in str(refused.exception)
     assert "problem: 100 ages are below 0 or above 130 years" in result.output
 
 
@@ -185,3 +189,23 @@ def test_what_cannot_be_audited(tmp_path, photos):
     (tmp_path / "file").touch()
     with pytest.raises(MienError, match="is a file; give a folder"):
         audit_data(make_faces(), None, out=tmp_path / "file")
+
+
+def test_predictions_no_better_than_a_constant_suggest_nothing(tmp_path):
+    faces = make_faces()
+    answers = make_answers(faces)
+    split = np.where(np.arange(len(faces)) < 5, "train", "test")
+    good = make_run(tmp_path / "good", faces, split, answers)
+    shuffled = answers.assign(p_female=answers["p_female"].sample(frac=1, random_state=0).to_numpy())
+    poor = make_run(tmp_path / "poor", faces, split, shuffled)
+    found = checks(audit_data(faces, None, [good.folder], tmp_path / "a"))["labels.gender"]
+    assert "of the contradictions, about" in found.message
+    report = audit_data(faces, None, [poor.folder], tmp_path / "b")
+    found = checks(report)["labels.gender"]
+    assert found.level == "not checked" and "no better than always predicting" in found.message
+    assert "gender" not in {suggestion.column for suggestion in report.suggestions}
+
+
+def test_expected_precision():
+    assert expected_precision(0.95, 0.05) == pytest.approx(1.0)
+    assert expected_precision(0.8, 0.01) == pytest.approx(0.01 * (0.8 / 0.99) / 0.2)

@@ -9,6 +9,7 @@ from cleanlab.filter import find_label_issues
 
 from mien.audit.data.label_errors import out_of_fold, suggest
 from mien.base.errors import MienError
+from mien.base.labels import AGE_GROUPS
 from mien.base.table import check_faces, write_table
 from mien.runs.run import open_run
 
@@ -173,6 +174,18 @@ class TestSuggest:
         assert found[["column", "face", "suggested"]].to_numpy().tolist() == [
             ["age_group", faces["face"].iloc[7], faces["age_group"].iloc[7]]
         ]
+
+    def test_ages_known_as_ranges(self):
+        table = {"age": ["20-29", "20-29", "20-29", "60+", "50"], "age_group": [None, None, "25-32", None, None]}
+        faces = check_faces(pd.DataFrame({"face": list("abcde"), "path": "x.jpg", **table}))
+        answers = pd.DataFrame({"runs": 1, "p_female": np.nan, "age": [31.0, 45, np.nan, 30, 45]})
+        answers = answers.assign(age_low=[25.0, 40, np.nan, 25, 40], age_high=[35.0, 50, np.nan, 35, 51])
+        answers = answers.assign(**dict.fromkeys((f"p_{group}" for group in AGE_GROUPS), np.nan))
+        found = suggest(faces, answers)
+        years = found[found["column"] == "age"].set_index("face")
+        # 45 is 16 years above 29, with 5 years down to its interval's end; 31 is within its interval of 29.
+        assert years["given"].to_dict() == {"b": "20-29", "d": "60+"}
+        assert years["score"]["b"] == pytest.approx(1 / (1 + 16 / 5)) and years["flagged"].all()
 
     def test_the_order_of_the_rows_changes_nothing(self):
         faces = make_faces(500)

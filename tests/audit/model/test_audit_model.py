@@ -119,6 +119,16 @@ def test_age_curves_by_hand() -> None:
     assert [below[t].value for t in (0, 5, 6, 18, 19, 21)] == [0, 0, 0.25, 0.25, 0.5, 0.75]
 
 
+def test_a_range_is_of_a_child_only_if_all_of_it_is() -> None:
+    first, last = np.array([10, 10, 20, 16, 17] * 20, dtype=float), np.array([17, 19, 29, 17, 18] * 20, dtype=float)
+    faces = pd.DataFrame({"face": map(str, range(100)), "path": "a", "age_from": first, "age_to": last})
+    rows = metrics.sort_by_subject(
+        metrics.join(faces, pd.DataFrame({"face": faces["face"], "age": 30.0})), "subject", 10
+    )
+    (limit,) = age_rules.age_limits(rows, 0.05, 10, 0, limits=[18.0])
+    assert (limit.children, limit.adults) == (40, 20)
+
+
 def test_thresholds_keep_the_rate_on_the_other_half(report: ModelAuditReport) -> None:
     limit = next(one for one in report.age_limits if one.limit == 18)
     rules = {rule.rule: rule for rule in limit.rules}

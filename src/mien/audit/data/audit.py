@@ -18,6 +18,8 @@ from mien.base.table import check_faces
 from mien.base.version import __version__
 from mien.data.image_files import Images, inspect_images
 from mien.data.roots import Root, Roots, open_root
+from mien.metrics import METRICS
+from mien.metrics.wording import Score, named, number, verdict, with_interval
 from mien.runs.run import Run, open_run
 
 
@@ -97,19 +99,29 @@ def _label_errors(faces: pd.DataFrame, predictions: OutOfFold | None) -> finding
     if predictions is None:
         why = "Label errors need out-of-fold predictions: no --run was given."
         return findings.CheckResult([not_checked("labels", why)], {})
+    found = label_errors.agreement(faces, predictions.predictions)
+    # A model that a constant answer beats says nothing about single labels.
+    weak = {column: score for column, score in found.items() if score.versus_baseline != "better"}
+    checks = [not_checked(f"labels.{column}", _too_weak(column, score)) for column, score in weak.items()]
     suggested = label_errors.suggest(faces, predictions.predictions)
-    checks = []
+    suggested = suggested[~suggested["column"].isin(list(weak))].reset_index(drop=True)
+    ranges = faces["age_from"].notna() & predictions.predictions["age"].notna()
+    given = {
+        "gender": faces["gender"].notna(),
+        "age": faces["age"].notna() | ranges,
+        "age_group": faces["age_group"].notna() & faces["age"].isna() & ~ranges,
+    }
     for column, numbers in (("gender", "p_female"), ("age", "age"), ("age_group", "p_0-2")):
-        labelled = faces[column].notna() & predictions.predictions[numbers].notna()
-        if column == "age_group":
-            labelled &= faces["age"].isna()
+        if column in weak:
+            continue
+        labelled = given[column] & predictions.predictions[numbers].notna()
         if not labelled.any():
             continue
         rows = suggested[suggested["column"] == column]
         flagged = int(rows["flagged"].sum())
         message = (
             f"{len(rows):,} of {int(labelled.sum()):,} labels of {column} contradict out-of-fold predictions, "
-            f"{flagged:,} of them clearly (flagged)."
+            f"{flagged:,} of them clearly (flagged).{_precision(found.get(column))}"
         )
         example = str(rows["face"].iloc[0]) if len(rows) else None
         checks.append(count_check("notice", f"labels.{column}", message, flagged, int(labelled.sum()), example))
@@ -117,6 +129,26 @@ def _label_errors(faces: pd.DataFrame, predictions: OutOfFold | None) -> finding
     message = f"{without:,} faces have no out-of-fold prediction: their labels were not checked."
     checks.append(count_check("notice", "labels.unseen", message, without, len(faces)))
     return findings.CheckResult(checks, {"suggestions": suggested, "runs": predictions.used})
+
+
+def _too_weak(column: str, score: Score) -> str:
+    value = with_interval(score.metric, score.value, score.low, score.high, unit=True)
+    return (
+        f"Labels of {column} were not checked: out-of-fold predictions are {verdict(score) or 'without a baseline'} "
+        f"({named(score.metric, unit=False)} {value}, baseline {number(score.metric, score.baseline, unit=True)}, "
+        f"n {score.n:,})."
+    )
+
+
+def _precision(score: Score | None) -> str:
+    """What share of the contradictions to expect to be label errors; empty for ages, whose errors have no classes."""
+    if score is None or METRICS[score.metric].truth == "true_age":
+        return ""
+    low, high = (label_errors.expected_precision(score.value, wrong) for wrong in (0.01, 0.05))
+    return (
+        f" The predictions agree with {score.value:.1%} of the labels: of the contradictions, about {low:.0%} are "
+        f"label errors if 1% of the labels are wrong, {high:.0%} if 5% are."
+    )
 
 
 def _report(

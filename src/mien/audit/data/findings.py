@@ -7,7 +7,7 @@ import pandas as pd
 
 from mien.audit.data import image_quality
 from mien.audit.data.checks import Check, CheckLevel, count_check, not_checked, share_check
-from mien.base.table import OLDEST, SPLITS, age_to_group
+from mien.base.table import OLDEST, SPLITS, age_ranges, age_to_group
 from mien.data.duplicates import RECALL
 from mien.data.image_files import Images
 from mien.data.leaks import spanning_parts
@@ -39,11 +39,6 @@ MAX_WHIPPLE = 125.0
 
 MAX_CRAMERS_V = 0.1
 """Cramer's V of a label and the fold above which the folds differ."""
-
-_GROUP_AGES = {
-    "0-2": (0, 2), "4-6": (4, 6), "8-13": (8, 13), "15-20": (15, 20),
-    "25-32": (25, 32), "38-43": (38, 43), "48-53": (48, 53), "60+": (60, 130),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,9 +129,7 @@ def subjects(faces: pd.DataFrame) -> CheckResult:
     gendered = known[known["gender"].notna()].groupby(keys)["gender"]
     several = gendered.size() > 1
     both = (gendered.agg("nunique") > 1)[several]
-    group = known["age_group"].astype("object")
-    low = known["age"].fillna(group.map({name: ages[0] for name, ages in _GROUP_AGES.items()}).astype("float64"))
-    high = known["age"].fillna(group.map({name: ages[1] for name, ages in _GROUP_AGES.items()}).astype("float64"))
+    low, high = (pd.Series(years, index=known.index) for years in age_ranges(known).T)
     # A lower bound of the years between the youngest and the oldest image, wherever in their groups they are.
     gap = low.groupby([known[key] for key in keys]).max() - high.groupby([known[key] for key in keys]).min()
     far = gap > MAX_YEARS_APART

@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mien import metrics
 from mien.base.errors import MienError, MissingExtra
 from mien.base.labels import AGE_GROUPS, GENDERS
+from mien.base.table import FACES_COLUMNS, age_range_text, age_ranges
 from mien.data import leaks
+from mien.metrics import METRICS
+from mien.metrics.wording import PRIMARY, Score, scores
 from mien.runs.run import Run
 
 COLUMNS = ("column", "rank", "face", "path", "given", "suggested", "score", "flagged", "p_given", "p_suggested", "runs")
@@ -103,15 +107,51 @@ def _check_lineage(run: Run) -> None:
         earlier += [before["from"]] if before.get("from") else []
 
 
+def agreement(faces: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Score]:
+    """Returns the score of out-of-fold predictions by label column: how well they agree with the labels.
+
+    Args:
+        faces: A checked faces table of n rows.
+        predictions: As returned by `out_of_fold`, n rows.
+
+    Returns:
+        Label column -> accuracy or mean absolute error, compared with the majority class or the median of the faces.
+    """
+    known = predictions["runs"] > 0
+    answers = predictions[known].drop(columns="runs").dropna(axis="columns", how="all")
+    if answers.empty or answers.columns.empty:
+        return {}
+    own = faces[[column for column in faces.columns if column in FACES_COLUMNS]]
+    joined = metrics.join(own[known], answers.assign(face=faces.loc[known, "face"]))
+    rows = scores(metrics.score(joined, by=(), train_faces=own))
+    found: dict[str, Score] = {}
+    for row in rows:
+        if row.metric in PRIMARY:  # of ages known as ranges, where no year is known
+            found.setdefault(METRICS[row.metric].truth.removeprefix("true_").removesuffix("_range"), row)
+    return found
+
+
+def expected_precision(accuracy: float, wrong: float) -> float:
+    """Returns the share of label errors to expect among the labels that contradict predictions.
+
+    Errors of the model and of the labels are taken for independent, and to have no class in common.
+
+    Args:
+        accuracy: Agreement of predictions and labels, 0 to 1.
+        wrong: Share of wrong labels, 0 to 1.
+    """
+    return min(1.0, wrong * min(1.0, accuracy / (1 - wrong)) / max(1 - accuracy, 1e-9))
+
+
 def suggest(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Ranks labels that contradict the out-of-fold predictions, the most likely errors of each column first.
 
-    - `gender`, and `age_group` of faces without an age in years: labels other than the most probable class, by the
-      probability of the given label (cleanlab's self-confidence, Northcutt, Jiang and Chuang 2021), the lowest first;
-      `flagged` are the errors found by confident learning.
-    - `age`: ages outside the 80% interval, by their distance from the predicted median in units of the half of the
-      interval on that side, the largest first; `flagged` are distances above 2.5 (3.2 standard deviations for
-      normal errors). `score` is 1 / (1 + that distance).
+    - `gender`, and `age_group` of faces that have no age, and no range that a predicted age is compared with: labels
+      other than the most probable class, by the probability of the given label (cleanlab's self-confidence, Northcutt,
+      Jiang and Chuang 2021), the lowest first; `flagged` are the errors found by confident learning.
+    - `age`: ages, or ranges of ages, outside the 80% interval, by their distance from the predicted median in units of
+      the half of the interval on that side, the largest first; `flagged` are distances above 2.5 (3.2 standard
+      deviations for normal errors). `score` is 1 / (1 + that distance).
 
     Args:
         faces: A checked faces table of n rows.
@@ -125,10 +165,10 @@ def suggest(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     if "p_female" in predictions and predictions["p_female"].notna().any():
         female = predictions["p_female"].to_numpy()
         parts.append(_classes(faces, predictions, "gender", GENDERS, np.column_stack([female, 1 - female])))
-    years = predictions["age"].notna() & faces["age"].notna()
+    years = predictions["age"].notna() & (faces["age"].notna() | faces["age_from"].notna())
     if years.any():
         parts.append(_years(faces[years], predictions[years]))
-    alone = faces["age"].isna().to_numpy()
+    alone = (faces["age"].isna() & ~years).to_numpy()
     probabilities = predictions[[f"p_{group}" for group in AGE_GROUPS]].to_numpy()
     if alone.any() and not np.isnan(probabilities).all():
         parts.append(_classes(faces[alone], predictions[alone], "age_group", AGE_GROUPS, probabilities[alone]))
@@ -171,7 +211,9 @@ def _classes(
 
 
 def _years(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    given, age = faces["age"].to_numpy(), predictions["age"].to_numpy()
+    first, last = age_ranges(faces).T
+    age = predictions["age"].to_numpy()
+    given = np.clip(age, first, last)  # of a range, the nearest year
     # Without an interval, 5 years plus a tenth of the age replace half of it.
     half = 5 + age / 10
     low = (age - predictions["age_low"].fillna(pd.Series(age - half, index=predictions.index))).to_numpy()
@@ -181,7 +223,7 @@ def _years(faces: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
         {
             "face": faces["face"].to_numpy(),
             "path": faces["path"].to_numpy(),
-            "given": [f"{value:g}" for value in given],
+            "given": [age_range_text(*ends) for ends in zip(first, last, strict=True)],
             "suggested": [f"{value:.0f}" for value in age],
             "score": 1 / (1 + away),
             "flagged": away > 2.5,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mien.audit.data.checks import Check
-from mien.audit.model.schema import SchemaModel
+from mien.audit.model.schema import SchemaModel, report_html
 
 
 class DatasetInfo(SchemaModel):
@@ -56,6 +56,10 @@ class DataAuditReport(SchemaModel):
     def to_json(self) -> str:
         """The report as JSON."""
         return self.model_dump_json(by_alias=True, indent=1)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the summary and the checks."""
+        return report_html(self.summary, self.checks)
 
 
 def json_schema() -> dict[str, Any]:

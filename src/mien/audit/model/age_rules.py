@@ -18,6 +18,7 @@ import pandas as pd
 
 from mien.audit.model.schema import AgeLimit, AgeRule, CurvePoint, Interval, RateVerdict
 from mien.metrics.intervals import Estimate, Sample, resample
+from mien.metrics.joining import true_years
 
 LIMITS = (13.0, 16.0, 18.0, 21.0)
 """Common legal age limits, in years."""
@@ -40,6 +41,9 @@ def age_limits(
 ) -> list[AgeLimit]:
     """Evaluates each age limit; limits without children or adults in either half are skipped.
 
+    A face whose age is known as a range is a child if the whole range is below the limit, an adult if none of it is,
+    and else neither.
+
     Args:
         rows: The joined table in the order of `metrics.sort_by_subject`.
         allowed: The allowed share of children classified as adults.
@@ -50,11 +54,11 @@ def age_limits(
     if "age" not in rows.columns:
         return []
     cluster = rows["_cluster"].to_numpy() - 1
-    first = np.random.default_rng(seed).permutation(int(cluster[-1]) + 1 if len(cluster) else 0) % 2 == 0
-    half, found = first[cluster], []
+    chosen = np.random.default_rng(seed).permutation(int(cluster[-1]) + 1 if len(cluster) else 0) % 2 == 0
+    half, found = chosen[cluster], []
+    first, last = true_years(rows)
     for limit in limits:
-        truth = rows["true_age"].to_numpy()
-        child, adult = truth < limit, truth >= limit
+        child, adult = last < limit, first >= limit
         if min((child & half).sum(), (child & ~half).sum(), (adult & half).sum(), (adult & ~half).sum()) == 0:
             continue
         columns = [column for column in ("age", "age_low") if column in rows.columns]

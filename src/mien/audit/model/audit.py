@@ -26,7 +26,7 @@ from mien.base.errors import MienError, choices
 from mien.base.version import __version__
 from mien.metrics.definitions import METRICS, PERCENT, Metric
 from mien.metrics.intervals import Estimate, Sample, difference
-from mien.metrics.joining import TRUTH_COLUMNS
+from mien.metrics.joining import TRUTH_COLUMNS, true_years
 
 if TYPE_CHECKING:
     from mien.audit.model.robustness import RobustnessTest
@@ -243,8 +243,8 @@ def _bases(rows: pd.DataFrame) -> dict[str, Basis]:
         answered = rows[list(metric.predictions)].notna().all(axis=1)
         found[name] = basis(rows, labelled.fillna(False).to_numpy(dtype=bool), answered.to_numpy(dtype=bool))
     if "age" in rows.columns:
-        age, known = rows["true_age"].to_numpy(dtype=float), rows["age"].notna().to_numpy()
-        found |= {f"children under {limit}": basis(rows, age < limit, known) for limit in (13, 16, 18, 21)}
+        last, known = true_years(rows)[1], rows["age"].notna().to_numpy()
+        found |= {f"children under {limit}": basis(rows, last < limit, known) for limit in (13, 16, 18, 21)}
     return found
 
 

@@ -12,11 +12,16 @@ import pandas as pd
 
 from mien import metrics
 from mien.base.errors import MienError, choices, columns_of, shortened
+from mien.base.messages import note
 from mien.base.table import TEXT_COLUMNS, check_faces, read_table
-from mien.data.sources.csv import GENDER_WORDS
+from mien.data.sources.csv import GENDER_WORDS, split_map
 
 COLUMNS = ("face", "file", "status", *metrics.PREDICTION_COLUMNS)
 """The columns that columns of other programs can be mapped to."""
+
+
+_MAX_UNREAD = 0.2
+"""Largest share of genders that may be unreadable: a larger one would change what the predictions say."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,9 @@ def read_predictions(
         # A map that names no text column does no harm: it is checked below.
         text = [theirs for theirs, ours in (map or {}).items() if ours in TEXT_COLUMNS]
         table = pd.concat([read_table(path, text) for path in paths], ignore_index=True)
-    names, genders, percent = _names(table, dict(map or {}), preset)
+    renamed, stated = split_map(map or {}, table.columns)
+    names, genders, percent = _names(table, renamed, preset)
+    genders = {**genders, **_stated_genders(stated)}
     columns = {}
     for theirs, ours in names.items():
         values = table[theirs]
@@ -94,6 +101,16 @@ def read_predictions(
     if "gender" in out.columns:
         out["gender"] = _read_genders(out["gender"], genders)
     return out
+
+
+def _stated_genders(values: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The genders that a map states of values, by value in lower case."""
+    for column, stated in values.items():
+        for value, label in stated.items():
+            if column != "gender" or label.lower() not in GENDER_WORDS:
+                words = f"genders, as gender.0=female; valid: {', '.join(GENDER_WORDS)}"
+                raise MienError(f"--map {column}.{value}={label}: of predictions, values can be stated of {words}")
+    return {value.lower(): GENDER_WORDS[label.lower()] for value, label in values.get("gender", {}).items()}
 
 
 def _check_map(table: pd.DataFrame, map: dict[str, str]) -> None:
@@ -161,13 +178,21 @@ def _read_genders(values: pd.Series, more: Mapping[str, str]) -> pd.Series:
     words = {**GENDER_WORDS, metrics.UNSURE: metrics.UNSURE, **more}
     texts = values.where(values.notna() & (values.astype("str") != ""))
     read_as = {value: words.get(str(value).strip().lower()) for value in texts.dropna().unique()}
-    for value, gender in read_as.items():
-        if gender is None:
-            raise MienError(
-                f"predictions: gender {str(value)!r} is not understood ({int((texts == value).sum())} rows); "
-                f"valid: {', '.join(words)}, in any case, or empty where there is none"
-                + ("; --preset insightface reads 0 and 1" if str(value) in ("0", "1", "0.0", "1.0") else "")
-            )
+    unread = [value for value, gender in read_as.items() if gender is None]
+    rows = texts.isin(unread)
+    if rows.sum() > _MAX_UNREAD * texts.notna().sum():
+        value = str(unread[0])
+        raise MienError(
+            f"predictions: gender {value!r} is not understood ({int((texts == unread[0]).sum())} rows); "
+            f"valid: {', '.join(words)}, in any case, or empty where there is none; "
+            f"--map gender.{value}=male states what it means"
+            + (", and --preset insightface reads 0 and 1" if value in ("0", "1", "0.0", "1.0") else "")
+        )
+    if unread:
+        listed = shortened(", ".join(repr(str(value)) for value in unread))
+        note(
+            f"predictions: {int(rows.sum()):,} genders are not understood and count as missing: {listed}", warning=True
+        )
     return texts.map(read_as)
 
 

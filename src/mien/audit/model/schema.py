@@ -4,7 +4,9 @@ An unknown number is null. Shares are between 0 and 1, ages and age errors are i
 A breaking change increments the version after the slash.
 """
 
+import html
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -188,6 +190,18 @@ class ModelAuditReport(SchemaModel):
     def to_json(self) -> str:
         """Returns the report as JSON."""
         return self.model_dump_json(by_alias=True, indent=1)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the summary and the limits."""
+        return report_html(self.summary, self.limits)
+
+
+def report_html(summary: str, rows: Sequence[BaseModel]) -> str:
+    """Returns a summary and a table of results as HTML."""
+    import pandas as pd
+
+    table = pd.json_normalize([row.model_dump() for row in rows])
+    return f"<p>{html.escape(summary)}</p>" + (table.to_html(index=False, border=0) if len(table) else "")
 
 
 def json_schema() -> dict[str, Any]:

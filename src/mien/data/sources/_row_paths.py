@@ -55,7 +55,7 @@ def _relative(table: pd.DataFrame, paths: pd.Series, root: Path, ledger: Ledger)
         return paths
     places = [Path(os.path.abspath(root)), root.resolve()]  # noqa: PTH100 - a link of the root may be in the paths
     relative = paths.copy()
-    for row in np.flatnonzero(absolute):
+    for row in np.flatnonzero(absolute).tolist():
         path = PurePosixPath(paths.iloc[row])
         place = next((place for place in places if path.is_relative_to(place)), None)
         if place is None:
@@ -63,7 +63,7 @@ def _relative(table: pd.DataFrame, paths: pd.Series, root: Path, ledger: Ledger)
                 f"csv: row {row + 1}: the path {str(path)!r} is outside of {str(root)!r}; paths must be relative "
                 f"to the data root or below it: --root {path.parent}, or another folder that holds all images"
             )
-        relative.iloc[row] = str(path.relative_to(place))
+        relative.iloc[int(row)] = str(path.relative_to(place))
     ledger.change(table, absolute, "the absolute path is read as relative to the folder of the images")
     return relative
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from mien.base.errors import MienError
 from mien.base.ledger import Ledger
-from mien.base.table import OLDEST, age_to_group
+from mien.base.table import OLDEST, age_to_group, read_age_range
 from mien.data.sources import _files
 
 NOTICE = "Adience: photographs from Flickr albums, made available for research; no commercial use."
@@ -68,16 +68,24 @@ ODD_INTERVALS = {
 Single years (`35`) go to the nearest group too, by `table.age_to_group`. Anything else is not an age.
 """
 
+RANGES = {
+    **{text: read_age_range(text) for text in (*INTERVALS, *ODD_INTERVALS)},
+    "(25, 23)": (25.0, 32.0),
+    "(60, 100)": (60.0, OLDEST),
+}
+"""The years of the intervals; `(25, 23)` is taken for `(25, 32)`, and `(60, 100)` for 60 and over."""
+
 _HOME = "https://talhassner.github.io/home/projects/Adience/Adience-data.html"
 _NESTED = "AdienceBenchmarkGenderAndAgeClassification/"
 _LAYOUTS = {"aligned/": "landmark_aligned_face.", "faces/": "coarse_tilt_aligned_face."}
+_LABELS = ["age", "age_from", "age_to", "age_group"]
 _NEEDED = ("user_id", "original_image", "face_id", "age", "gender")
 
 
 def read(root: Path, labels: str) -> tuple[pd.DataFrame, Ledger]:
     """Reads the five folds under `root` by the policy `labels`, one of `LABELS`.
 
-    Single years set `age` and `age_group`, intervals the group alone.
+    Single years set `age` and `age_group`, intervals `age_from`, `age_to` (see `RANGES`) and `age_group`.
 
     Raises:
         MienError: `root` is not a folder, or one of the five fold files or of their columns is absent.
@@ -136,10 +144,10 @@ def _layout(root: Path) -> tuple[str, str]:
 def _label(faces: pd.DataFrame, labels: str, ledger: Ledger) -> pd.DataFrame:
     """Adds `age` and `age_group`, and drops or masks by the policy; each kind of value has its own entry."""
     written = faces["raw_age"].unique()
-    ages = pd.DataFrame([_age(text) for text in written], index=written, columns=["age", "age_group"])
+    ages = pd.DataFrame([_age(text) for text in written], index=written, columns=_LABELS)
     if labels == "exact":
         ages.loc[~ages.index.isin(list(INTERVALS))] = None
-    faces = faces.assign(age=faces["raw_age"].map(ages["age"]), age_group=faces["raw_age"].map(ages["age_group"]))
+    faces = faces.assign(**{column: faces["raw_age"].map(ages[column]) for column in _LABELS})
     if labels == "masked":
         faces = ledger.drop(faces, faces["gender"].isna() & faces["age_group"].isna(), "neither a gender nor an age")
     faces = _without(faces, "gender", "gender is not known", labels != "masked", ledger)
@@ -151,12 +159,12 @@ def _label(faces: pd.DataFrame, labels: str, ledger: Ledger) -> pd.DataFrame:
     return faces
 
 
-def _age(text: str) -> tuple[float | None, str | None]:
-    """The age in years, where `text` is one, and the age group."""
+def _age(text: str) -> tuple[float | None, float | None, float | None, str | None]:
+    """The values of `_LABELS` for an age as the files write it."""
     group = INTERVALS.get(text) or ODD_INTERVALS.get(text)
     if group is None and text.isdecimal() and int(text) <= OLDEST:
-        return float(text), str(age_to_group([float(text)])[0])
-    return None, group
+        return float(text), None, None, str(age_to_group([float(text)])[0])
+    return None, *(RANGES.get(text) or (None, None)), group
 
 
 def _without(faces: pd.DataFrame, label: str, reason: str, needed: bool, ledger: Ledger) -> pd.DataFrame:

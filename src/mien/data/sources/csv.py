@@ -52,7 +52,7 @@ def read(
         raise MienError(f"data root {str(root)!r} does not exist")
     ledger = Ledger("csv")
     if root.is_dir():
-        names, values = _split_map(map or {}, ())
+        names, values = split_map(map or {}, ())
         if names:
             raise MienError(f"csv: {str(root)!r} is a folder per class and has no columns to map; given: {names}")
         if images is not None:
@@ -70,7 +70,7 @@ def _read_rows(path: Path, map: Mapping[str, str], images: Path, ledger: Ledger)
     table = read_table(path, text).rename(columns=str)
     for words in table.attrs.pop("read_as", ()):
         ledger.warn(words)
-    names, values = _split_map(map, table.columns)
+    names, values = split_map(map, table.columns)
     table = _rename(table, names)
     ledger.read = len(table)
     if "path" not in table:
@@ -94,7 +94,7 @@ def _read_rows(path: Path, map: Mapping[str, str], images: Path, ledger: Ledger)
     return table if own_ids else _one_row_a_face(table, ledger)
 
 
-def _split_map(map: Mapping[str, str], columns: Iterable[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+def split_map(map: Mapping[str, str], columns: Iterable[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """The renamed columns of a map, and by label column the values that it states."""
     names: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}

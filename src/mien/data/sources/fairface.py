@@ -4,10 +4,9 @@ The two label files, `fairface_label_train.csv` and `fairface_label_val.csv`, ma
 `split` says which of the two a face is in (there is no official test part); there are no subjects and no boxes. Images
 are `train/1.jpg` and so on, in the root or in the folder of the release with one of the two margins.
 
-An age is known as a range only, so `age` is missing, and further columns keep the range: `age_range` (`3-9`, `70+`),
-`age_min` and `age_max` in whole years (`age_max` is missing for `70+`). The ranges are not Adience's groups, so which
-`age_group` a range stands for is a label policy. `race` is in words as the files have it; `service_test` marks the
-faces on which the authors tested commercial services.
+An age is known as a range only: `age_from` and `age_to`, and the range in words in the further column `age_range`
+(`3-9`, `70+`). The ranges are not Adience's groups, so which `age_group` a range stands for is a label policy. `race`
+is in words as the files have it; `service_test` marks the faces on which the authors tested commercial services.
 
 Copies of the files went through a spreadsheet, which took ranges for dates: `9-Mar` for `3-9`, `19-Oct` for `10-19`.
 
@@ -40,16 +39,16 @@ The default repeats what is done with Adience's odd intervals. It is wrong for a
 face of 30-39 goes to 25-32, though at 36 years it would be nearer to 38-43.
 """
 
-RANGES: dict[str, tuple[int, int | None]] = {
-    "0-2": (0, 2),
-    "3-9": (3, 9),
-    "10-19": (10, 19),
-    "20-29": (20, 29),
-    "30-39": (30, 39),
-    "40-49": (40, 49),
-    "50-59": (50, 59),
-    "60-69": (60, 69),
-    "70+": (70, None),
+RANGES = {
+    "0-2": (0.0, 2.0),
+    "3-9": (3.0, 9.0),
+    "10-19": (10.0, 19.0),
+    "20-29": (20.0, 29.0),
+    "30-39": (30.0, 39.0),
+    "40-49": (40.0, 49.0),
+    "50-59": (50.0, 59.0),
+    "60-69": (60.0, 69.0),
+    "70+": (70.0, OLDEST),
 }
 """The ranges, and their first and last year."""
 
@@ -81,7 +80,7 @@ def read(root: Path, labels: str) -> tuple[pd.DataFrame, Ledger]:
     age_range = _ranges(raw, ledger)
     gender = raw["gender"].map(GENDERS)
     ledger.change(raw, gender.isna(), "a gender other than Female and Male: it is missing")
-    bounds = pd.DataFrame(list(RANGES.values()), index=list(RANGES), columns=["low", "high"], dtype="Int64")
+    years = pd.DataFrame(list(RANGES.values()), index=list(RANGES), columns=["from", "to"])
     faces = pd.DataFrame(
         {
             "face": raw["file"],
@@ -89,12 +88,12 @@ def read(root: Path, labels: str) -> tuple[pd.DataFrame, Ledger]:
             "path": folder + raw["file"],
             "photo": raw["file"],
             "gender": gender,
+            "age_from": age_range.map(years["from"]),
+            "age_to": age_range.map(years["to"]),
             "age_group": _groups(raw, age_range, labels, ledger),
             "split": raw["part"],
             "race": raw["race"].where(raw["race"] != ""),
             "age_range": age_range,
-            "age_min": age_range.map(bounds["low"]).astype("Int64"),
-            "age_max": age_range.map(bounds["high"]).astype("Int64"),
         }
     )
     if "service_test" in raw:
@@ -139,10 +138,9 @@ def _ranges(raw: pd.DataFrame, ledger: Ledger) -> pd.Series:
 def _groups(raw: pd.DataFrame, age_range: pd.Series, labels: str, ledger: Ledger) -> pd.Series:
     """The age group of each range by the policy; each range has its own entry."""
     groups: dict[str, str | None] = {}
-    for name, (low, high) in RANGES.items():
-        last = OLDEST if high is None else high
-        inside = {str(group) for group in age_to_group([low, last])}
-        middle = str(age_to_group([(low + last) / 2])[0])
+    for name, (first, last) in RANGES.items():
+        inside = {str(group) for group in age_to_group([first, last])}
+        middle = str(age_to_group([(first + last) / 2])[0])
         groups[name] = middle if labels == "middle" or len(inside) == 1 else None
         said = "is in no single age group: it is missing" if groups[name] is None else f"is assigned to {groups[name]}"
         if groups[name] != name:

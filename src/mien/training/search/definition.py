@@ -19,7 +19,7 @@ from mien.experiments.space import Space
 from mien.metrics.definitions import METRICS
 from mien.metrics.joining import TRUTH_COLUMNS
 from mien.metrics.wording import PRIMARY
-from mien.recipe.settings import Recipe
+from mien.recipe.settings import Recipe, SetSplit
 
 Sampler = Literal["random", "tpe"]
 SAMPLERS = ("random", "tpe")
@@ -38,6 +38,10 @@ def metrics_of(recipe: Recipe) -> dict[str, Direction]:
         if METRICS[metric].truth in labels:
             found[f"val_{metric}"] = "maximize" if METRICS[metric].better == "higher" else "minimize"
     return found
+
+
+_PREPARED = {"map": {}, "crop": "given"}
+"""Settings of data that have done their work in the search's faces table."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,10 @@ class Search:
     def trial_recipe(self) -> Recipe:
         """The recipe that trials vary: it reads the faces that the search has split and checked once for all trials."""
         recipe = self.recipe
-        data = recipe.data.model_copy(update={"faces": str((self.out / "faces.parquet").absolute()), "map": {}})
+        data = recipe.data.model_copy(update={"faces": str((self.out / "faces.parquet").absolute())} | _PREPARED)
+        trained = {name: one for name, one in data.sets.items() if one.weight}
+        done = _PREPARED | {"faces": None, "split": SetSplit()}
+        data = data.model_copy(update={"sets": {name: one.model_copy(update=done) for name, one in trained.items()}})
         split = recipe.split.model_copy(update={"method": "partition", "near_duplicates": False})
         # A first stage without a split of its own uses that of the second stage, which is replaced here.
         init = recipe.init

@@ -62,7 +62,7 @@ def tune(
         MienError: Settings are not valid, `out` holds another search, the storage cannot be reached, or no trial
             finished.
     """
-    settings = fit.settled(load_recipe(recipe, changes))
+    settings, _ = fit.settled(load_recipe(recipe, changes))
     search = Search(settings, read_space(space, settings), Path(out), sampler, eta, metric, seed, storage)
     total = (
         sum(bracket.configurations for bracket in brackets(settings.trainer.epochs, eta)) if trials is None else trials
@@ -109,6 +109,9 @@ def _finish(search: Search, study: optuna.Study, total: int) -> Run:
         # Also needed if an earlier process was killed before it wrote the scores.
         write_best_recipe(search, recipe, trials, best, run)
     show_ledger(ledger)
+    chosen = as_changes(search.space, _parameters(search, study, int(best["trial"])))
+    note(f"chosen: {', '.join(chosen)}")
+    note(f"used again by: mien train {search.out / 'best.yaml'} --out runs/NAME")
     note(f"report: {write_search_report(search.out)}")
     return run
 
