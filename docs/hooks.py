@@ -15,10 +15,12 @@ from typing import Any
 
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Link, Navigation
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "docs"
+PAGE = ROOT / "build" / "page" / "mien.html"
 EXECUTE = os.environ.get("DOCS_EXECUTE") != "no"
 OUTSIDE = {
     "src/mien/weights/MODEL_CARD.md": "model-card.md",
@@ -60,6 +62,13 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
+def on_nav(nav: Navigation, config: Any, files: Files) -> Navigation:
+    """Adds the page that needs no server, where `make page` has built it."""
+    if PAGE.is_file():
+        nav.items.append(Link("Try it", "try.html"))
+    return nav
+
+
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
     """Adapts links to pages outside docs/ and sets how the tutorial's commands and their output are shown."""
     for source, name in OUTSIDE.items():
@@ -80,6 +89,8 @@ def on_page_content(content: str, page: Page, config: Any, files: Files) -> str:
 def on_post_build(config: Any) -> None:
     """Copies the reports that pages show and checks that no page loads anything from another host."""
     site = Path(config["site_dir"])
+    if PAGE.is_file():
+        shutil.copyfile(PAGE, site / "try.html")
     for report in sorted(_reports):
         shutil.copyfile(WORK / report, site / "tutorial" / _flat(report))
     for file in sorted([*site.rglob("*.html"), *site.rglob("*.css")]):

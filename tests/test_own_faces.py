@@ -160,7 +160,7 @@ def test_a_poor_run_is_called_one_and_its_suggestions_are_refused(here, capsys):
     here(60)
     assert follow("faces", "train") == 0
     assert re.search(
-        r"gender accuracy .* than always predicting the majority class .*do not use", capsys.readouterr().out
+        r"gender accuracy .* than always predicting the majority class .*nothing shows", capsys.readouterr().out
     )
     report = mien.audit_data("faces.parquet", "photos", "runs/mine", out="checked")
     (check,) = (check for check in report.checks if check.name == "labels.gender")

@@ -740,6 +740,8 @@ class TestCsvTable:
             ("path,age\na.jpg,12.03.1987\n", "'12.03.1987'.*a date"),
             ("path\n../a.jpg\n", "'../a.jpg' must be relative to the data root"),
             ("path\n/etc/passwd\n", "row 1: the path '/etc/passwd' is outside of .*--root /etc, or another folder"),
+            ("path\nC:\\a\\b.jpg\n", "row 1: the path 'C:/a/b.jpg' is outside of .*--root C:/a, or another folder"),
+            ("path,gender\na.jpg,m\nb.jpg,w\n", "--map 'gender.w=female', or missing"),
             ("path\nhttps://a.b/c.jpg\n", "row 1: 'https://a.b/c.jpg' is an address; mien reads files: download"),
             ("face,path\n1,a.jpg\n1,b.jpg\n", "'face' must be unique.*'1'"),
             ("path,gender\n,f\n", "no face is left of 1 rows read .*no path"),
@@ -852,9 +854,10 @@ class TestMessyValues:
 
     def test_paths_written_in_another_way(self, tmp_path):
         touch(tmp_path / "in", "sub/A.JPG", "b.png", "c.jpg", "d.jpg", "D.jpg")
-        text = f"path\nsub\\a.jpg\nb\n{tmp_path}/in/c.jpg\nd.JPG\n"
+        text = f"path\nsub\\a.jpg\nb\n{tmp_path}/in/c.jpg\nd.JPG\nC:\\old\\in\\sub\\e.jpg\n"
+        touch(tmp_path / "in", "sub/E.jpg")
         faces = self.read(tmp_path, text, "", images=tmp_path / "in")
-        assert faces["path"].tolist() == ["sub/A.JPG", "b.png", "c.jpg"]
+        assert faces["path"].tolist() == ["sub/A.JPG", "b.png", "c.jpg", "sub/E.jpg"]
         assert entries(faces, "dropped") == {"the image is not there": 1}  # D.jpg or d.jpg: not guessed
         assert set(entries(faces, "changed")) == {
             "the absolute path is read as relative to the folder of the images",

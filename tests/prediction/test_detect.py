@@ -12,7 +12,7 @@ from skimage import data
 from mien.base.errors import MienError
 from mien.prediction.centerface import decode_centerface
 from mien.prediction.detect import make_detector
-from mien.prediction.faces import Found, distinct, fitted, overlap
+from mien.prediction.faces import DetectedFace, distinct, fitted, overlap
 
 FACE = (180.0, 80.0, 91.0, 91.0)
 """The astronaut's face from brows to chin, as dlib's frontal detector draws it."""
@@ -154,7 +154,7 @@ def test_overlap_is_a_share_and_symmetric(a, b):
 
 @given(st.lists(st.tuples(boxes, st.floats(0, 1)), max_size=8))
 def test_of_faces_on_each_other_the_best_is_kept(found):
-    faces = [Found(box, score, False) for box, score in found]
+    faces = [DetectedFace(box, score, False) for box, score in found]
     kept = distinct(faces)
     assert all(overlap(a.box, b.box) <= 0.4 for i, a in enumerate(kept) for b in kept[:i])
     for face in faces:

@@ -10,7 +10,7 @@ from skimage import data
 
 from mien.data import images
 from mien.prediction.face_cropper import READ, FaceCropper
-from mien.prediction.faces import Found
+from mien.prediction.faces import DetectedFace
 
 FACE = (180.0, 80.0, 91.0, 91.0)
 """The astronaut's face in 512x512 pixels."""
@@ -26,7 +26,7 @@ class Fake:
         self.seen.append(picture.size)
         scale = picture.width / self._sides
         points = None if self._points is None else self._points * scale
-        return [Found(tuple(edge * scale for edge in self._face), 0.9, False, points)]
+        return [DetectedFace(tuple(edge * scale for edge in self._face), 0.9, False, points)]
 
     def wants(self, longer):
         return 512

@@ -126,7 +126,7 @@ def test_explanations(served, astronaut, coffee, face):
 
 def test_what_it_says_of_itself(served):
     model = httpx.get(f"{served.address}/v1/model").json()
-    assert model["name"] == "mien-1" and "non-commercial" in model["notice"] and "perceived" in model["labels"]
+    assert model["name"] == "mien-2" and "non-commercial" in model["notice"] and "perceived" in model["labels"]
     assert model["limits"]["images"] == 64
     api = httpx.get(f"{served.address}/openapi.json").json()
     assert {"/v1/predict", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics"} == set(api["paths"])
@@ -309,3 +309,8 @@ def test_the_columns_stand_in_the_download(served, astronaut):
     row = post(served, ("a.png", astronaut)).json()["rows"][0]
     assert set(row) <= set(columns)
     assert list(pd.DataFrame(columns=columns)) == Predictor(threads=1).columns
+
+
+def test_the_page_can_be_asked_for_its_head_only(served):
+    answer = httpx.head(f"{served.address}/")
+    assert answer.status_code == 200 and answer.content == b"" and int(answer.headers["content-length"]) > 1000

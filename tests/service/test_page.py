@@ -1,9 +1,11 @@
-"""The page in a real browser: uploads, faces, mistakes, the download, the camera, keys and looks."""
+"""The page in a real browser: uploads, faces, mistakes, what is saved, the camera, keys and looks."""
 
 import csv
 import io
+import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,40 +60,70 @@ def upload(page, *files):
 
 def test_several_photographs_their_faces_and_mistakes(page, pictures, tmp_path):
     files = [pictures / name for name in ("two, faces.png", "coffee.jpg", "wrong.jpg")]
-    assert upload(page, *files) == "2 faces in 3 photographs; not read: wrong.jpg: not an image"
+    assert upload(page, *files).startswith("2 faces in 3 photographs, 1 not read · ")
     assert page.locator(".box").count() == 2
-    captions = page.locator("#photographs figcaption").all_inner_texts()
+    captions = page.locator("#photographs figcaption span").all_inner_texts()
     assert captions == ["two, faces.png", "coffee.jpg: no face", "wrong.jpg: not an image"]
-    cells = [row.split("\t") for row in page.locator("tbody tr").all_inner_texts()]
-    assert [row[0] for row in cells] == ["two, faces.png"] * 2 + ["coffee.jpg", "wrong.jpg"]
+    assert page.locator("tbody tr").all_inner_texts()[0].strip() == "two, faces.png"
+    assert [cell.strip() for cell in page.locator("tbody td:first-child").all_inner_texts()] == ["0", "1"]
     with page.expect_download() as begun:
-        page.click("#download")
+        page.click("#save-csv")
     begun.value.save_as(tmp_path / "faces.csv")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "faces.csv").read_text("utf-8"))))
     assert [row["status"] for row in rows] == ["ok", "ok", "no face", "not an image"]
     assert rows[0]["file"] == "two, faces.png" and float(rows[0]["age"]) == pytest.approx(24.2, abs=2)
+    with page.expect_download() as begun:
+        page.click("#save-json")
+    assert [row["status"] for row in json.loads(Path(begun.value.path()).read_text())] == [
+        row["status"] for row in rows
+    ]
+    with page.expect_download() as begun:
+        page.click("figcaption button")
+    assert begun.value.suggested_filename == "two, faces-faces.png"
+    with Image.open(begun.value.path()) as saved:
+        assert saved.size == (1024, 512)
     page.click("#clear")
     assert page.locator("#photographs figure").count() == 0 and not page.is_visible("#results")
 
 
-def test_a_face_is_explained_by_keyboard_alone(page, pictures):
+def test_a_face_is_explained_by_keyboard_alone_and_by_its_row(page, pictures):
     upload(page, pictures / "astronaut.png")
     page.locator(".box").focus()
-    assert "Face 1 of astronaut.png: female" in page.locator(".box").get_attribute("aria-label")
+    assert "Face 0 of astronaut.png: female" in page.locator(".box").get_attribute("aria-label")
     page.keyboard.press("Enter")
-    page.locator("#maps canvas").nth(1).wait_for(timeout=20_000)
-    assert "confidence 87%" in page.inner_text("#face-words")
+    page.locator("#maps canvas").nth(1).wait_for(timeout=60_000)
+    assert "Perceived as female, confidence " in page.inner_text("#face-words")
     assert page.locator("#ages .age").count() == 8
     assert "Map of the regions" in page.locator("#maps canvas").first.get_attribute("aria-label")
     page.keyboard.press("Escape")
     assert not page.is_visible("#face")
+    page.locator("tbody td").nth(2).click()
+    assert page.inner_text("#face-title") == "Face 0 of astronaut.png"
+
+
+def test_the_drawn_sample_has_labels_that_cover_no_face_and_no_other_label(page):
+    page.click("#sample")
+    page.locator("#status").filter(has_text="4 faces in 1 photograph").wait_for(timeout=30_000)
+    spots = page.locator(".tag, .box").evaluate_all(
+        "all => all.map((e) => e.getBoundingClientRect()).map((at) => [at.x, at.y, at.width, at.height])"
+    )
+    assert len(spots) == 8
+    for index, (x, y, w, h) in enumerate(spots):
+        for other, (left, top, wide, high) in enumerate(spots[:index]):
+            assert x + w <= left + 1 or left + wide <= x + 1 or y + h <= top + 1 or top + high <= y + 1, (index, other)
+
+
+def test_limits_and_card_are_a_click_away(page):
+    page.click("#limits")
+    assert page.locator("#card-text details[open] summary").all_inner_texts() == ["Limits"]
+    assert "non-commercial" in page.inner_text("#model")
 
 
 def test_a_name_that_is_a_script_stays_text(page, pictures):
     page.check("#crops")
     name = "<img src=x onerror=alert(1)>.png"
     upload(page, pictures / name)
-    assert page.locator("#photographs figcaption").inner_text() == name
+    assert page.locator("#photographs figcaption span").inner_text() == name
     assert page.locator("img[src=x]").count() == 0 and page.locator(".box").count() == 1
 
 

@@ -108,3 +108,21 @@ def test_a_run_notes_its_calibration_and_its_file_holds_it(drawn, tmp_path, monk
     validation = judged[judged["split"] == "val"]
     assert len(validation) == noted["gender"]["n"]
     assert (validation["gender"] == "unsure").mean() == pytest.approx(0.2, abs=1.5 / len(validation))
+
+
+def test_ages_known_as_ranges_give_a_temperature_and_no_levels():
+    random = np.random.default_rng(0)
+    age = random.uniform(0, 90, 600)
+    # The network states half of the spread that its answers have.
+    centre = age + random.normal(0, 8, 600)
+    logits = {"age": torch.tensor(-0.5 * ((np.arange(101) - centre[:, None]) / 4) ** 2).float()}
+    ranges = {"age_from": age // 10 * 10, "age_to": age // 10 * 10 + 9}
+    net = net_for(age={})
+    found = calibrate(net, logits, faces(**ranges), net_tasks(age={}))["age"]
+    assert set(found) == {"n", "temperature"} and found["n"] == 600
+    assert found["temperature"] > 1.5
+    # A few hundred years are enough to leave the ranges aside.
+    known = np.arange(600) < 250
+    some = {name: np.where(known, np.nan, ends) for name, ends in ranges.items()}
+    mixed = calibrate(net, logits, faces(age=np.where(known, age, np.nan), **some), net_tasks(age={}))["age"]
+    assert mixed["n"] == 250 and {"low", "high"} <= set(mixed)

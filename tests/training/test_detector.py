@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from mien.base.errors import MienError
 from mien.data.alignment import roll
-from mien.training.detector import sources
-from mien.training.detector.cache import FACE, HALVINGS, Cache, build
+from mien.training.detector import lookalikes, sources
+from mien.training.detector.cache import FACE, HALVINGS, IGNORED, LOOKALIKE, Cache, build, lookalikes_file
 from mien.training.detector.export import export
 from mien.training.detector.network import SIZES, STRIDES, FaceNet
 from mien.training.detector.settings import Scenes, Settings
+from mien.training.detector.start import load_exported
 from mien.training.detector.targets import assign, decode, losses
 
 FIVE = [40.0, 40, 60, 40, 50, 50, 43, 60, 57, 60]
@@ -191,13 +193,73 @@ def test_the_exported_file_is_the_network_at_any_size(tmp_path):
     export(network, tmp_path / "face.onnx", {"side": 512, "score": 0.5})
     session = onnxruntime.InferenceSession(tmp_path / "face.onnx")
     assert (tmp_path / "face.onnx").stat().st_size < 1_500_000
-    for height, width in ((64, 96), (320, 256)):
-        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    for count, height, width in ((1, 64, 96), (3, 320, 256)):
+        pixels = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
         with torch.no_grad():
-            expected = network(torch.from_numpy(pixels).permute(2, 0, 1)[None].float())
-        for one, other in zip(session.run(None, {"image": pixels}), expected, strict=True):
-            assert np.allclose(one[1:], other[0, 1:], atol=1e-4)
-            assert np.allclose(one[0], torch.sigmoid(other[0, 0]), atol=1e-5)
+            expected = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float())
+        for one, other in zip(session.run(None, {"images": pixels}), expected, strict=True):
+            assert np.allclose(one[:, 1:], other[:, 1:], atol=1e-4)
+            assert np.allclose(one[:, 0], torch.sigmoid(other[:, 0]), atol=1e-5)
+
+
+def test_training_can_start_from_an_exported_file(tmp_path):
+    torch.manual_seed(0)
+    network = FaceNet()
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 3, 64, 96))).float()
+    for _ in range(3):  # statistics of the normalisations other than those of a new network
+        network(images)
+    file = tmp_path / "face.onnx"
+    export(network, file, {"side": 512, "score": 0.5})
+    other = FaceNet()
+    load_exported(other, file, images)
+    for one, two in zip(network.eval()(images), other.eval()(images), strict=True):
+        assert torch.allclose(one, two, atol=1e-4)
+    for one, two in zip(other.train()(images), other.eval()(images), strict=True):
+        assert torch.allclose(one, two, atol=2e-2), "the statistics are not those of the images"
+
+
+def test_a_file_of_another_network_is_no_start(tmp_path):
+    file = tmp_path / "wide.onnx"
+    export(FaceNet(widths=(16, 32, 64, 96, 160)), file, {"side": 512, "score": 0.5})
+    with pytest.raises(MienError, match=r"wide\.onnx' is of another network"):
+        load_exported(FaceNet(), file, torch.zeros(1, 3, 64, 64))
+    with pytest.raises(MienError, match=r"gone\.onnx'.*no such file"):
+        load_exported(FaceNet(), tmp_path / "gone.onnx", torch.zeros(1, 3, 64, 64))
+
+
+def test_what_was_taken_for_a_face_is_shown_and_is_no_face(data):
+    pytest.importorskip("cv2")
+    from mien.training.detector.scenes import SceneMaker
+
+    folder = data / "run/cache"
+    label = [50, 50, 40, LOOKALIKE, *[0] * 10]
+    entries = Cache(folder, "train").entries["celeba"]
+    lookalikes_file(folder, "celeba").write_text(json.dumps({entry.name: [label] for entry in entries}))
+    cache = Cache(folder, "train")
+    assert all(entry.faces[-1, 3] == LOOKALIKE and len(entry.faces) == 2 for entry in cache.entries["celeba"])
+    settings = Scenes(sides=(160,), pixels=160 * 160, grids=(1,), shares={"celeba": 1.0}, lookalikes=1.0)
+    batches = [SceneMaker(cache, settings, 3).batch(number) for number in range(5)]
+    assert all(set(batch.faces[:, 4]) <= {FACE} for batch in batches)
+
+
+class Teacher:
+    """Says what it is told of every picture: a score for a face that fills the middle third."""
+
+    def __init__(self, score):
+        self.score = score
+
+    def __call__(self, session, picture, longer, border):
+        side = picture.width / 3 / 0.752
+        x, y = picture.width / 2 - side / 2, picture.height / 2 - side / 2 - 0.076 * side
+        return np.array([[x, y, side, side, self.score, *[picture.width / 2] * 10]])
+
+
+@pytest.mark.parametrize(("score", "kind"), [(0.1, LOOKALIKE), (0.4, IGNORED), (0.8, FACE)])
+def test_the_teacher_judges_what_the_detector_found_at_close_range(monkeypatch, score, kind):
+    monkeypatch.setattr(lookalikes, "detect", Teacher(score))
+    label = lookalikes.judged(None, Image.new("RGB", (300, 200)), np.array([120.0, 80, 30]))
+    assert label[3] == kind and label[:3] == pytest.approx([120, 80, 30], abs=1.5)
+    assert kind != FACE or label[4:] == pytest.approx([120, 80] * 5, abs=1.5)
 
 
 def test_an_interrupted_training_resumes_to_the_same_weights(data):

@@ -107,7 +107,7 @@ def warnings_of_baseline(rows: Sequence[Score]) -> list[str]:
     """A sentence for each label whose first headline metric is not better than the baseline."""
     return [
         f"{named(row.metric, unit=False)} {with_interval(row.metric, row.value, row.low, row.high, unit=True)} is "
-        f"{verdict(row)} ({number(row.metric, row.baseline, unit=True)}), n {row.n:,}: do not use these predictions"
+        f"{verdict(row)} ({number(row.metric, row.baseline, unit=True)}), n {row.n:,}: nothing shows that it was learnt"
         for row in rows
         if row.metric in PRIMARY and row.group == "all" and row.versus_baseline in ("unclear", "worse")
     ]

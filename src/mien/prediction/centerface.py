@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mien.base.errors import MissingExtra
-from mien.prediction.faces import Found, Picture, as_image, fitted
+from mien.prediction.faces import DetectedFace, Picture, as_image, fitted
 
 
 class CenterFace:
@@ -28,7 +28,7 @@ class CenterFace:
         self._session: Any = None
         self._lock = Lock()
 
-    def __call__(self, picture: Picture) -> list[Found]:
+    def __call__(self, picture: Picture) -> list[DetectedFace]:
         """See `faces.Detector`."""
         image = as_image(picture)
         scale = min(2.0, math.sqrt(self.PIXELS / (image.width * image.height)))

@@ -5,7 +5,7 @@ from pathlib import Path
 from mien.base.errors import MienError, choices
 from mien.prediction.detector_files import DetectorFile
 from mien.prediction.face_network import FaceNetwork, is_own
-from mien.prediction.faces import Detector, Found, Picture, as_image, fitted, with_landmarks
+from mien.prediction.faces import DetectedFace, Detector, Picture, as_image, fitted, with_landmarks
 from mien.runs import hub
 
 DEFAULT = "mien"
@@ -28,7 +28,7 @@ def make_detector(name: str = DEFAULT, min_face: float | None = None) -> Detecto
     if min_face is not None and not 1 <= min_face < float("inf"):
         raise MienError(f"min_face is {min_face!r}; valid: pixels, at least 1")
     if name == DEFAULT:
-        return Own(FaceNetwork(None, min_face))
+        return MienDetector(FaceNetwork(None, min_face))
     if name.startswith(hub.PREFIX) or name.endswith(".onnx"):
         return _from_file(Path(hub.one_file(name, ".onnx")), min_face, name)
     if min_face is not None:
@@ -46,19 +46,19 @@ def make_detector(name: str = DEFAULT, min_face: float | None = None) -> Detecto
 
 def _from_file(path: Path, min_face: float | None, name: str) -> Detector:
     if is_own(path):
-        return Own(FaceNetwork(path, min_face))
+        return MienDetector(FaceNetwork(path, min_face))
     if min_face is not None:
         raise MienError(f"min_face is for mien's own detector, which looks closer by it; {name!r} cannot")
-    return FromFile(DetectorFile(path))
+    return FileDetector(DetectorFile(path))
 
 
-class Own:
+class MienDetector:
     """mien's own detector; `score` is the network's estimate, 0 to 1."""
 
     def __init__(self, network: FaceNetwork) -> None:
         self._network = network
 
-    def __call__(self, picture: Picture) -> list[Found]:
+    def __call__(self, picture: Picture) -> list[DetectedFace]:
         """See `Detector`."""
         faces = self._network.find(as_image(picture))
         return [
@@ -73,13 +73,13 @@ class Own:
         return self._network.wants(longer)
 
 
-class FromFile:
+class FileDetector:
     """A detector of the user's; `score` is the network's, 0 to 1."""
 
     def __init__(self, file: DetectorFile) -> None:
         self._file = file
 
-    def __call__(self, picture: Picture) -> list[Found]:
+    def __call__(self, picture: Picture) -> list[DetectedFace]:
         """See `Detector`."""
         raw = self._file.find(as_image(picture))
         return fitted(raw.boxes, raw.scores, raw.points)

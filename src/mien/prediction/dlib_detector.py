@@ -11,7 +11,7 @@ from PIL import Image
 
 from mien.base.errors import MissingExtra
 from mien.data.images import cut
-from mien.prediction.faces import Found, Picture, as_image, distinct
+from mien.prediction.faces import DetectedFace, Picture, as_image, distinct
 
 _AROUND = 1.8  # sides of a face that are looked at again
 
@@ -39,7 +39,7 @@ class Dlib:
             raise MissingExtra("the detector 'dlib'", "dlib")
         self._spare: list[Any] = []
 
-    def __call__(self, picture: Picture) -> list[Found]:
+    def __call__(self, picture: Picture) -> list[DetectedFace]:
         """See `faces.Detector`."""
         image = np.asarray(as_image(picture))
         scaled, scale = _fitted(image, self.PIXELS, 2.0)
@@ -53,7 +53,7 @@ class Dlib:
         """See `faces.Detector`."""
         return longer
 
-    def _look_again(self, hog: Any, image: np.ndarray, first: "_Seen") -> Found:
+    def _look_again(self, hog: Any, image: np.ndarray, first: "_Seen") -> DetectedFace:
         side = _AROUND * first.side
         left, top = first.x - side / 2, first.y - side / 2
         smallest = 1.05 * _AROUND * self.SMALLEST
@@ -70,7 +70,7 @@ class Dlib:
         placed = [(one.x, one.y, math.log(one.side), one.turned) for one in seen or [first]]
         x, y, log_side, turned = np.mean(placed, axis=0)
         half = math.exp(log_side) / 2
-        return Found((float(x - half), float(y - half), 2 * half, 2 * half), score, bool(turned > 0.5))
+        return DetectedFace((float(x - half), float(y - half), 2 * half, 2 * half), score, bool(turned > 0.5))
 
 
 class _Seen(NamedTuple):

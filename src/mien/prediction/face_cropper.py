@@ -7,7 +7,7 @@ from PIL import Image
 
 from mien.data import images
 from mien.data.alignment import cut_upright
-from mien.prediction.faces import Detector, Found
+from mien.prediction.faces import DetectedFace, Detector
 from mien.prediction.quality import notes
 
 READ = 640
@@ -56,18 +56,21 @@ class FaceCropper:
                 picture = images.load_reduced(source, lambda longer: needed * longer).image
         return [self._cut(picture, photograph, index, face) for index, face in enumerate(faces)]
 
-    def _cut(self, picture: Image.Image, photograph: images.Reduced, index: int, face: Found) -> CroppedFace:
+    def _cut(self, picture: Image.Image, photograph: images.Reduced, index: int, face: DetectedFace) -> CroppedFace:
         width, height = photograph.width, photograph.height
         scale = max(picture.size) / max(width, height)
-        left, top, side = images.square(width, height, face.box, self._margin)
-        pixels = cut_upright(picture, (left * scale, top * scale, side * scale), self._size, face.roll)
-        place = dict(zip("xywh", (round(edge, 1) for edge in face.box), strict=True))
+        # As the table states the box: what another runtime finds, other in the last bits of a number, is cut alike.
+        x, y, w, h = (round(edge, 1) for edge in face.box)
+        left, top, side = images.square(width, height, (x, y, w, h), self._margin)
+        where = (left * scale, top * scale, side * scale)
+        pixels = cut_upright(picture, where, self._size, round(face.roll, 3))
+        place = {"x": x, "y": y, "w": w, "h": h}
         about: dict[str, Any] = {"detector_score": round(float(face.score), 3)}
-        about["quality"] = notes(pixels, face.box, width, height, face.turned)
+        about["quality"] = notes(pixels, (x, y, w, h), width, height, face.turned)
         return CroppedFace({"face_index": index, **place, **about}, pixels)
 
 
-def _scaled(face: Found, factor: float) -> Found:
+def _scaled(face: DetectedFace, factor: float) -> DetectedFace:
     x, y, w, h = (float(edge) * factor for edge in face.box)
     points = None if face.points is None else face.points * factor
     return face._replace(box=(x, y, w, h), points=points)

@@ -1,4 +1,7 @@
-"""mien's own face detector: a small network of three levels, in an ONNX file that states how it is to be read.
+"""mien's own face detector: a small network with three output maps, in an ONNX file that states how it is to be read.
+
+A row of 14 numbers stands for a face all through this module: the centre (x, y) and the side of its square, the score,
+and five landmarks (x, y).
 
 How it was made: `training/detector`; what it learnt from and how well it does: docs/detection.md.
 """
@@ -14,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from mien.base.errors import MienError, shortened
-from mien.data.alignment import roll
 from mien.prediction.onnx_graph import GraphError
 from mien.prediction.onnx_session import limited_session
+from mien.prediction.second_look import PatchSource, SecondLook, best_rows, brightening_table
 
 FILE = "mien-face-1.onnx"
 """The detector that ships with the package, in `weights/`."""
@@ -27,12 +30,11 @@ SMALLEST = 1 / 30
 _KEY = "mien-detector"
 _TILE = 640  # pixels of a side of what the network sees at once, at most
 _SHARED = 128  # pixels that neighbouring tiles have in common; larger faces are found in a smaller picture
+_AS_IT_IS = 1.25  # a picture that is larger by this factor at most is not made smaller: that would take as long
 _ENLARGED = 2.0  # pictures are enlarged at most so much
 _CANDIDATES = 5000  # of the cells that answer, the best
 _SMALLEST = 10.0  # pixels of a side of the smallest face, unless smaller ones are asked for: none can be judged
-_PATCH = 204  # pixels of a side of what is cut around a candidate
-_LOOK = 128  # pixels of a side of what the network then sees of it
-_UPRIGHT = math.radians(10)  # a candidate that is turned by less is not turned back
+_AT_ONCE = 32  # candidates that the network sees in one run: memory does not grow with their number
 _SAME = 0.4  # squares with more in common (intersection over union) are one face
 
 
@@ -86,52 +88,45 @@ class FaceNetwork:
         self.side: int = about["side"]
         self.score: float = about["score"]
         self._least: float = about.get("candidates", self.score)
-        self._looks: list[float] = about.get("looks", [])
+        self._looks: list[float] = sorted(about.get("looks", []))
         self._min_face = min_face
         self._smallest = _SMALLEST if min_face is None else min(_SMALLEST, min_face * 0.75)
 
     def find(self, picture: Image.Image) -> Faces:
-        """The faces of an upright RGB picture, in its pixels."""
+        """The faces of an upright RGB picture, in its pixels.
+
+        First the network sees the whole picture, then each candidate on its own (see `second_look.py`).
+        """
         whole, *tiles = self._views(*picture.size)
         small = _part(picture, whole)
-        rows = [self._look(small, whole, picture.size)]
-        rows += [self._look(_part(picture, tile), tile, picture.size) for tile in tiles]
+        pixels = np.asarray(small)
+        table = brightening_table(pixels)
+        rows = [self._look(pixels, whole, picture.size, table)]
+        rows += [self._look(np.asarray(_part(picture, tile)), tile, picture.size, table) for tile in tiles]
         candidates = _distinct(np.concatenate(rows))
-        if not self._looks:
-            return _faces(candidates)
-        seen = []
-        for candidate in candidates:
-            # The small picture, where it has the pixels that the looks need: large areas take long to scale.
-            enough = candidate[2] * whole.scale * max(self._looks) >= _PATCH
-            row = self._look_again(small if enough else picture, whole.scale if enough else 1.0, candidate)
-            if row is not None:
-                seen.append(row)
-        return _faces(_distinct(np.array(seen).reshape(-1, 14)))
+        if self._looks and len(candidates):
+            source = PatchSource(picture, small, whole.scale, table)
+            candidates = _distinct(self._confirmed(candidates, source))
+        return _faces(candidates)
 
-    def _look_again(self, picture: Image.Image, shrunk: float, candidate: np.ndarray) -> np.ndarray | None:
-        """The row of a candidate, seen upright and at scales of its own; None: it is no face.
+    def _confirmed(self, candidates: np.ndarray, source: PatchSource) -> np.ndarray:
+        """Rows (k, 14) of those candidates, rows (n, 14), that are faces.
 
-        What looks like a face by chance rarely does so at other scales, and a larger picture shows landmarks better.
+        The score is the mean of the second looks, where one that finds nothing counts as 0; the place is that of the
+        closest one. A candidate that can no longer reach the score is not looked at again.
         """
-        angle = roll(candidate[4:].reshape(5, 2))
-        angle = angle if abs(angle) > _UPRIGHT else 0.0
-        width = max(self._looks)
-        patch = _patch(picture, candidate[:3] * shrunk, width, angle)
-        seen, score = [], float(candidate[3])
-        for share in self._looks:
-            pixels, scale = _middle(patch, share / width), candidate[2] * share / _LOOK
-            rows = self._decode(self._session.run(None, {"image": pixels}))
-            rows = rows[_same_face(rows, _LOOK / share)]
-            if len(rows):
-                best = rows[rows[:, 3].argmax()]
-                score += float(best[3])
-                seen.append(_back(best, candidate[:2], scale, angle))
-        score /= 1 + len(self._looks)  # a look that finds nothing counts as 0
-        if score < self.score or not seen:
-            return None
-        row: np.ndarray = np.mean(seen, axis=0)
-        row[3] = score
-        return row
+        least = self.score * len(self._looks)
+        second = [SecondLook.at(row) for row in candidates]
+        for done, share in enumerate(self._looks):
+            still = [one for one in second if one.total + len(self._looks) - done >= least]
+            for start in range(0, len(still), _AT_ONCE):
+                batch = still[start : start + _AT_ONCE]
+                patches = source.patches(batch, share)
+                number, rows = self._decode(self._session.run(None, {"images": patches}))
+                for one, row in zip(batch, best_rows(number, rows, len(batch), share), strict=True):
+                    one.add(row, share)
+        found = [one.face(len(self._looks)) for one in second if one.rows and one.total >= least]
+        return np.array(found).reshape(-1, 14)
 
     def wants(self, longer: int) -> float:
         """How many pixels of the longer side of a picture, which has so many, are of use."""
@@ -141,6 +136,8 @@ class FaceNetwork:
         """The whole picture, then, where smaller faces are asked for, tiles at twice the scale, and so on."""
         longer = max(width, height)
         scale = min(_ENLARGED, self.side / longer)
+        if 1 / _AS_IT_IS <= scale < 1:
+            scale = 1.0
         yield _View(scale, 0, 0, *_scaled(width, height, scale), True)
         if self._min_face is None:
             return
@@ -153,11 +150,11 @@ class FaceNetwork:
                     whole = (right - left, bottom - top) == (wide, high)
                     yield _View(scale, left, top, right - left, bottom - top, whole)
 
-    def _look(self, part: Image.Image, view: _View, size: tuple[int, int]) -> np.ndarray:
+    def _look(self, pixels: np.ndarray, view: _View, size: tuple[int, int], table: np.ndarray | None) -> np.ndarray:
         """Rows (n, 14) of one view in pixels of the picture of that size: centre, side, score, points."""
-        canvas = np.zeros((-(-view.height // 32) * 32, -(-view.width // 32) * 32, 3), np.uint8)
-        canvas[: view.height, : view.width] = np.asarray(part)
-        rows = self._decode(self._session.run(None, {"image": canvas}))
+        canvas = np.zeros((1, -(-view.height // 32) * 32, -(-view.width // 32) * 32, 3), np.uint8)
+        canvas[0, : view.height, : view.width] = pixels if table is None else table[pixels]
+        _, rows = self._decode(self._session.run(None, {"images": canvas}))
         if not view.whole:
             rows = rows[_in_tile(rows, view, *_scaled(*size, view.scale))]
         rows[:, [0, *range(4, 14, 2)]] += view.left
@@ -165,14 +162,14 @@ class FaceNetwork:
         rows[:, [0, 1, 2, *range(4, 14)]] /= view.scale
         return rows[rows[:, 2] >= self._smallest]
 
-    def _decode(self, maps: list[np.ndarray]) -> np.ndarray:
-        """Rows (n, 14) of all cells that are sure enough, in pixels of the network's input."""
-        parts = [np.empty((0, 14))]
+    def _decode(self, maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Of all cells that are sure enough: the numbers of their images (m,), and rows (m, 14) in pixels of these."""
+        parts, numbers = [np.empty((0, 14))], [np.empty(0, np.intp)]
         for one, stride, size in zip(maps, self._strides, self._sizes, strict=True):
-            y, x = np.nonzero(one[0] >= self._least)
+            of, y, x = np.nonzero(one[:, 0] >= self._least)
             if not len(x):
                 continue
-            values = one[:, y, x].T
+            values = one[of, :, y, x]
             cells = stride * (np.stack([x, y], axis=1) + 0.5)
             rows = np.empty((len(values), 14))
             rows[:, :2] = cells + stride * values[:, 1:3]
@@ -180,7 +177,8 @@ class FaceNetwork:
             rows[:, 3] = values[:, 0]
             rows[:, 4:] = np.tile(cells, 5) + size / 2 * values[:, 4:]
             parts.append(rows)
-        return np.concatenate(parts)
+            numbers.append(of)
+        return np.concatenate(numbers), np.concatenate(parts)
 
 
 def _part(picture: Image.Image, view: _View) -> Image.Image:
@@ -213,46 +211,6 @@ def _in_tile(rows: np.ndarray, view: _View, width: int, height: int) -> np.ndarr
     fits &= (rows[:, 0] + half <= view.width) | (view.left + view.width >= width)
     fits &= (rows[:, 1] + half <= view.height) | (view.top + view.height >= height)
     return fits
-
-
-def _patch(picture: Image.Image, square: np.ndarray, share: float, angle: float) -> Image.Image:
-    """`_PATCH` pixels a side around a square, `share` times as wide, turned upright; black beyond the picture."""
-    x, y, side = square
-    grow = abs(math.cos(angle)) + abs(math.sin(angle))
-    half = side * share * grow / 2
-    left, top = math.floor(x - half), math.floor(y - half)
-    part = picture.crop((left, top, math.ceil(x + half), math.ceil(y + half)))
-    edges = (x - half - left, y - half - top, min(x + half - left, part.width), min(y + half - top, part.height))
-    around = round(_PATCH * grow)
-    patch = part.resize((around, around), Image.Resampling.BILINEAR, edges, reducing_gap=2.0)
-    if angle == 0:
-        return patch
-    cos, sin, middle, centre = math.cos(angle), math.sin(angle), around / 2, _PATCH / 2
-    turn = (cos, -sin, middle - centre * (cos - sin), sin, cos, middle - centre * (sin + cos))
-    return patch.transform((_PATCH, _PATCH), Image.Transform.AFFINE, turn, Image.Resampling.BILINEAR)
-
-
-def _middle(patch: Image.Image, share: float) -> np.ndarray:
-    """The middle of a patch, uint8 (_LOOK, _LOOK, 3)."""
-    rest = (1 - share) / 2 * _PATCH
-    if abs(share * _PATCH - _LOOK) < 1:  # in its own size
-        return np.asarray(patch.crop((round(rest), round(rest), round(rest) + _LOOK, round(rest) + _LOOK)))
-    edges = (rest, rest, _PATCH - rest, _PATCH - rest)
-    return np.asarray(patch.resize((_LOOK, _LOOK), Image.Resampling.BILINEAR, edges))
-
-
-def _same_face(rows: np.ndarray, side: float) -> np.ndarray:
-    """Which rows of a look are of the face in its middle, which should have that side."""
-    away = np.abs(rows[:, :2] - _LOOK / 2).max(axis=1)
-    return (away < 0.35 * side) & (rows[:, 2] > 0.6 * side) & (rows[:, 2] < side / 0.6)
-
-
-def _back(row: np.ndarray, centre: np.ndarray, scale: float, angle: float) -> np.ndarray:
-    """A row of a look in pixels of the picture."""
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    places = np.concatenate([row[:2], row[4:]]).reshape(6, 2)
-    places = scale * (places - _LOOK / 2) @ turn.T + centre
-    return np.concatenate([places[0], [scale * row[2], row[3]], places[1:].reshape(-1)])
 
 
 def _distinct(rows: np.ndarray) -> np.ndarray:
@@ -291,11 +249,14 @@ def open_session(path: Path) -> Any:
 
 
 def _metadata(session: Any, path: Path) -> dict[str, Any]:
+    """The entry of a file that `training/detector/export.py` wrote."""
     text = session.get_modelmeta().custom_metadata_map.get(_KEY)
     if text is None:
         raise MienError(f"detector file {str(path)!r} is not mien's: its metadata has no entry {_KEY!r}")
     try:
         about = json.loads(text)
+        if [(entry.name, entry.type) for entry in session.get_inputs()] != [("images", "tensor(uint8)")]:
+            raise ValueError("the input is not images, uint8 (n, height, width, 3)")
         sides = len(about["strides"]) == len(about["sizes"]) == len(session.get_outputs())
         looks = about.get("looks", [])
         if not all(1 <= share <= 4 for share in looks) or not 0 < about.get("candidates", about["score"]) < 1:

@@ -30,7 +30,7 @@ Picture = Image.Image | np.ndarray
 """An upright picture: Pillow's image, or uint8 RGB (h, w, 3)."""
 
 
-class Found(NamedTuple):
+class DetectedFace(NamedTuple):
     """A face in a picture."""
 
     box: Box
@@ -50,7 +50,7 @@ class Found(NamedTuple):
 class Detector(Protocol):
     """What finds faces; safe to use from several threads."""
 
-    def __call__(self, picture: Picture) -> list[Found]:
+    def __call__(self, picture: Picture) -> list[DetectedFace]:
         """The faces of an upright picture, best first; raises MienError for arrays of another kind."""
         ...
 
@@ -72,14 +72,14 @@ def as_image(picture: Picture) -> Image.Image:
     return Image.fromarray(picture)
 
 
-def with_landmarks(box: Box, score: float, points: np.ndarray) -> Found:
+def with_landmarks(box: Box, score: float, points: np.ndarray) -> DetectedFace:
     """A face whose landmarks say whether it is turned away."""
-    return Found(box, score, bool(abs(yaw(points)) > TURNED), points)
+    return DetectedFace(box, score, bool(abs(yaw(points)) > TURNED), points)
 
 
-def distinct(found: Iterable[Found]) -> list[Found]:
+def distinct(found: Iterable[DetectedFace]) -> list[DetectedFace]:
     """Best first, without those that lie on a better one."""
-    kept: list[Found] = []
+    kept: list[DetectedFace] = []
     for face in sorted(found, key=lambda face: -face.score):
         if all(overlap(face.box, other.box) <= SAME for other in kept):
             kept.append(face)
@@ -94,7 +94,7 @@ def overlap(a: Box, b: Box) -> float:
     return shared / (a[2] * a[3] + b[2] * b[3] - shared)
 
 
-def fitted(boxes: np.ndarray, scores: np.ndarray, points: np.ndarray) -> list[Found]:
+def fitted(boxes: np.ndarray, scores: np.ndarray, points: np.ndarray) -> list[DetectedFace]:
     """Faces from boxes (n, 4) as x, y, w, h of such a detector, scores (n,) and landmarks (n, 5, 2)."""
     down, size = FIT
     found = []

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from mien.data.roots import Roots
     from mien.prediction.face_cropper import FaceCropper
 
-SHIPPED = "mien-1.onnx"
+SHIPPED = "mien-2.onnx"
 """The model that ships with the package, in `weights/`; see `mien.model_card`."""
 
 SHIPPED_NOTICE = (
-    "Its weights are for non-commercial research only, like the faces of UTKFace that they were trained on."
+    "Its weights are for non-commercial research only, as are faces that they were trained on (those of UTKFace)."
 )
 
 
@@ -80,7 +80,7 @@ class Predictor:
         >>> from mien import Predictor
         >>> predictor = Predictor(threads=1)
         >>> predictor
-        Predictor('mien-1', size=128, tasks=['gender', 'age'], detector='mien', runtime='onnxruntime')
+        Predictor('mien-2', size=128, tasks=['gender', 'age'], detector='mien', runtime='onnxruntime')
         >>> table = predictor.predict(astronaut())
         >>> table[["face_index", "status", "gender", "age_group"]]
            face_index status  gender age_group

@@ -30,6 +30,9 @@ _IMAGES = 15_000
 """Training images over all epochs, within 8 and 30 epochs."""
 
 
+_WITHOUT_HEADS = ("imagenet", "none", "package")
+
+
 def choose_settings(recipe: Recipe, faces: "pd.DataFrame") -> tuple[Recipe, str]:
     """Chooses what a recipe with `auto: true` does not state.
 
@@ -57,7 +60,7 @@ def choose_settings(recipe: Recipe, faces: "pd.DataFrame") -> tuple[Recipe, str]
     count = sum(map(any, zip(*(_known(task, faces) for task in tasks), strict=True)))
     count = min(count, recipe.data.sample or count)
     chosen = {} if stated else {"tasks": {task: {} if task == "gender" else {"weight": 0.5} for task in tasks}}
-    chosen |= _chosen(recipe, count)
+    chosen |= _chosen(recipe, tasks, count)
     left_out = [] if stated else [problem for task, problem in problems.items() if task not in tasks and problem]
     settings = {**chosen, "auto": False}
     settled = load_recipe(recipe, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
@@ -86,7 +89,7 @@ def _able(problems: dict[str, str]) -> list[str]:
     return [task for task in able if task != "age" or "age_group" not in able]
 
 
-def _chosen(recipe: Recipe, count: int) -> dict[str, Any]:
+def _chosen(recipe: Recipe, tasks: list[str], count: int) -> dict[str, Any]:
     """The settings for so many faces, without those that the recipe states."""
     model, optim, trainer = recipe.model, recipe.optim, recipe.trainer
     chosen: dict[str, Any] = {}
@@ -102,6 +105,8 @@ def _chosen(recipe: Recipe, count: int) -> dict[str, Any]:
         chosen["trainer.averaging"] = round(max(1 - 10 / (epochs * max(count / batch, 1)), 0.5), 4)
     if "freeze" not in model.model_fields_set and recipe.init.weights != "none":
         chosen["model.freeze"] = "backbone" if count < _FEW else "none"
+    if "heads" not in recipe.init.model_fields_set and recipe.init.weights not in _WITHOUT_HEADS:
+        chosen["init.heads"] = not {"gender", "age"}.isdisjoint(tasks)
     return chosen
 
 

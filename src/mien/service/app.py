@@ -1,12 +1,15 @@
 """The ASGI application: routes, limits and error responses."""
 
 import asyncio
+import io
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any
 
 import prometheus_client as prometheus
@@ -20,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mien.base.errors import ModelFailure
 from mien.base.version import __version__
 from mien.data import images
+from mien.demo.sample import draw_sample
 from mien.evaluation.occlusion import occlusion
 from mien.prediction.photographs import READ
 from mien.prediction.predict import SHIPPED_NOTICE, FaceCrop, Predictor, Row
@@ -28,6 +32,7 @@ from mien.service.hosts import is_allowed
 from mien.service.limits import ServiceLimits
 from mien.service.schemas import EXAMPLES, Error, Explanation, ModelInfo, Prediction
 from mien.service.uploads import FIELD, Holding, Memory, Refusal, Upload, read_uploads, stated_bytes
+from mien.weights import model_card
 
 LABELS = (
     "Predictions are perceived binary gender and age, as labelled by people who saw photographs. They do not describe "
@@ -36,11 +41,7 @@ LABELS = (
 
 _log = logging.getLogger("mien.service")
 
-_PAGE = {
-    "": ("index.html", "text/html"),
-    "page.css": ("page.css", "text/css"),
-    "page.js": ("page.js", "text/javascript"),
-}
+_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 _HEADERS = {
     "content-security-policy": (
@@ -121,9 +122,7 @@ def make_app(
     keyed = [Depends(_authorization(api_key))]
     _add_model(app, service, keyed)
     _add_status(app, service, keyed)
-    for path, (name, kind) in _PAGE.items():
-        content = resources.files("mien").joinpath("service", "page", name).read_bytes()
-        app.get(f"/{path}", include_in_schema=False)(_static(content, kind))
+    _add_page(app, service)
 
     app.exception_handler(Refusal)(_refused)
     app.exception_handler(RequestValidationError)(_invalid)
@@ -193,6 +192,28 @@ def _add_status(app: FastAPI, service: "_Service", keyed: list[Any]) -> None:
     def metrics() -> Response:
         """Counts and times in the text format of Prometheus."""
         return Response(prometheus.generate_latest(service.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
+
+
+def _add_page(app: FastAPI, service: "_Service") -> None:
+    """Adds the routes of the web page: its files, the drawn sample, and the card of the model that ships."""
+
+    def add(path: str, give: Callable[[], Response]) -> None:
+        app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(give)
+
+    for file in resources.files("mien").joinpath("service", "page").iterdir():
+        kind = _KINDS.get(Path(file.name).suffix)
+        if kind is not None:
+            add("/" if file.name == "index.html" else f"/{file.name}", _static(file.read_bytes(), kind))
+    add("/sample.png", lambda: Response(_sample(), media_type="image/png"))
+    if service.predictor.shipped:
+        add("/card.txt", _static(model_card().encode(), "text/plain; charset=utf-8"))
+
+
+@cache
+def _sample() -> bytes:
+    file = io.BytesIO()
+    draw_sample().save(file, "PNG")
+    return file.getvalue()
 
 
 class _Service:
@@ -286,6 +307,7 @@ class _Service:
             "data": {"dataset": lineage.get("dataset"), "faces": lineage.get("faces")},
             "calibration": metadata.get("calibration"),
             "notice": SHIPPED_NOTICE if self.predictor.shipped else None,
+            "card": self.predictor.shipped,
             "limits": vars(self.limits),
             "version": __version__,
         }

@@ -57,6 +57,7 @@ class ModelInfo(BaseModel):
     data: dict[str, Any]
     calibration: dict[str, Any] | None
     notice: str | None
+    card: bool
     limits: dict[str, float]
     version: str
 
@@ -85,7 +86,7 @@ _PREDICTION = {
 EXAMPLES = {
     "predict": _example(
         {
-            "model": "mien-1",
+            "model": "mien-2",
             "rows": [
                 {"file": "astronaut.png", "status": "ok", **_FACE, **_PREDICTION},
                 {"file": "notes.txt", "status": "not an image"},

@@ -142,7 +142,7 @@ def _too_weak(column: str, score: Score) -> str:
 
 def _precision(score: Score | None) -> str:
     """What share of the contradictions to expect to be label errors; empty for ages, whose errors have no classes."""
-    if score is None or METRICS[score.metric].truth == "true_age":
+    if score is None or METRICS[score.metric].truth in ("true_age", "true_age_range"):
         return ""
     low, high = (label_errors.expected_precision(score.value, wrong) for wrong in (0.01, 0.05))
     return (

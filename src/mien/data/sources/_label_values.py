@@ -87,7 +87,7 @@ def read_labels(table: pd.DataFrame, column: str, stated: Mapping[str, str], led
             unread.append(text)
     filled = int(counts.drop(labels=[text for text in counts.index if text.lower() in _NO_LABEL]).sum())
     if unread and counts[unread].sum() > _LARGE * filled:
-        raise MienError(_refusal(table, column, texts, unread, counts))
+        raise MienError(_refusal(table, column, texts, unread, counts, set(labels.values())))
     _record(table, column, texts, labels, unread, ledger)
     return texts.map(labels)
 
@@ -115,14 +115,18 @@ def _stated(column: str, stated: Mapping[str, str], there: Iterable[str]) -> dic
     return meant
 
 
-def _refusal(table: pd.DataFrame, column: str, texts: pd.Series, unread: list[str], counts: "pd.Series[int]") -> str:
+def _refusal(
+    table: pd.DataFrame, column: str, texts: pd.Series, unread: list[str], counts: "pd.Series[int]", read: set[Label]
+) -> str:
     spec = LABEL_COLUMNS[column]
+    # What other values stand for already is the less likely meaning.
+    examples = [label for label in spec.examples if label not in read] or spec.examples
     place = int((texts == unread[0]).to_numpy().argmax())
     listed = ", ".join(f"{shortened(repr(text), 40)} ({counts[text]} rows)" for text in unread[:_SHOWN])
     more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
     command = " ".join(
         f"--map '{column}.{shortened(text, 40)}={label}'"
-        for text, label in zip(unread[:_SHOWN], itertools.cycle(spec.examples))  # noqa: B905 - the labels have no end
+        for text, label in zip(unread[:_SHOWN], itertools.cycle(examples))  # noqa: B905 - the labels have no end
     )
     hint = spec.hint(unread[0])
     return (

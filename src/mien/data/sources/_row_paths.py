@@ -16,8 +16,9 @@ from mien.data.sources import _files
 def find_paths(table: pd.DataFrame, root: Path, ledger: Ledger) -> pd.Series:
     """Returns the paths of a table of n rows as the disk has them, relative to `root`, (n,); the ledger counts changes.
 
-    Absolute paths below `root` become relative. A path that is not there is looked for with `/` for `\\`, in another
-    case, and with the ending of an image. One that is still not there stays as it is.
+    Absolute paths become relative: to `root`, or without the folders above a part that is there below `root`. A path
+    that is not there is looked for with `/` for `\\`, in another case, and with the ending of an image. One that is
+    still not there stays as it is.
 
     Raises:
         MienError: A path is an address, or is outside of `root`. The message names the row and the value.
@@ -28,9 +29,9 @@ def find_paths(table: pd.DataFrame, root: Path, ledger: Ledger) -> pd.Series:
             raise MienError(
                 f"csv: row {row + 1}: {path!r} is an address; mien reads files: download them and give their paths"
             )
-    paths = _relative(table, paths, root, ledger)
-    inside = ~paths.str.contains(r"(?:^|/)\.\.(?:/|$)|^/|\x00", regex=True).to_numpy()
     listings = _Listings(root)
+    paths = _relative(table, paths, root, listings, ledger)
+    inside = ~paths.str.contains(r"(?:^|/)\.\.(?:/|$)|^/|\x00", regex=True).to_numpy()
     for reason, written in (
         ("the path is read with / for \\", _slashes),
         ("the path is found in another case", listings.any_case),
@@ -49,21 +50,25 @@ def _slashes(path: str) -> str:
     return path.replace("\\", "/")
 
 
-def _relative(table: pd.DataFrame, paths: pd.Series, root: Path, ledger: Ledger) -> pd.Series:
-    absolute = paths.map(lambda path: PurePosixPath(path).is_absolute()).to_numpy(dtype=bool)
+def _relative(table: pd.DataFrame, paths: pd.Series, root: Path, listings: "_Listings", ledger: Ledger) -> pd.Series:
+    """The paths (n,), absolute ones relative to the root, or to a part of themselves that is there below the root."""
+    absolute = paths.str.contains(r"^/|^[A-Za-z]:[\\/]", regex=True).to_numpy(dtype=bool)
     if not absolute.any():
         return paths
     places = [Path(os.path.abspath(root)), root.resolve()]  # noqa: PTH100 - a link of the root may be in the paths
     relative = paths.copy()
     for row in np.flatnonzero(absolute).tolist():
-        path = PurePosixPath(paths.iloc[row])
-        place = next((place for place in places if path.is_relative_to(place)), None)
-        if place is None:
+        path = PurePosixPath(_slashes(paths.iloc[row]))
+        ends = (listings.any_case("/".join(path.parts[start:])) for start in range(1, len(path.parts)))
+        inside = next((str(path.relative_to(place)) for place in places if path.is_relative_to(place)), None)
+        found = inside or next((end for end in ends if ".." not in end and _files.present(root, [end]).all()), None)
+        if found is None:
             raise MienError(
-                f"csv: row {row + 1}: the path {str(path)!r} is outside of {str(root)!r}; paths must be relative "
-                f"to the data root or below it: --root {path.parent}, or another folder that holds all images"
+                f"csv: row {row + 1}: the path {str(path)!r} is outside of {str(root)!r}, and no part of it is there; "
+                f"paths must be relative to the data root or below it: --root {path.parent}, or another folder that "
+                "holds all images"
             )
-        relative.iloc[int(row)] = str(path.relative_to(place))
+        relative.iloc[row] = found
     ledger.change(table, absolute, "the absolute path is read as relative to the folder of the images")
     return relative
 

@@ -1,227 +1,232 @@
-"use strict";
-// One request per photograph: results appear as they are ready, and the service batches requests.
+// The page, for any engine: what predicts is the service (server.js), or the browser itself (browser/main.js).
+//
+// An engine has: where, a few words on where photographs go; atOnce, how many photographs it takes at a time;
+// about() -> {name, columns, limits, notice, card}; predict(file, crops) -> rows of the predictions table; sample() -> an
+// image; card() -> the model card's text; and, if it can, explain(file, face, crops) -> {crop, maps}.
+import { confidence, drawn, kind, label, labels, percent, place } from "./boxes.js";
+import { explanation } from "./maps.js";
+import { csv, save } from "./save.js";
 
 const at = (id) => document.getElementById(id);
-const AT_ONCE = 3;
 const shown = []; // {file, bitmap, rows, figure, body}, in the order in which they were chosen
-let columns = [];
+let engine = null;
+let model = { columns: [], limits: {} };
 let stream = null;
 
-function make(tag, properties = {}, ...children) {
+export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 }
 
-function report(words) {
-  at("status").textContent = words;
-}
-
-async function ask(path, options = {}) {
-  const key = at("key").value;
-  const headers = { ...(options.headers || {}), ...(key ? { Authorization: `Bearer ${key}` } : {}) };
-  for (let tries = 0; ; tries++) {
-    let response;
-    try {
-      response = await fetch(path, { ...options, headers });
-    } catch {
-      throw new Error("the service does not respond");
-    }
-    if (response.status === 503 && tries < 20) {
-      const seconds = Number(response.headers.get("Retry-After")) || 1;
-      await new Promise((done) => setTimeout(done, 1000 * seconds));
-      continue;
-    }
-    if (response.status === 401) at("key-label").hidden = false;
-    const answer = await response.json();
-    if (!response.ok) throw Object.assign(new Error(answer.detail), { reason: answer.reason });
-    return answer;
-  }
-}
+const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
 async function predict(files) {
   const waiting = [...files].map((file) => {
-    const one = { file, bitmap: null, rows: [], figure: make("figure", { hidden: true }), body: make("tbody") };
+    const named = file.name ? file : new File([file], "photograph", { type: file.type });
+    const one = { file: named, bitmap: null, rows: [], figure: make("figure", { className: "waiting" }), body: make("tbody") };
     shown.push(one);
     at("photographs").append(one.figure);
     at("rows").append(one.body);
     return one;
   });
   const chosen = [...waiting];
-  const total = waiting.length;
+  const total = chosen.length;
+  if (!total) return;
   const crops = at("crops").checked;
-  let done = 0;
-  const failed = [];
-  report(`processing ${total === 1 ? "one photograph" : `${total} photographs`} …`);
+  const begun = performance.now();
+  document.body.classList.add("filled");
+  Object.assign(at("progress"), { hidden: false, max: total, value: 0 });
+  at("status").textContent = `looking at ${count(total, "photograph")} …`;
+  await Promise.all(chosen.map(picture));
   const work = async () => {
     for (let one = waiting.shift(); one; one = waiting.shift()) {
-      const { file } = one;
       try {
-        const body = new FormData();
-        body.append("images", file, file.name || "photograph");
-        const answer = await ask(`v1/predict?crops=${crops}`, { method: "POST", body });
-        await show(one, answer.rows, crops);
+        one.rows = await engine.predict(one.file, crops);
       } catch (error) {
-        failed.push(`${file.name || "photograph"}: ${error.reason || error.message}`);
-        await show(one, [{ file: file.name || "photograph", status: error.reason || error.message }], false);
+        one.rows = [{ file: one.file.name, status: error.reason || error.message }];
       }
-      done += 1;
-      if (done < total) report(`${done} of ${total} photographs`);
+      show(one, crops);
+      at("progress").value += 1;
     }
   };
-  await Promise.all(Array.from({ length: Math.min(AT_ONCE, total) }, work));
+  await Promise.all(Array.from({ length: Math.min(engine.atOnce, total) }, work));
   const faces = chosen.flatMap((one) => one.rows).filter((row) => row.status === "ok").length;
-  const words = `${faces} ${faces === 1 ? "face" : "faces"} in ${total} ${total === 1 ? "photograph" : "photographs"}`;
-  report(failed.length ? `${words}; not read: ${failed.join(", ")}` : words);
+  const unread = chosen.filter((one) => !["ok", "no face"].includes(one.rows[0].status)).length;
+  const seconds = ((performance.now() - begun) / 1000).toFixed(1);
+  at("progress").hidden = true;
+  const words = `${count(faces, "face")} in ${count(total, "photograph")}${unread ? `, ${unread} not read` : ""}`;
+  at("status").textContent = `${words} · ${seconds} s`;
 }
 
-const percent = (share) => `${Math.round(100 * share)}%`;
-const confidence = (row) => Math.max(row.p_female, 1 - row.p_female);
-
-function label(row) {
-  const parts = [];
-  if (row.gender) parts.push(row.gender === "unsure" ? "unsure" : `${row.gender} ${percent(confidence(row))}`);
-  if (row.age !== undefined) parts.push(`${Math.round(row.age)} (${Math.round(row.age_low)}–${Math.round(row.age_high)})`);
-  return parts.join(", ");
-}
-
-async function show(one, rows, crops) {
-  const { file, figure } = one;
-  let bitmap = null;
+// Shows the photograph itself, before there is an answer.
+async function picture(one) {
+  one.caption = make("figcaption", {}, make("span", {}, one.file.name));
+  one.figure.append(one.caption);
   try {
-    bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+    one.bitmap = await createImageBitmap(one.file, { imageOrientation: "from-image" });
   } catch {
-    // The service may have read an image that the browser cannot show (a TIFF): the table has its rows.
+    return; // a service may read an image that the browser cannot show (a TIFF)
   }
-  Object.assign(one, { bitmap, rows });
-  const caption = make("figcaption", {}, rows[0].file);
-  if (rows[0].status !== "ok") caption.append(`: ${rows[0].status}`);
-  figure.append(caption);
-  figure.hidden = false;
-  if (bitmap) {
-    const image = make("img", { src: URL.createObjectURL(file), alt: rows[0].file });
-    const picture = make("div", { className: "picture" }, image);
-    for (const row of rows.filter((row) => row.status === "ok")) {
-      const box = crops ? { x: 0, y: 0, w: bitmap.width, h: bitmap.height } : row;
-      const words = label(row);
-      const button = make("button", { className: "box", type: "button" }, make("span", {}, words.replace(", ", "\n")));
-      button.setAttribute("aria-label", `Face ${row.face_index + 1} of ${row.file}: ${words}. Explain`);
-      const [x, y] = [Math.max(0, box.x), Math.max(0, box.y)];
-      const [right, low] = [Math.min(bitmap.width, box.x + box.w), Math.min(bitmap.height, box.y + box.h)];
-      button.style.left = `${(100 * x) / bitmap.width}%`;
-      button.style.top = `${(100 * y) / bitmap.height}%`;
-      button.style.width = `${(100 * (right - x)) / bitmap.width}%`;
-      button.style.height = `${(100 * (low - y)) / bitmap.height}%`;
-      if (x > bitmap.width / 2) button.classList.add("right");
-      if (low > 0.9 * bitmap.height) button.classList.add("low");
-      button.addEventListener("click", () => explain(one, row, crops));
-      picture.append(button);
-    }
-    figure.prepend(picture);
-  }
-  one.body.append(...rows.map((row) => line(one, row, crops)));
-  at("results").hidden = false;
+  const { width, height } = one.bitmap;
+  const image = make("img", { src: URL.createObjectURL(one.file), alt: one.file.name, width, height });
+  one.picture = make("div", { className: "picture" }, image);
+  one.figure.prepend(make("div", { className: "stage" }, one.picture));
 }
 
-function line(one, row, crops) {
-  const cells = [make("td", { title: row.file }, row.file)];
-  if (row.status === "ok") {
-    const button = make("button", { type: "button" }, String(row.face_index + 1));
-    button.setAttribute("aria-label", `Explain face ${row.face_index + 1} of ${row.file}`);
-    button.addEventListener("click", () => explain(one, row, crops));
-    const has = row.age !== undefined;
-    cells.push(make("td", {}, button), make("td", {}, row.gender || ""), make("td", {}, row.gender ? percent(confidence(row)) : ""));
-    cells.push(make("td", {}, has ? row.age.toFixed(1) : ""), make("td", {}, has ? `${row.age_low.toFixed(0)} to ${row.age_high.toFixed(0)}` : ""));
-    cells.push(make("td", {}, row.quality || ""));
-  } else {
-    cells.push(...Array.from({ length: 5 }, () => make("td")), make("td", {}, row.status));
-  }
-  return make("tr", {}, ...cells);
+// Why there is no answer, with the limit that was exceeded.
+function reason(status) {
+  if (status !== "too large") return status;
+  const { image_pixels: pixels, request_bytes: bytes } = model.limits;
+  const limits = [pixels && `${Math.floor(pixels / 1e6)} million pixels`, bytes && `${Math.floor(bytes / 1e6)} MB`].filter(Boolean);
+  return limits.length ? `too large: at most ${limits.join(" and ")}` : status;
 }
 
-async function explain(one, row, crops) {
-  at("face-title").textContent = `Face ${row.face_index + 1} of ${row.file}`;
-  const notes = row.quality ? ` Image quality: ${row.quality.replaceAll(";", ",")}.` : "";
-  const age = row.age === undefined ? "" : ` Age ${row.age.toFixed(1)} years (80% interval: ${row.age_low.toFixed(0)} to ${row.age_high.toFixed(0)}).`;
-  const gender = row.gender ? `Perceived as ${row.gender}, confidence ${percent(confidence(row))}.` : "";
-  at("face-words").textContent = `${gender}${age}${notes}`;
+function show(one, crops) {
+  const { figure, bitmap, rows } = one;
+  const faces = rows.filter((row) => row.status === "ok");
+  figure.classList.remove("waiting");
+  if (!faces.length) one.caption.firstChild.append(`: ${reason(rows[0].status)}`);
+  one.faces = faces.map((row) => ({ row, box: crops && bitmap ? { x: 0, y: 0, w: bitmap.width, h: bitmap.height } : row }));
+  if (bitmap && faces.length) {
+    one.boxes = one.faces.map((face) => outline(one, face, crops));
+    one.tags = faces.map((row) => make("span", { className: `tag ${kind(row)}` }));
+    one.picture.append(...one.boxes, ...one.tags);
+    new ResizeObserver(() => arrange(one)).observe(one.picture);
+    const button = make("button", { type: "button" }, "Save picture");
+    button.addEventListener("click", () => savePicture(one));
+    one.caption.append(button);
+  }
+  if (shown.length > 1) for (const other of shown) head(other);
+  one.body.append(...one.faces.map((face) => line(one, face, crops)));
+  at("results").hidden = !at("rows").querySelector("td");
+}
+
+// Names the photograph above its faces, where there are several.
+function head(one) {
+  if (!one.rows.some((row) => row.status === "ok") || one.body.querySelector("th")) return;
+  one.body.prepend(make("tr", {}, make("th", { colSpan: 4, scope: "rowgroup" }, one.file.name)));
+}
+
+// The part of a box that lies in the photograph.
+function visible({ x, y, w, h }, bitmap) {
+  const [left, top] = [Math.max(0, x), Math.max(0, y)];
+  return { x: left, y: top, w: Math.min(bitmap.width, x + w) - left, h: Math.min(bitmap.height, y + h) - top };
+}
+
+function outline(one, { row, box }, crops) {
+  const { bitmap } = one;
+  const { x, y, w, h } = visible(box, bitmap);
+  const button = make("button", { className: `box ${kind(row)}`, type: "button" });
+  button.setAttribute("aria-label", `Face ${row.face_index} of ${row.file}: ${label(row)}`);
+  button.style.left = `${(100 * x) / bitmap.width}%`;
+  button.style.top = `${(100 * y) / bitmap.height}%`;
+  button.style.width = `${(100 * w) / bitmap.width}%`;
+  button.style.height = `${(100 * h) / bitmap.height}%`;
+  button.addEventListener("click", () => open(one, { row, box }, crops));
+  light(button, () => one.body.querySelectorAll("tr:has(td)")[row.face_index]);
+  return button;
+}
+
+// Marks what belongs to an element while the pointer is on it.
+function light(element, other) {
+  element.addEventListener("pointerenter", () => other()?.classList.add("lit"));
+  element.addEventListener("pointerleave", () => other()?.classList.remove("lit"));
+}
+
+// Puts the labels where they cover no face, at the size at which the photograph is shown.
+function arrange(one) {
+  const { bitmap, tags, picture: frame } = one;
+  const size = { w: frame.clientWidth, h: frame.clientHeight };
+  const scale = size.w / bitmap.width;
+  const boxes = one.faces.map(({ box }) => {
+    const { x, y, w, h } = visible(box, bitmap);
+    return { x: x * scale, y: y * scale, w: w * scale, h: h * scale };
+  });
+  const probe = tags[0];
+  const measure = (words) => {
+    probe.textContent = words;
+    return { w: probe.offsetWidth, h: probe.offsetHeight };
+  };
+  const spots = place(boxes, one.faces.map((face) => labels(face.row)), size, measure);
+  spots.forEach(({ x, y, words }, index) => {
+    tags[index].textContent = words;
+    tags[index].style.transform = `translate(${x}px, ${y}px)`;
+    tags[index].style.left = tags[index].style.top = "0";
+  });
+}
+
+function savePicture(one) {
+  const faces = one.faces.map(({ row, box }) => ({ row, box: visible(box, one.bitmap) }));
+  const name = `${one.file.name.replace(/\.[^.]*$/, "")}-faces.png`;
+  drawn(one.bitmap, faces).toBlob((blob) => save(blob, name));
+}
+
+// The face with something around it, on a canvas.
+function portrait(canvas, { bitmap }, { x, y, w, h }) {
+  if (!bitmap) return canvas;
+  const [side, middle, low] = [Math.max(w, h) * 1.3, x + w / 2, y + h / 2];
+  canvas.getContext("2d").drawImage(bitmap, middle - side / 2, low - side / 2, side, side, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+const whole = (row) => ({ x: 0, y: 0, w: 1, h: 1, ...row });
+
+function line(one, face, crops) {
+  const { row, box } = face;
+  const button = make("button", { type: "button" }, portrait(make("canvas", { width: 88, height: 88 }), one, whole(box)), String(row.face_index));
+  button.setAttribute("aria-label", `More about face ${row.face_index} of ${row.file}`);
+  const gender = make("td");
+  if (row.gender) {
+    const share = make("small", {}, percent(confidence(row)));
+    gender.append(make("i", { className: `dot ${kind(row)}` }), make("b", {}, row.gender), share);
+  }
+  const age = make("td");
+  if (row.age !== undefined) {
+    age.append(make("b", {}, row.age.toFixed(1)), make("small", {}, `${row.age_low.toFixed(0)}–${row.age_high.toFixed(0)}`), span(row));
+  } else if (row.age_group) {
+    age.append(row.age_group);
+  }
+  const tr = make("tr", {}, make("td", {}, button), gender, age, make("td", {}, (row.quality || "").replaceAll(";", ",")));
+  tr.addEventListener("click", () => open(one, face, crops));
+  light(tr, () => one.boxes?.[row.face_index]);
+  return tr;
+}
+
+// The age and its interval between 0 and 100 years.
+function span({ age, age_low: low, age_high: high }) {
+  const [range, mark] = [make("i"), make("b")];
+  const within = (years) => Math.min(100, Math.max(0, years));
+  range.style.left = `${within(low)}%`;
+  range.style.width = `${within(high) - within(low)}%`;
+  mark.style.left = `${within(age)}%`;
+  return make("div", { className: "span", title: `80% interval: ${low.toFixed(0)} to ${high.toFixed(0)} years` }, range, mark);
+}
+
+function open(one, { row, box }, crops) {
+  at("face-title").textContent = `Face ${row.face_index} of ${row.file}`;
+  portrait(at("face-picture"), one, whole(box));
+  const words = [];
+  if (row.gender === "unsure") words.push(`Too uncertain to name a gender (${percent(confidence(row))}).`);
+  else if (row.gender) words.push(`Perceived as ${row.gender}, confidence ${percent(confidence(row))}.`);
+  if (row.age !== undefined) {
+    words.push(`Age ${row.age.toFixed(1)} years; 80% interval ${row.age_low.toFixed(0)} to ${row.age_high.toFixed(0)}.`);
+  }
+  if (row.quality) words.push(`The picture of the face is ${row.quality.replaceAll(";", ",")}.`);
+  at("face-words").textContent = words.join(" ");
   const groups = Object.keys(row).filter((name) => /^p_\d/.test(name));
   at("ages").replaceChildren(
     ...groups.map((name) => {
       const bar = make("i");
       bar.style.backgroundSize = `${100 * row[name]}% 100%`;
-      const line = make("div", { className: "age" }, make("span", {}, name.slice(2)), bar, make("span", {}, percent(row[name])));
-      line.setAttribute("role", "listitem");
-      return line;
+      const entry = make("div", { className: "age" }, make("span", {}, name.slice(2)), bar, make("span", {}, percent(row[name])));
+      entry.setAttribute("role", "listitem");
+      return entry;
     }),
   );
-  at("maps").replaceChildren();
-  at("maps-hint").hidden = true;
-  at("maps-status").textContent = "computing the maps …";
+  at("explanation").hidden = !engine.explain;
   at("face").showModal();
-  try {
-    const type = { "Content-Type": "application/octet-stream" };
-    const answer = await ask(`v1/explain?face=${row.face_index}&crops=${crops}`, { method: "POST", body: one.file, headers: type });
-    const names = { gender: "gender", age: "age" };
-    for (const [name, grid] of Object.entries(answer.maps)) {
-      const canvas = draw(one.bitmap, answer.crop, grid);
-      canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `Map of the regions that support the predicted ${names[name] || name}; strongest ${strongest(grid)}`);
-      at("maps").append(make("figure", {}, canvas, make("figcaption", {}, names[name] || name)));
-    }
-    at("maps-hint").hidden = false;
-    at("maps-status").textContent = "";
-  } catch (error) {
-    at("maps-status").textContent = `no map: ${error.message}`;
-  }
-}
-
-function strongest(grid) {
-  let best = [0, 0, 0];
-  grid.forEach((line, y) => line.forEach((value, x) => { if (value > best[0]) best = [value, x, y]; }));
-  const third = (place, names) => names[Math.min(2, Math.floor((3 * place) / grid.length))];
-  return `${third(best[2], ["above", "in the middle", "below"])}, ${third(best[1], ["left", "centre", "right"])}`;
-}
-
-// The response has the position of the crop in the image; colours of the map show sign and strength.
-function draw(bitmap, crop, grid) {
-  const side = 256;
-  const canvas = make("canvas", { width: side, height: side });
-  const context = canvas.getContext("2d");
-  if (bitmap) {
-    context.filter = "grayscale(1)";
-    context.drawImage(bitmap, crop.x, crop.y, crop.side, crop.side, 0, 0, side, side);
-    context.filter = "none";
-  }
-  const most = Math.max(1e-9, ...grid.flat().map(Math.abs));
-  const small = make("canvas", { width: grid.length, height: grid.length });
-  const pixels = new ImageData(grid.length, grid.length);
-  grid.flat().forEach((value, index) => {
-    pixels.data.set(value > 0 ? [230, 120, 0] : [0, 110, 200], 4 * index);
-    pixels.data[4 * index + 3] = 190 * Math.min(1, Math.abs(value) / most);
-  });
-  small.getContext("2d").putImageData(pixels, 0, 0);
-  context.imageSmoothingQuality = "high";
-  context.drawImage(small, 0, 0, side, side);
-  return canvas;
-}
-
-function csv() {
-  const cell = (value) => {
-    let text = value === undefined || value === null ? "" : String(value);
-    // Prevents a spreadsheet from running a file name as a formula.
-    if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
-    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  const rows = shown.flatMap((one) => one.rows);
-  const names = columns.length ? columns : [...new Set(rows.flatMap((row) => Object.keys(row)))];
-  return [names.join(","), ...rows.map((row) => names.map((name) => cell(row[name])).join(","))].join("\n") + "\n";
-}
-
-function download() {
-  const link = make("a", { href: URL.createObjectURL(new Blob([csv()], { type: "text/csv" })), download: "faces.csv" });
-  link.click();
-  URL.revokeObjectURL(link.href);
+  if (engine.explain) explanation(engine.explain(one.file, row.face_index, crops), one.bitmap);
 }
 
 function clear() {
@@ -230,18 +235,19 @@ function clear() {
   at("photographs").replaceChildren();
   for (const body of at("rows").querySelectorAll("tbody")) body.remove();
   at("results").hidden = true;
-  report("");
+  at("status").textContent = "";
+  document.body.classList.remove("filled");
 }
 
 async function openCamera() {
   if (!navigator.mediaDevices) {
-    report("the camera needs https, or this page on localhost");
+    at("status").textContent = "the camera needs https, or this page on localhost";
     return;
   }
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
   } catch (error) {
-    report(`no camera: ${error.message}`);
+    at("status").textContent = `no camera: ${error.message}`;
     return;
   }
   at("video").srcObject = stream;
@@ -261,37 +267,71 @@ function shoot() {
   const video = at("video");
   const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
   canvas.getContext("2d").drawImage(video, 0, 0);
-  canvas.toBlob((blob) => predict([new File([blob], `camera ${new Date().toLocaleTimeString("en-GB")}.jpg`)]), "image/jpeg", 0.92);
+  const name = `camera ${new Date().toLocaleTimeString("en-GB")}.png`;
+  canvas.toBlob((blob) => predict([new File([blob], name, { type: blob.type })]), "image/png");
   closeCamera();
 }
 
-at("files").addEventListener("change", (event) => {
-  predict(event.target.files).finally(() => { event.target.value = ""; });
-});
-at("camera").addEventListener("click", openCamera);
-at("close-camera").addEventListener("click", closeCamera);
-at("shoot").addEventListener("click", shoot);
-at("download").addEventListener("click", download);
-at("clear").addEventListener("click", clear);
-at("close-face").addEventListener("click", () => at("face").close());
-document.addEventListener("paste", (event) => {
-  const files = [...event.clipboardData.files];
-  if (files.length) predict(files);
-});
-document.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  at("drop").classList.add("over");
-});
-document.addEventListener("dragleave", () => at("drop").classList.remove("over"));
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  at("drop").classList.remove("over");
-  if (event.dataTransfer.files.length) predict(event.dataTransfer.files);
-});
-ask("v1/model").then(
-  (model) => {
-    columns = model.columns;
-    at("model").textContent = `Model ${model.name}. ${model.notice || ""}`;
-  },
-  (error) => report(error.message),
-);
+// The model card by its sections, of which one can be opened.
+async function openCard(section) {
+  if (!at("card-text").children.length) {
+    const [first, ...rest] = (await engine.card()).split(/^## /m);
+    at("card-text").append(make("pre", {}, first.replace(/^# .*\n+/, "")));
+    for (const part of rest) {
+      const [name] = part.split("\n", 1);
+      at("card-text").append(make("details", {}, make("summary", {}, name), make("pre", {}, part.slice(name.length).trim())));
+    }
+  }
+  for (const part of at("card-text").querySelectorAll("details")) part.open = part.firstChild.textContent === section;
+  at("card").showModal();
+  at("card-text").querySelector("details[open]")?.scrollIntoView();
+}
+
+function listen() {
+  const rows = () => shown.flatMap((one) => one.rows);
+  const actions = {
+    camera: openCamera,
+    "close-camera": closeCamera,
+    shoot,
+    clear,
+    sample: async () => predict([new File([await engine.sample()], "drawn sample.png", { type: "image/png" })]),
+    "save-csv": () => save(new Blob([csv(rows(), model.columns)], { type: "text/csv" }), "faces.csv"),
+    "save-json": () => save(new Blob([JSON.stringify(rows(), null, 1)], { type: "application/json" }), "faces.json"),
+  };
+  for (const [id, act] of Object.entries(actions)) {
+    at(id).addEventListener("click", () => Promise.resolve(act()).catch((error) => { at("status").textContent = error.message; }));
+  }
+  for (const [id, section] of [["limits", "Limits"], ["card-link", null]]) {
+    at(id).addEventListener("click", (event) => {
+      event.preventDefault();
+      openCard(section);
+    });
+  }
+  for (const button of document.querySelectorAll("dialog .close")) button.addEventListener("click", () => button.closest("dialog").close());
+  at("files").addEventListener("change", (event) => predict(event.target.files).finally(() => { event.target.value = ""; }));
+  document.addEventListener("paste", (event) => predict(event.clipboardData.files));
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    at("drop").classList.add("over");
+  });
+  document.addEventListener("dragleave", () => at("drop").classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    at("drop").classList.remove("over");
+    predict(event.dataTransfer.files);
+  });
+}
+
+export async function start(given) {
+  engine = given;
+  at("where").textContent = engine.where;
+  listen();
+  try {
+    model = await engine.about();
+  } catch (error) {
+    at("status").textContent = error.message;
+    return;
+  }
+  at("model").append(`Model ${model.name}. ${model.notice || ""} `, ...(engine.explain ? [make("a", { href: "openapi.json" }, "API")] : []));
+  at("limits").hidden = at("card-link").hidden = !model.card;
+}

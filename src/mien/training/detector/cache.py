@@ -9,7 +9,7 @@ from PIL import Image
 
 from mien.base.atomic import atomic_path
 from mien.training.detector import sources
-from mien.training.detector.teach import labels_of, overlaps
+from mien.training.detector.teacher import labels_of, overlaps
 
 LONGEST = 512
 """Pixels of the longer side of a cached picture, at most."""
@@ -17,8 +17,9 @@ LONGEST = 512
 HALVINGS = 4
 """So often the sides of each cached picture are halved, for faces that are drawn small."""
 
-FACE, UNMARKED, IGNORED = 1, 0, -1
-"""Kinds of labels: a face with landmarks, a face without, and what is neither surely a face nor surely none."""
+FACE, UNMARKED, IGNORED, LOOKALIKE = 1, 0, -1, -2
+"""Kinds of labels: a face with landmarks, a face without, what is neither surely a face nor surely none, and what is no
+face but was taken for one."""
 
 # The convention of prediction/detect.py against CenterFace's box: down and size in shares of its longer side.
 _DOWN, _SIZE = 0.076, 0.752
@@ -49,6 +50,21 @@ def _entries(index: Path) -> list[Entry]:
     ]
 
 
+def lookalikes_file(folder: Path, source: str) -> Path:
+    """Where `lookalikes.find_lookalikes` writes further labels of a source."""
+    return folder / f"{source}-lookalikes.json"
+
+
+def _with_lookalikes(entries: list[Entry], file: Path) -> list[Entry]:
+    further = json.loads(file.read_text()) if file.exists() else {}
+    return [
+        entry._replace(faces=np.concatenate([entry.faces, np.array(further[entry.name], np.float32).reshape(-1, 14)]))
+        if entry.name in further
+        else entry
+        for entry in entries
+    ]
+
+
 class Cache:
     """The cached pictures of one folder."""
 
@@ -60,6 +76,8 @@ class Cache:
             if not index.exists():
                 continue
             entries = [entry for entry in _entries(index) if entry.part == part]
+            if part == "train":
+                entries = _with_lookalikes(entries, lookalikes_file(folder, source))
             if entries:
                 self.entries[source] = entries
                 self._pixels[source] = np.memmap(folder / f"{source}.pixels", np.uint8, "r")
@@ -87,22 +105,22 @@ def build(root: Path, teacher: Path, folder: Path) -> None:
     """Caches the training and validation pictures of every source that the teacher has labelled."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in sources.SOURCES:
-        taught = labels_of(teacher, source)
-        if taught and not (folder / f"{source}.json").exists():
-            _build_source(root, taught, folder, source)
+        labels = labels_of(teacher, source)
+        if labels and not (folder / f"{source}.json").exists():
+            _build_source(root, labels, folder, source)
 
 
-def _build_source(root: Path, taught: dict[str, np.ndarray], folder: Path, source: str) -> None:
-    label = _Labeller(root, source, taught)
+def _build_source(root: Path, labels: dict[str, np.ndarray], folder: Path, source: str) -> None:
+    label = _Labeller(root, source, labels)
     entries = []
     part = folder / f"{source}.part"
     with part.open("wb") as file:
         for picture in sources.pictures(root, source):
-            if picture.name not in taught or picture.part == "test":
+            if picture.name not in labels or picture.part == "test":
                 continue
             with Image.open(picture.path) as image:
                 rgb = image.convert("RGB")
-            faces = label(picture.name, taught[picture.name], rgb.size)
+            faces = label(picture.name, labels[picture.name], rgb.size)
             scale = min(1.0, LONGEST / max(rgb.size))
             if scale < 1:
                 rgb = rgb.resize((round(rgb.width * scale), round(rgb.height * scale)), Image.Resampling.BOX)
@@ -139,20 +157,20 @@ def _apart(labels: np.ndarray) -> np.ndarray:
 class _Labeller:
     """Labels of the pictures of one source, from the teacher's rows and what the source itself says."""
 
-    def __init__(self, root: Path, source: str, taught: dict[str, np.ndarray]) -> None:
+    def __init__(self, root: Path, source: str, labels: dict[str, np.ndarray]) -> None:
         self._root, self._source = root, source
         self._boxes = sources.labelled_boxes(root) if source == "photographs" else {}
         if source == "photographs":
-            self._fit = self._median_fit(taught)
+            self._fit = self._median_fit(labels)
         elif source in ("celeba", "lfw", "utkface"):
-            first = [squares(rows[:1], FACE)[0, :3] for rows in taught.values() if len(rows) and rows[0, 4] > 0.6]
+            first = [squares(rows[:1], FACE)[0, :3] for rows in labels.values() if len(rows) and rows[0, 4] > 0.6]
             self._usual = np.median(first, axis=0)
 
     def __call__(self, name: str, rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         rows = rows[np.argsort(-rows[:, 4])] if len(rows) else np.zeros((0, 15))
         if self._source == "photographs":
             return self._photograph(rows, self._boxes.get(name, []))
-        if self._source == "none":
+        if self._source in ("none", "skimage"):
             return squares(rows[rows[:, 4] > 0.6], IGNORED)
         return self._portrait(name, rows)
 
@@ -193,11 +211,11 @@ class _Labeller:
         if np.abs(five.mean(0) - labels[0, :2]).max() < 0.4 * labels[0, 2]:
             labels[0, 4:] = five.reshape(-1)
 
-    def _median_fit(self, taught: dict[str, np.ndarray]) -> tuple[float, float, float]:
+    def _median_fit(self, labels: dict[str, np.ndarray]) -> tuple[float, float, float]:
         """(right, down, size) from a labelled box to the square, in shares of its longer side."""
         ratios = []
         for name, boxes in self._boxes.items():
-            rows = taught.get(name, np.zeros((0, 15)))
+            rows = labels.get(name, np.zeros((0, 15)))
             if not len(rows) or sources.part_of("photographs", name) == "test":
                 continue
             for box in boxes:

@@ -1,4 +1,4 @@
-"""The trained network as one ONNX file that takes an image of any size, with what must travel in its metadata."""
+"""The trained network as one ONNX file that takes images of any size, with what must travel in its metadata."""
 
 import copy
 import json
@@ -21,22 +21,24 @@ class Exported(nn.Module):
         self.network = copy.deepcopy(network)
         self.network.stem.weight.data /= SPREAD  # so that no pixel has to be divided
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Maps (14, h / stride, w / stride) from uint8 (h, w, 3), both sides multiples of 32."""
-        maps = self.network.maps(image.permute(2, 0, 1)[None].float() - MIDDLE)
-        return tuple(torch.cat([torch.sigmoid(one[0, :1]), one[0, 1:]]) for one in maps)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Maps (n, 14, h / stride, w / stride) from uint8 (n, h, w, 3), both sides multiples of 32."""
+        maps = self.network.maps(images.permute(0, 3, 1, 2).float() - MIDDLE)
+        return tuple(torch.cat([torch.sigmoid(one[:, :1]), one[:, 1:]], dim=1) for one in maps)
 
 
 def export(network: FaceNet, file: Path, about: dict[str, object]) -> None:
-    """Writes the file: standard operators, opset 17, any height and width that are multiples of 32."""
+    """Writes the file: standard operators, opset 17, any number of images, their height and width multiples of 32."""
     names = [f"map{stride}" for stride in STRIDES]
-    axes = {"image": {0: "height", 1: "width"}}
-    axes |= {name: {1: f"rows{stride}", 2: f"columns{stride}"} for name, stride in zip(names, STRIDES, strict=True)}
+    axes = {"images": {0: "n", 1: "height", 2: "width"}}
+    axes |= {
+        name: {0: "n", 2: f"rows{stride}", 3: f"columns{stride}"} for name, stride in zip(names, STRIDES, strict=True)
+    }
     torch.onnx.export(
         Exported(network).eval(),
-        (torch.zeros(320, 320, 3, dtype=torch.uint8),),
+        (torch.zeros(2, 320, 320, 3, dtype=torch.uint8),),
         file,
-        input_names=["image"],
+        input_names=["images"],
         output_names=names,
         dynamic_axes=axes,
         opset_version=OPSET,

@@ -19,6 +19,7 @@ from mien.training.detector.cache import Cache
 from mien.training.detector.network import FaceNet
 from mien.training.detector.scenes import Batch, SceneMaker
 from mien.training.detector.settings import Settings
+from mien.training.detector.start import load_exported
 from mien.training.detector.targets import losses
 from mien.training.detector.validate import validate
 
@@ -81,6 +82,10 @@ def train(settings: Settings) -> Path:
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
     file = settings.out / "checkpoint.pt"
+    if settings.start is not None and not file.exists():
+        images = torch.from_numpy(_make(settings, 0).pixels).permute(0, 3, 1, 2).float()
+        for one in (network, average):
+            load_exported(one, settings.start, images)
     step = _restored(file, network, average, optimizer)
     began, first = time.monotonic(), step
     for batch in _batches(settings, step):

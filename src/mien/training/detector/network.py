@@ -33,9 +33,9 @@ class Separable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inside, h, w) to (n, outside, h / stride, w / stride)."""
-        inner = functional.relu(self.norm1(self.depthwise(x)))
+        inner = functional.relu(self.norm1(self.depthwise(x)), inplace=True)
         result = self.norm2(self.pointwise(inner))
-        return functional.relu(result + x if self.adds else result)
+        return functional.relu(result + x if self.adds else result, inplace=True)
 
 
 class FaceNet(nn.Module):

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mien.training.detector import cover, spoil
-from mien.training.detector.cache import FACE, HALVINGS, IGNORED, Cache, Entry
+from mien.training.detector import degrade, occlusion
+from mien.training.detector.cache import FACE, HALVINGS, IGNORED, LOOKALIKE, UNMARKED, Cache, Entry
 from mien.training.detector.settings import Scenes
 
 CELL = 8
@@ -43,6 +43,7 @@ class SceneMaker:
         self._sources = [source for source in settings.shares if source in cache.entries]
         shares = np.array([settings.shares[source] for source in self._sources])
         self._shares = shares / shares.sum()
+        self._empty = [entry for source in ("none", "skimage") for entry in cache.entries.get(source, [])]
         self._weights = {source: _picture_weights(cache.entries[source]) for source in self._sources}
 
     def batch(self, number: int) -> Batch:
@@ -71,8 +72,9 @@ class SceneMaker:
                 faces[:, [1, *range(5, 14, 2)]] += top
                 labels.append(faces)
         faces = np.concatenate(labels)
-        cover.cover_faces(rng, canvas, faces[faces[:, 3] == FACE], self._settings)
-        pixels = spoil.spoil(rng, canvas)
+        occlusion.occlude_faces(rng, canvas, faces[faces[:, 3] == FACE], self._settings)
+        pixels = degrade.degrade(rng, canvas)
+        faces = faces[faces[:, 3] != LOOKALIKE]
         unsure = (faces[:, 3] == IGNORED) | (faces[:, 2] < self._settings.smallest)
         return Scene(pixels, faces[~unsure], _ignored(faces[unsure], side))
 
@@ -84,13 +86,15 @@ class SceneMaker:
         pixels = self._ground(rng, width, height)
         matrix = self._placed(rng, entry, width, height)
         self._draw(entry, matrix, pixels)
+        if rng.random() < self._settings.shade:
+            pixels = degrade.relight(rng, pixels)
         return pixels, _visible(_transformed(entry.faces, matrix), width, height)
 
     def _ground(self, rng: np.random.Generator, width: int, height: int) -> np.ndarray:
         """What lies behind a picture that does not fill its place: a colour, or a picture without faces."""
         plain = np.empty((height, width, 3), np.uint8)
         plain[:] = rng.integers(0, 256, 3) if rng.random() < 0.5 else rng.integers(0, 256)
-        empty = self._cache.entries.get("none", [])
+        empty = self._empty
         if not empty or rng.random() < 0.25:
             return plain
         entry = empty[rng.integers(len(empty))]
@@ -112,7 +116,10 @@ class SceneMaker:
 
     def _placed(self, rng: np.random.Generator, entry: Entry, width: int, height: int) -> np.ndarray:
         """The affine matrix (2, 3) from the picture to its place."""
-        faces = entry.faces[entry.faces[:, 3] != IGNORED]
+        faces = entry.faces[entry.faces[:, 3] >= UNMARKED]
+        wrong = entry.faces[entry.faces[:, 3] == LOOKALIKE]
+        if len(wrong) and (not len(faces) or rng.random() < self._settings.lookalikes):
+            faces = wrong
         angle = _angle(rng)
         if len(faces) and not (entry.source == "photographs" and rng.random() < 0.15):
             weights = np.array([1 + 3 * _aside(face) for face in faces])

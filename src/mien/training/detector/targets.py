@@ -13,6 +13,7 @@ RANGES = ((0.0, 48.0), (36.0, 144.0), (108.0, 1e9))
 """Sides in pixels of the faces that each level answers for; two levels share those between."""
 
 _UNSURE = 0.25  # weight of the cells around those that answer
+_LEAST = 0.6  # score of a face whose square is wrong: small and hidden faces have squares that fit less well
 
 
 class Targets(NamedTuple):
@@ -96,7 +97,7 @@ def losses(maps: list[Tensor], faces: np.ndarray, ignored: np.ndarray) -> Losses
         centres, sides, points = decode(one, level)
         overlap = _overlap(centres[at], sides[at], face)
         quality = torch.zeros_like(target.weight)
-        quality[at] = overlap.detach().clamp(min=0.2)
+        quality[at] = _LEAST + (1 - _LEAST) * overlap.detach().clamp(min=0)
         score = _varifocal(one[:, 0], quality, target.weight)
         off = (points[at] - face[:, 5:].reshape(-1, 5, 2)).abs() / face[:, 3, None, None]
         marked = (face[:, 4] == 1).float()

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from mien.prediction.face_network import FaceNetwork, Faces
-from mien.training.detector.cache import IGNORED, Cache, Entry
+from mien.training.detector.cache import LOOKALIKE, UNMARKED, Cache, Entry
 from mien.training.detector.export import export
 from mien.training.detector.network import FaceNet
 from mien.training.detector.settings import Settings
-from mien.training.detector.teach import overlaps
+from mien.training.detector.teacher import overlaps
 
 SMALLEST = 12
 """Side in pixels of the smallest face that counts, in a picture as it is cached."""
@@ -80,10 +80,10 @@ def choose_score(outcomes: dict[str, list[Outcome]], most: float) -> float:
 def outcome(entry: Entry, seen: Faces) -> Outcome:
     """Hits overlap a label by at least 0.4; false are those that neither hit nor touch what is to be ignored."""
     boxes = np.array([_box(square) for square in seen.squares]).reshape(-1, 4)
-    truth = entry.faces[(entry.faces[:, 3] != IGNORED) & (entry.faces[:, 2] >= SMALLEST)]
+    truth = entry.faces[(entry.faces[:, 3] >= UNMARKED) & (entry.faces[:, 2] >= SMALLEST)]
     hits = [max(seen.scores[overlaps(_box(face), boxes) >= 0.4], default=0.0) for face in truth]
     known = np.zeros(len(boxes), bool)
-    for face in entry.faces:
+    for face in entry.faces[entry.faces[:, 3] != LOOKALIKE]:
         known |= overlaps(_box(face), boxes) >= 0.2
     return Outcome(np.array(hits, dtype=float), seen.scores[~known])
 

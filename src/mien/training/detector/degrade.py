@@ -5,31 +5,34 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mien.prediction.second_look import brightening_table
 
-def spoil(rng: np.random.Generator, pixels: Any) -> Any:
+
+def degrade(rng: np.random.Generator, pixels: Any) -> Any:
     """A scene, uint8 (side, side, 3), as a worse camera would have seen it."""
-    pixels = _light(rng, pixels)
+    pixels = relight(rng, pixels)
     if rng.random() < 0.1:
         pixels = np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if rng.random() < 0.15:
         pixels = _blur(rng, pixels)
     if rng.random() < 0.12:
         pixels = _fewer_pixels(rng, pixels)
-    if rng.random() < 0.12:
-        noise = rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(3, 22))
+    if rng.random() < 0.15:
+        noise = rng.standard_normal(pixels.shape, np.float32) * np.float32(np.exp(rng.uniform(np.log(2), np.log(22))))
         pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.3:
         quality = int(rng.integers(15, 80))
         pixels = cv2.imdecode(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(pixels)
+    table = brightening_table(pixels)
+    return np.ascontiguousarray(pixels if table is None else table[pixels])
 
 
-def _light(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
-    """Gain, offset and gamma of each channel, by a table; one scene in eight is dark."""
+def relight(rng: np.random.Generator, pixels: np.ndarray) -> Any:
+    """Gain, offset and gamma of each channel, by a table; one picture in five is dark."""
     value = np.arange(256) / 255
-    dark = rng.random() < 0.12
-    gamma = np.exp(rng.normal(0, 0.25)) * (rng.uniform(1.3, 2.5) if dark else 1)
-    gain = np.exp(rng.normal(0, 0.2)) * (rng.uniform(0.15, 0.7) if dark else 1)
+    dark = rng.random() < 0.2
+    gamma = np.exp(rng.normal(0, 0.25)) * (rng.uniform(0.8, 2.2) if dark else 1)
+    gain = np.exp(rng.normal(0, 0.2)) * (np.exp(rng.uniform(np.log(0.08), np.log(0.7))) if dark else 1)
     cast = np.exp(rng.normal(0, 0.08, 3))
     tables = [np.clip(255 * (gain * c * value**gamma + rng.normal(0, 0.04)), 0, 255) for c in cast]
     return cv2.LUT(pixels, np.stack(tables, axis=1).astype(np.uint8)[None])

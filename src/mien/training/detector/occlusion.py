@@ -6,7 +6,7 @@ import numpy as np
 from mien.training.detector.settings import Scenes
 
 
-def cover_faces(rng: np.random.Generator, canvas: np.ndarray, faces: np.ndarray, settings: Scenes) -> None:
+def occlude_faces(rng: np.random.Generator, canvas: np.ndarray, faces: np.ndarray, settings: Scenes) -> None:
     """Draws onto some faces (n, 14; see `cache.Entry`) of a scene."""
     for face in faces:
         points, side = face[4:].reshape(5, 2), float(face[2])
@@ -18,7 +18,7 @@ def cover_faces(rng: np.random.Generator, canvas: np.ndarray, faces: np.ndarray,
         elif kind < settings.mask + settings.sunglasses:
             _sunglasses(rng, canvas, points, side)
         elif kind < settings.mask + settings.sunglasses + settings.hand:
-            _thing(rng, canvas, face[:2], side)
+            _object(rng, canvas, face[:2], side)
 
 
 def _colour(rng: np.random.Generator) -> np.ndarray:
@@ -80,7 +80,7 @@ def _sunglasses(rng: np.random.Generator, canvas: np.ndarray, points: np.ndarray
         _fill(rng, canvas, eye + outline * axes[0] / 100, colour, rng.uniform(0.75, 1.0))
 
 
-def _thing(rng: np.random.Generator, canvas: np.ndarray, centre: np.ndarray, side: float) -> None:
+def _object(rng: np.random.Generator, canvas: np.ndarray, centre: np.ndarray, side: float) -> None:
     """A hand, a microphone, a cup: a blob of skin's or any colour over an edge of the face."""
     around = rng.uniform(0, 2 * np.pi)
     middle = centre + side * rng.uniform(0.3, 0.5) * np.array([np.cos(around), np.sin(around)])
