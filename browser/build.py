@@ -20,7 +20,7 @@ from mien.base import labels
 from mien.base.version import __version__
 from mien.data import alignment, images
 from mien.demo.sample import draw_sample
-from mien.prediction import face_cropper, face_network, faces, quality
+from mien.prediction import face_cropper, face_network, faces, quality, second_look
 from mien.prediction.predict import SHIPPED_NOTICE, Predictor, shipped_model
 from mien.weights import model_card
 
@@ -39,13 +39,14 @@ def settings() -> dict[str, Any]:
     predictor = Predictor(threads=1)
     detector = shipped_detector()
     session = face_network.open_session(detector)
-    rules = constants(face_network, "_ENLARGED", "_SMALLEST", "_PATCH", "_LOOK", "_UPRIGHT", "_SAME")
+    rules = constants(face_network, "_AS_IT_IS", "_ENLARGED", "_SMALLEST", "_SAME")
     rules |= {"most_candidates": face_network._CANDIDATES, "turned": faces.TURNED}
+    rules["second"] = constants(second_look, "SIDE", "_UPRIGHT", "_LIT", "_MOST_LIGHT")
     model = {"size": predictor.size, "margin": predictor.margin, "tasks": list(predictor.metadata["tasks"])}
     return {
         "images": constants(images, "MIN_SIDE", "MAX_PIXELS", "_LARGEST_SQUARE") | constants(alignment, "UPRIGHT"),
         "cropper": constants(face_cropper, "READ", "ENOUGH"),
-        "quality": constants(quality, "SMALL", "BEYOND", "SHARPNESS", "UNIFORM", "_SIDE"),
+        "quality": constants(quality, "SMALL", "BEYOND", "SHARPNESS", "UNIFORM", "SECOND_PEAK", "UNUSUAL", "_SIDE"),
         "detector": rules
         | face_network._metadata(session, detector)
         | {"batch": [1] * (len(session.get_inputs()[0].shape) - 3)},

@@ -1,6 +1,6 @@
-// The face detector around its network: as mien/prediction/face_network.py and mien/prediction/faces.py.
+// The face detector around its network: as mien/prediction/face_network.py, second_look.py and faces.py.
 import { roll, yaw } from "./alignment.js";
-import { bilinear, crop, resize, round, transform } from "./pixels.js";
+import { bilinear, blank, crop, reduce, resize, round, transform } from "./pixels.js";
 
 // A row is a face: {x, y, side, score, points}, its square's centre and side.
 export class Detector {
@@ -8,7 +8,7 @@ export class Detector {
   constructor(run, settings) {
     Object.assign(this, { run, settings });
     this.least = settings.candidates ?? settings.score;
-    this.looks = settings.looks ?? [];
+    this.looks = [...(settings.looks ?? [])].sort((a, b) => a - b);
   }
 
   wants() {
@@ -18,50 +18,53 @@ export class Detector {
   // The faces of an upright picture, best first.
   async find(picture) {
     const { settings } = this;
-    const scale = Math.min(settings.enlarged, settings.side / Math.max(picture.width, picture.height));
+    const ratio = Math.min(settings.enlarged, settings.side / Math.max(picture.width, picture.height));
+    const scale = ratio >= 1 / settings.as_it_is && ratio < 1 ? 1 : ratio;
     const [width, height] = [picture.width, picture.height].map((side) => Math.max(1, round(side * scale)));
     const edges = [0, 0, Math.min(width / scale, picture.width), Math.min(height / scale, picture.height)];
     const small = resize(picture, width, height, edges, 2);
-    const rows = (await this.decode(crop(small, 0, 0, 32 * Math.ceil(width / 32), 32 * Math.ceil(height / 32))))
-      .map((row) => scaled(row, 1 / scale))
-      .filter((row) => row.side >= settings.smallest);
+    const table = brighteningTable(small, settings.second);
+    const canvas = crop(brightened(small, table), 0, 0, 32 * Math.ceil(width / 32), 32 * Math.ceil(height / 32));
+    const rows = (await this.decode(canvas)).map((row) => scaled(row, 1 / scale)).filter((row) => row.side >= settings.smallest);
     const candidates = distinct(rows, settings);
-    if (!this.looks.length) return candidates.map((row) => this.face(row));
-    const seen = [];
+    const sure = this.looks.length ? await this.confirmed(candidates, { picture, small, scale, table }) : candidates;
+    return distinct(sure, settings).map((row) => this.face(row));
+  }
+
+  // Those candidates that are faces in their second looks, at the place that the closest look gives.
+  async confirmed(candidates, source) {
+    const found = [];
+    const number = this.looks.length;
     for (const candidate of candidates) {
-      const enough = candidate.side * scale * Math.max(...this.looks) >= settings.patch;
-      const row = await this.lookAgain(enough ? small : picture, enough ? scale : 1, candidate);
-      if (row) seen.push(row);
+      const leaning = roll(candidate.points);
+      const angle = Math.abs(leaning) > this.settings.second.upright ? leaning : 0;
+      const seen = [];
+      let total = 0;
+      for (const [done, share] of this.looks.entries()) {
+        if (total + number - done < this.settings.score * number) break;
+        const row = await this.lookAgain(candidate, source, share, angle);
+        if (row) seen.push(row);
+        total += row ? row.score : 0;
+      }
+      if (seen.length && total >= this.settings.score * number) found.push({ ...seen[0], score: total / number });
     }
-    return distinct(seen, settings).map((row) => this.face(row));
+    return found;
+  }
+
+  async lookAgain(candidate, { picture, small, scale, table }, share, angle) {
+    const { side } = this.settings.second;
+    const enough = candidate.side * scale * share >= side;
+    const { x, y, side: width } = scaled(candidate, enough ? scale : 1);
+    const patch = uprightPatch(enough ? small : picture, [x, y, width * share], angle, side);
+    const rows = (await this.decode(brightened(patch, table))).filter((row) => inMiddle(row, side / share, side));
+    if (!rows.length) return null;
+    const best = rows.reduce((one, other) => (other.score >= one.score ? other : one));
+    return back(best, candidate, (candidate.side * share) / side, angle, side);
   }
 
   face({ x, y, side, score, points }) {
     const turned = Math.abs(yaw(points)) > this.settings.turned;
     return { box: { x: x - side / 2, y: y - side / 2, w: side, h: side }, score, turned, points };
-  }
-
-  async lookAgain(picture, shrunk, candidate) {
-    const { settings } = this;
-    const leaning = roll(candidate.points);
-    const angle = Math.abs(leaning) > settings.upright ? leaning : 0;
-    const width = Math.max(...this.looks);
-    const patch = patchOf(picture, scaled(candidate, shrunk), width, angle, settings.patch);
-    const seen = [];
-    let { score } = candidate;
-    for (const share of this.looks) {
-      const rows = await this.decode(middleOf(patch, share / width, settings));
-      const [best] = rows.filter((row) => isSame(row, settings.look / share, settings)).sort((a, b) => b.score - a.score);
-      if (best) {
-        score += best.score;
-        seen.push(back(best, candidate, (candidate.side * share) / settings.look, angle, settings.look));
-      }
-    }
-    score /= 1 + this.looks.length;
-    if (score < settings.score || !seen.length) return null;
-    const mean = (of) => seen.reduce((sum, row) => sum + of(row), 0) / seen.length;
-    const points = candidate.points.map((_, index) => [0, 1].map((axis) => mean((row) => row.points[index][axis])));
-    return { x: mean((row) => row.x), y: mean((row) => row.y), side: mean((row) => row.side), score, points };
   }
 
   // The rows of all cells that are sure enough, in pixels of the image.
@@ -88,31 +91,42 @@ function scaled({ x, y, side, score, points }, factor) {
   return { x: x * factor, y: y * factor, side: side * factor, score, points: moved };
 }
 
-function patchOf(picture, { x, y, side }, share, angle, size) {
-  const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
-  const grow = Math.abs(cos) + Math.abs(sin);
-  const half = (side * share * grow) / 2;
-  const [left, top] = [Math.floor(x - half), Math.floor(y - half)];
-  const part = crop(picture, left, top, Math.ceil(x + half), Math.ceil(y + half));
-  const edges = [x - half - left, y - half - top];
-  edges.push(Math.min(x + half - left, part.width), Math.min(y + half - top, part.height));
-  const around = round(size * grow);
-  const patch = resize(part, around, around, edges, 2);
-  if (angle === 0) return patch;
-  const [middle, centre] = [around / 2, size / 2];
-  const turn = [cos, -sin, middle - centre * (cos - sin), sin, cos, middle - centre * (sin + cos)];
-  return transform(patch, size, size, turn, bilinear);
+// The square of a picture (centre, side), turned upright, in so many pixels a side.
+function uprightPatch(picture, [x, y, side], angle, size) {
+  let [left, top] = [0, 0];
+  const times = Math.max(1, Math.trunc(side / size));
+  if (times > 1) {
+    const half = (side * (Math.abs(Math.cos(angle)) + Math.abs(Math.sin(angle)))) / 2 + times;
+    [left, top] = [Math.max(0, Math.floor(x - half)), Math.max(0, Math.floor(y - half))];
+    const [right, bottom] = [Math.min(picture.width, Math.ceil(x + half)), Math.min(picture.height, Math.ceil(y + half))];
+    if (right - left < 1 || bottom - top < 1) return blank(size, size);
+    picture = reduce(picture, times, times, [left, top, right, bottom]);
+  }
+  const step = side / times / size;
+  const [cos, sin, middle] = [step * Math.cos(angle), step * Math.sin(angle), size / 2];
+  const [across, low] = [(x - left) / times, (y - top) / times];
+  const turn = [cos, -sin, across - middle * (cos - sin), sin, cos, low - middle * (sin + cos)];
+  return transform(picture, size, size, turn, bilinear);
 }
 
-function middleOf(patch, share, { patch: size, look }) {
-  const rest = ((1 - share) / 2) * size;
-  const at = round(rest);
-  if (Math.abs(share * size - look) < 1) return crop(patch, at, at, at + look, at + look);
-  return resize(patch, look, look, [rest, rest, size - rest, size - rest]);
+// Values for those of a dark picture that make it light; null: it is light enough.
+function brighteningTable({ width, height, data }, { lit, most_light: most }) {
+  const counts = new Array(256).fill(0);
+  for (let y = 0; y < height; y += 8) {
+    for (let x = 0; x < width; x += 8) for (let band = 0; band < 3; band++) counts[data[3 * (y * width + x) + band]] += 1;
+  }
+  const total = counts.reduce((sum, count) => sum + count);
+  let [lightest, sum] = [0, counts[0]];
+  while (sum < 0.99 * total) sum += counts[++lightest];
+  const gain = Math.min(lit / Math.max(lightest, 1), most);
+  return gain > 1 ? Uint8Array.from(counts, (_, value) => Math.min(value * gain, 255)) : null;
 }
 
-function isSame(row, side, { look }) {
-  const away = Math.max(Math.abs(row.x - look / 2), Math.abs(row.y - look / 2));
+const brightened = (image, table) => (table ? { ...image, data: image.data.map((value) => table[value]) } : image);
+
+// Whether a row of a look is of the face in the middle of the patch, which should have that side.
+function inMiddle(row, side, size) {
+  const away = Math.max(Math.abs(row.x - size / 2), Math.abs(row.y - size / 2));
   return away < 0.35 * side && row.side > 0.6 * side && row.side < side / 0.6;
 }
 

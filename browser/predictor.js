@@ -3,7 +3,7 @@ import { cutUpright, roll, square } from "./alignment.js";
 import { Detector } from "./detector.js";
 import { decode, reduced } from "./photograph.js";
 import { resize } from "./pixels.js";
-import { notes } from "./quality.js";
+import { isUnusual, notes } from "./quality.js";
 
 const rounded = (value, digits) => Number(value.toFixed(digits));
 
@@ -21,7 +21,10 @@ export class Predictor {
     const head = { file: file.name };
     const rows = [];
     for (const face of crops ? [this.whole(photograph)] : await this.faces(photograph)) {
-      rows.push({ ...head, ...face.columns, status: "ok", ...(await this.answer(face.pixels)), quality: face.quality });
+      const values = await this.networks.classify(face.pixels);
+      const note = isUnusual(values, settings.age_groups.names, settings.quality) ? settings.quality.unusual : "";
+      const quality = [face.quality, note].filter(Boolean).join("; ");
+      rows.push({ ...head, ...face.columns, status: "ok", ...this.answer(values), quality });
     }
     return rows.length ? rows : [{ ...head, status: "no face" }];
   }
@@ -58,9 +61,8 @@ export class Predictor {
     });
   }
 
-  async answer(pixels) {
+  answer(values) {
     const { model, age_groups: groups } = this.settings;
-    const values = await this.networks.classify(pixels);
     const row = {};
     for (const [name, value] of Object.entries(values)) row[name] = rounded(value, name.includes("age") ? 2 : 4);
     if ("p_female" in values) {

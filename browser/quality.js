@@ -13,6 +13,16 @@ export function notes(face, box, width, height, turned, settings) {
   return Object.keys(found).filter((words) => found[words]).join("; ");
 }
 
+// Whether an answer, numbers by name, has two separate peaks of age.
+export function isUnusual(values, names, { second_peak: least }) {
+  const groups = names.map((name) => values[`p_${name}`]);
+  if (groups.includes(undefined)) return false;
+  return groups.slice(1, -1).some((between, index) => {
+    const second = Math.min(Math.max(...groups.slice(0, index + 1)), Math.max(...groups.slice(index + 2)));
+    return second >= least && between <= second / 2;
+  });
+}
+
 // The standard deviation of the mean of the bands.
 function spread({ data }) {
   let [sum, squares] = [0, 0];

@@ -301,7 +301,6 @@ def _age_scores(age: Tensor, target: Tensor) -> dict[str, Tensor]:
     """The mean error of predicted ages (n,) where the year is known, and how far they lie outside of ranges (n, 2)."""
     off = torch.maximum(target[:, 0] - age, age - target[:, 1])
     year, known = is_year(target), is_known(target)
-    scores = {"val_age_mae": off[year].mean()}
-    if (known & ~year).any():
-        scores["val_age_range_error"] = (off[known & ~year] - 0.5).clamp(min=0).mean()
-    return scores
+    ranged = known & ~year
+    scores = {"val_age_range_error": (off[ranged] - 0.5).clamp(min=0).mean()} if ranged.any() else {}
+    return scores if scores and not year.any() else scores | {"val_age_mae": off[year].mean()}
