@@ -6,6 +6,8 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from html.parser import HTMLParser
 from importlib import metadata
@@ -22,6 +24,7 @@ from mien.base.errors import MienError
 from mien.base.table import read_table
 from mien.cli import main
 from mien.data.images import RESIZE
+from mien.prediction.face_network import FaceNetwork
 from mien.prediction.onnx_session import FORMAT
 from mien.prediction.predict import Predictor
 from mien.reports.page import ContactSheet, Section, Table, write_report
@@ -376,6 +379,88 @@ def test_numbers_that_are_no_predictions_are_refused(onnx_file, weight, output, 
     onnx.save(model, str(path))
     with pytest.raises(MienError, match=f"model.onnx.*{message}"):
         Predictor(path).predict(np.ones((40, 40, 3), np.uint8), crops=True)
+
+
+def with_loop(onnx, kind):
+    """A node of this kind whose own graph is run again and again; `If` has it inside another."""
+    helper = onnx.helper
+    true = helper.make_node("Constant", [], ["again"], value=helper.make_tensor("t", onnx.TensorProto.BOOL, [], [1]))
+    ends = [helper.make_tensor_value_info("again", onnx.TensorProto.BOOL, [])]
+    starts = [helper.make_tensor_value_info("n", 7, []), helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, [])]
+    if kind == "If":
+        inside = helper.make_graph([with_loop(onnx, "Loop")], "inside", [], ends)
+        return helper.make_node("If", ["condition"], ["done"], then_branch=inside, else_branch=inside)
+    body = helper.make_graph([true], "body", starts if kind == "Loop" else [], ends)
+    return helper.make_node(kind, ["", "condition"] if kind == "Loop" else ["m"], [], body=body)
+
+
+@pytest.mark.parametrize("kind", ["Loop", "Scan", "SequenceMap", "If"])
+def test_a_network_that_may_never_end_is_refused(onnx_file, kind):
+    onnx = pytest.importorskip("onnx")
+    path = onnx_file()
+    model = onnx.load(str(path))
+    model.graph.node.extend([with_loop(onnx, kind)])
+    onnx.save(model, str(path))
+    with pytest.raises(MienError, match="operator '(Loop|Scan|SequenceMap)' with a graph of its own: loops may never"):
+        Predictor(path)
+    with pytest.raises(MienError, match="detector file .*loops may never end"):
+        FaceNetwork(path)
+
+
+def test_a_network_that_expands_when_it_is_opened_is_refused(onnx_file):
+    onnx = pytest.importorskip("onnx")
+    path = onnx_file()
+    model = onnx.load(str(path))
+    node = onnx.helper.make_node("Abs", ["x"], ["y"])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model.functions.extend([onnx.helper.make_function("own", "f", ["x"], ["y"], [node], opset)])
+    onnx.save(model, str(path))
+    with pytest.raises(MienError, match="functions of its own"):
+        Predictor(path)
+
+
+@pytest.mark.parametrize("what", ["metadata", "output"])
+def test_a_model_whose_names_are_no_text_is_refused(onnx_file, what):
+    """Found by fuzzing."""
+    path = onnx_file()
+    content = path.read_bytes()
+    path.write_bytes(
+        content.replace(b'"format"', b'"f\xacrmat"')
+        if what == "metadata"
+        else content.replace(b"p_female", b"p_f\xacmale")
+    )
+    with pytest.raises(MienError, match="not UTF-8|not a usable ONNX file"):
+        Predictor(path)
+    with pytest.raises(MienError, match="detector file"):
+        FaceNetwork(path)
+
+
+HUGE = """
+import resource, sys
+import numpy as np
+from mien import MienError, Predictor
+resource.setrlimit(resource.RLIMIT_AS, (3_000_000_000, 3_000_000_000))
+predictor = Predictor(sys.argv[1], threads=1)
+try:
+    predictor.predict(np.ones((40, 40, 3), np.uint8), crops=True)
+except MienError as error:
+    print(error)
+"""
+
+
+def test_an_intermediate_result_larger_than_half_of_the_memory_is_an_error(onnx_file):
+    onnx = pytest.importorskip("onnx")
+    path = onnx_file()
+    model = onnx.load(str(path))
+    elements = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8  # half of the memory, and some
+    model.graph.initializer.extend([onnx.helper.make_tensor("shape", 7, [1], [elements + 1_000_000])])
+    model.graph.node.insert(0, onnx.helper.make_node("ConstantOfShape", ["shape"], ["huge"]))
+    model.graph.node.insert(1, onnx.helper.make_node("ReduceMean", ["huge"], ["small"], axes=[0], keepdims=0))
+    model.graph.node[-1].input[1] = "small"
+    onnx.save(model, str(path))
+    # (Without a limit, the test's own limit of memory ends it with another message, and harms nobody.)
+    ended = subprocess.run([sys.executable, "-c", HUGE, str(path)], capture_output=True, text=True, check=True)
+    assert "fails on images" in ended.stdout and "Available memory of" in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize(("axes", "keep"), [([1, 2], 0), ([0, 1, 2, 3], 1), ([1, 2, 3], 1)])

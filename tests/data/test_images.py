@@ -222,6 +222,7 @@ def test_parts_that_multiply_the_work_are_counted_before_decoding(astronaut, tmp
         jpeg[:2] + b"\xff\xe5\x00\x02" * 6000 + jpeg[2:],
         png[:33] + profile * 500 + png[33:],
         png[:33] + chunk(b"teST", b"") * 100_001 + png[33:],
+        b"P3\n900 900\n255\n" + b"#\n" * 100_000,  # the decoder takes time with the square of their number
     ]
     for number, content in enumerate(bombs):
         (tmp_path / "bomb").write_bytes(content)
@@ -230,6 +231,22 @@ def test_parts_that_multiply_the_work_are_counted_before_decoding(astronaut, tmp
                 with pytest.raises(ImageError) as error:
                     function(source)
                 assert error.value.reason == "too complex", number
+
+
+def test_scans_of_large_pictures_are_fewer():
+    """Each scan passes over the whole picture: 60 of 81 million pixels took minutes."""
+
+    def stated(side, scans):
+        content = bytearray(progressive(scans))
+        at = content.index(b"\xff\xc2") + 5
+        content[at : at + 4] = side.to_bytes(2) * 2
+        return bytes(content)
+
+    with pytest.raises(ImageError, match="scans pass over more than") as error:
+        images.load(stated(9000, 60))
+    assert error.value.reason == "too complex"
+    assert images.dimensions(stated(9000, 2)) == (9000, 9000)
+    assert images.load(progressive(60)).shape == (64, 64, 3)
 
 
 def test_scans_hidden_behind_a_false_marker_are_counted():
@@ -255,6 +272,7 @@ def test_usual_files_of_many_parts_are_read(astronaut):
     clip = many + b"\xff\xda" * 5000  # a clip behind the picture, as some phones append one
     assert images.load(clip).shape == astronaut.shape
     assert images.load(encode(astronaut, "PNG", icc_profile=bytes(500_000))).shape == astronaut.shape
+    assert images.load(b"P3 # a comment\n9 9\n255\n" + b"7 " * 243).shape == (9, 9, 3)
 
 
 @pytest.mark.parametrize(

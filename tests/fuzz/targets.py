@@ -1,10 +1,12 @@
 """What is fuzzed: bytes in, nothing out, and no error but mien's own. Used by `fuzz.py` and by `test_fuzz.py`."""
 
 import asyncio
+import functools
 import io
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ from mien.data.sources import read_faces
 from mien.experiments.space import read_space
 from mien.experiments.study import load_study
 from mien.prediction.input_files import image_files
+from mien.prediction.predict import Predictor
 from mien.recipe.load import load_recipe
 from mien.recipe.settings import Recipe
 
@@ -97,14 +100,101 @@ def upload(content: bytes) -> None:
         assert 400 <= refusal.status < 500 and refusal.reason
 
 
+def model(content: bytes) -> None:
+    """A model's file: opened, and given one image where it is accepted."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        file = Path(folder) / "m.onnx"
+        file.write_bytes(content)
+        try:
+            predictor = Predictor(file, threads=1)
+            columns = predictor.predict_pixels(np.zeros((1, predictor.size, predictor.size, 3), np.uint8))
+            assert all(len(values) == 1 for values in columns.values())
+        except MienError as error:
+            assert str(error)
+
+
+def request(content: bytes) -> None:
+    """A connection's bytes: parsed by h11 as `mien serve` does, and answered by the application."""
+    import h11
+
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=16_384)
+    connection.receive_data(content)
+    head, body = None, []
+    try:
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.Request):
+                head = event
+            elif isinstance(event, h11.Data):
+                body.append(bytes(event.data))
+            else:
+                break
+    except h11.RemoteProtocolError:
+        return
+    if head is None:
+        return
+    app, loop = _service()
+    statuses = loop.run_until_complete(_answer(app, head, b"".join(body)))
+    assert len(statuses) == 1 and (statuses[0] < 500 or statuses[0] == 503), statuses
+
+
+@functools.cache
+def _service() -> tuple[Any, asyncio.AbstractEventLoop]:
+    """The application with its worker started, and the loop that it runs in."""
+    from mien.service.app import make_app
+
+    app, loop = make_app(Predictor(threads=1), api_key="key"), asyncio.new_event_loop()
+    loop.run_until_complete(app.router.lifespan_context(app).__aenter__())
+    return app, loop
+
+
+async def _answer(app: Any, head: Any, body: bytes) -> list[int]:
+    """The statuses of the application's responses to one request: there must be one."""
+    path, _, query = head.target.partition(b"?")
+    scope = {
+        "type": "http",
+        "method": head.method.decode("ascii"),
+        "path": path.decode("latin-1"),
+        "raw_path": path,
+        "query_string": query,
+        "headers": [(name.lower(), value) for name, value in head.headers],
+        "http_version": head.http_version.decode("ascii"),
+        "scheme": "http",
+        "server": ("127.0.0.1", 8000),
+        "client": ("127.0.0.1", 9),
+    }
+    parts = [{"type": "http.request", "body": body, "more_body": False}]
+    statuses = []
+
+    async def receive() -> dict[str, Any]:
+        if not parts:
+            await asyncio.sleep(3600)  # the client stays
+        return parts.pop(0)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    await app(scope, receive, send)
+    return statuses
+
+
 _PLAIN = Recipe(name="plain")
 
-TARGETS = {"image": image, "table": table, "recipe": recipe, "upload": upload}
+TARGETS = {"image": image, "table": table, "recipe": recipe, "upload": upload, "model": model, "request": request}
 
 
 def seeds(target: str) -> list[bytes]:
     """Small valid inputs to begin with."""
-    return {"image": _images, "table": _tables, "recipe": _recipes, "upload": _uploads}[target]()
+    makers = {
+        "image": _images,
+        "table": _tables,
+        "recipe": _recipes,
+        "upload": _uploads,
+        "model": _models,
+        "request": _requests,
+    }
+    return makers[target]()
 
 
 def _images() -> list[bytes]:
@@ -184,4 +274,51 @@ def _uploads() -> list[bytes]:
         b"multipart/form-data; boundary=b; charset=undefined\n" + form + b"--b--\r\n",
         b"image/png\n\x89PNG",
         b"text/plain\nno image",
+    ]
+
+
+def _models() -> list[bytes]:
+    """Two small networks that mien accepts, one of them with weights; none where the package onnx is absent."""
+    try:
+        import onnx
+        from onnx import helper
+    except ImportError:
+        return [b""]
+    about = {"format": 2, "resize": images.RESIZE, "image_size": 8, "margin": 0.1, "tasks": ["gender"]}
+    found = []
+    for weighted in (False, True):
+        nodes = [
+            helper.make_node("Cast", ["images"], ["f"], to=1),
+            helper.make_node("ReduceMean", ["f"], ["m"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Mul", ["m", "w"], ["z"]) if weighted else helper.make_node("Neg", ["m"], ["z"]),
+            helper.make_node("Sigmoid", ["z"], ["p_female"]),
+        ]
+        weights = [helper.make_tensor("w", 1, [1], [0.01])] if weighted else []
+        ends = ("images", 2, ["n", 8, 8, 3]), ("p_female", 1, ["n"])
+        taken, given = ([helper.make_tensor_value_info(*end)] for end in ends)
+        graph = helper.make_graph(nodes, "g", taken, given, weights)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.helper.set_model_props(made, {"mien": json.dumps(about)})
+        found.append(made.SerializeToString())
+    return found
+
+
+def _requests() -> list[bytes]:
+    """Requests of each route, as bytes of a connection."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 24), "grey").save(buffer, "PNG")
+    image = buffer.getvalue()
+    form = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n' + image + b"\r\n--b--\r\n"
+
+    def one(line: bytes, kind: bytes = b"", body: bytes = b"") -> bytes:
+        head = [line + b" HTTP/1.1", b"Host: localhost:8000", b"Authorization: Bearer key"]
+        head += [b"Content-Type: " + kind, b"Content-Length: %d" % len(body)] if kind else []
+        return b"\r\n".join([*head, b"", body])
+
+    return [
+        one(b"POST /v1/predict?crops=true", b"image/png", image),
+        one(b"POST /v1/predict", b"multipart/form-data; boundary=b", form),
+        one(b"POST /v1/explain?crops=false&face=0", b"image/png", image),
+        *(one(b"GET " + path) for path in (b"/", b"/healthz", b"/readyz", b"/metrics", b"/v1/model", b"/openapi.json")),
+        b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     ]

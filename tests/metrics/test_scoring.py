@@ -114,6 +114,12 @@ def test_implausible_ages_are_reported_and_do_not_refuse_the_rest(capsys: pytest
     assert np.isfinite(found.loc[("all", "age_mae"), "value"]) and found.loc[("all", "age_mae"), "n"] == 3
 
 
+def test_rounding_errors_of_probabilities_are_removed() -> None:
+    faces = pd.DataFrame({"face": ["a", "b"], "path": "x"})
+    joined = metrics.join(faces, pd.DataFrame({"face": ["a", "b"], "p_female": [1.0005, -0.0005]}))
+    assert joined["p_female"].tolist() == [1.0, 0.0]
+
+
 def test_messages_hold_plain_numbers() -> None:
     faces = pd.DataFrame({"face": ["a"], "path": "x"})
     with pytest.raises(MienError, match=r"'p_female': 1.5 is not a probability"):

@@ -232,6 +232,47 @@ def test_a_failure_shows_and_logs_nothing_of_the_request(monkeypatch, caplog, as
     assert "private" not in answer.text and "private" not in caplog.text
 
 
+class DarkIsNothing:
+    """A session whose answers about black faces are no numbers."""
+
+    def __init__(self, session):
+        self._session = session
+
+    def run(self, names, inputs):
+        dark = inputs["images"].reshape(len(inputs["images"]), -1).max(axis=1) == 0
+        return [np.where(dark, np.nan, values).astype("f4") for values in self._session.run(names, inputs)]
+
+
+def test_a_model_that_gives_no_numbers_is_one_clear_answer_and_concerns_no_other_request(monkeypatch, face):
+    from fastapi.testclient import TestClient
+
+    from mien.service.app import make_app
+    from mien.service.batches import Batches
+
+    predictor = Predictor(threads=1)
+    monkeypatch.setattr(predictor, "_session", DarkIsNothing(predictor._session))
+    black = encoded(np.zeros((60, 60, 3), np.uint8))
+    with TestClient(make_app(predictor), base_url="http://localhost") as client:
+        for path in ("predict", "explain"):
+            answer = client.post(f"/v1/{path}?crops=true", files={"images": ("private.png", black)})
+            told = answer.json()
+            assert (answer.status_code, told["reason"]) == (500, "model failed"), answer.text
+            assert "'mien-1': its output 'p_female' has the value nan; valid: 0 to 1" in told["detail"]
+        assert client.post("/v1/predict?crops=true", files={"images": ("a.png", face)}).status_code == 200
+    both = [list(predictor.crop_faces(content, "a.png", True)) for content in (black, face)]
+    bad, good = Batches(predictor, ServiceLimits())._predict_batch(both)
+    assert "nan" in str(bad) and [row["status"] for row in good] == ["ok"]
+
+
+def test_a_model_that_gives_no_numbers_is_not_served(monkeypatch):
+    from mien.service import run
+
+    predictor = Predictor(threads=1)
+    monkeypatch.setattr(predictor, "_session", DarkIsNothing(predictor._session))
+    with pytest.raises(MienError, match="'p_female' has the value nan"):
+        run(predictor, "127.0.0.1", 0, ServiceLimits())
+
+
 def test_uploads_never_touch_the_disk(monkeypatch, astronaut):
     from fastapi.testclient import TestClient
 

@@ -37,6 +37,10 @@ class DiskFull(MienError):
         )
 
 
+class ModelFailure(MienError):
+    """A model fails on images, or gives numbers that are no predictions."""
+
+
 def choices(thing: str, given: object, valid: Iterable[object]) -> str:
     """Returns a message that `given` is not a valid `thing`, with the closest match and the list of valid values."""
     names = [str(name) for name in valid]

@@ -160,7 +160,9 @@ def duplicate_counts(pairs: pd.DataFrame) -> pd.DataFrame:
     """Counts pairs of near-duplicates by kind, and how many differ in labels, subject, fold or split."""
     kinds = {
         "equal hash": pairs["exact"],
-        "near-duplicate": ~pairs["exact"],
+        "near-duplicate": ~pairs["exact"] & ~pairs["altered"],
+        "mirrored": pairs["mirrored"],
+        "cropped, moved, framed or covered": pairs["altered"] & ~pairs["mirrored"],
         "all": pd.Series(True, index=pairs.index),
     }
     differs = {

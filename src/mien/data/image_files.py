@@ -10,7 +10,7 @@ import pandas as pd
 from mien.base.errors import MienError
 from mien.base.progress import ProgressCallback
 from mien.data import images
-from mien.data.duplicates import fingerprints, groups, near_duplicates
+from mien.data.duplicates import copies, fingerprints, groups
 from mien.data.face_pixels import cache_folder
 from mien.data.roots import Root
 
@@ -50,7 +50,7 @@ def inspect_images(faces: pd.DataFrame, root: Root, progress: ProgressCallback |
     files = pd.DataFrame(sizes, columns=["width", "height"], dtype="Int64")
     files.insert(0, "path", paths.to_numpy())
     files.insert(1, "status", prints["status"].to_numpy())
-    pairs = near_duplicates(prints)
+    pairs = copies(prints)
     of_file = pd.Series(groups(pairs, len(paths)), index=paths.to_numpy())
     return Images(files, _described(pairs, faces), faces["path"].map(of_file).to_numpy())
 
@@ -73,7 +73,7 @@ def _described(pairs: pd.DataFrame, faces: pd.DataFrame) -> pd.DataFrame:
     files[labels] = files[labels].mask(several)
     files = files.drop_duplicates("path")
     first, second = (files.iloc[pairs[end]].reset_index(drop=True) for end in ("i", "j"))
-    out = pairs[["distance", "difference", "exact"]].reset_index(drop=True)
+    out = pairs[["distance", "difference", "exact", "altered", "mirrored"]].reset_index(drop=True)
     for column in columns:
         out[f"{column}_1"], out[f"{column}_2"] = first[column], second[column]
     for column in ("subject", "gender", "age_group", "fold", "split"):

@@ -6,7 +6,10 @@ from typing import BinaryIO
 from mien.base.errors import MienError
 
 MAX_SCANS = 100
-"""Scans of a JPEG; each passes over all pixels. Progressive files have about ten."""
+"""Scans of a JPEG. Progressive files have about ten."""
+
+MAX_WORK = 16 * 89_478_485
+"""Pixels that the scans of a JPEG pass over in all, each over the whole picture: 16 scans of the largest picture."""
 
 MAX_SEGMENTS = 5_000
 """Segments of a JPEG, of at most 64 kB each."""
@@ -17,12 +20,19 @@ MAX_CHUNKS = 100_000
 MAX_PROFILES = 4
 """Colour profiles of a PNG; each may expand a thousandfold, and a valid file has one."""
 
+MAX_COMMENTS = 100
+"""Comments of a PPM file that is text; each takes as long as a copy of a megabyte."""
+
+MAX_TEXT_BYTES = 1 << 26
+"""Bytes of a PPM file that is text, which is decoded slowly."""
+
 MAX_JPEG_BYTES = 1 << 29
 """No JPEG of `images.MAX_PIXELS` needs more bytes."""
 
 # A marker: in coded data FF 00 is a byte FF, FF D0 to D7 restart the decoder, and FF FF is padding.
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _SCAN, _END = 0xDA, 0xD9
+_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # segments with the picture's height and width
 _WITHOUT_LENGTH = {*range(0x02, 0xC0), 0x01, 0xD8}
 
 
@@ -31,7 +41,7 @@ class StructureError(MienError):
 
 
 def check_structure(file: BinaryIO) -> None:
-    """Counts scans, segments and chunks; the position in the file is where it was.
+    """Counts scans, segments, chunks and comments; the position in the file is where it was.
 
     Raises:
         StructureError: There are more than this module allows.
@@ -45,11 +55,13 @@ def check_structure(file: BinaryIO) -> None:
         _check_jpeg(content)
     elif head == b"\x89PNG\r\n\x1a\n":
         _check_png(file)
+    elif head[:2] in (b"P1", b"P2", b"P3"):
+        _check_text(head + file.read(MAX_TEXT_BYTES))
     file.seek(0)
 
 
 def _check_jpeg(content: bytes) -> None:
-    scans, segments, at = 0, 0, 2
+    scans, segments, pixels, at = 0, 0, 0, 2
     while found := _MARKER.search(content, at):
         marker, at = content[found.end() - 1], found.end()
         if marker == _END:
@@ -58,10 +70,21 @@ def _check_jpeg(content: bytes) -> None:
         scans += marker == _SCAN
         if scans > MAX_SCANS:
             raise StructureError(f"a JPEG of more than {MAX_SCANS} scans")
+        if marker in _SIZES:
+            pixels = max(pixels, int.from_bytes(content[at + 3 : at + 5]) * int.from_bytes(content[at + 5 : at + 7]))
+        if scans * pixels > MAX_WORK:
+            raise StructureError(f"a JPEG whose {scans} scans pass over more than {MAX_WORK:,} pixels")
         if segments > MAX_SEGMENTS:
             raise StructureError(f"a JPEG of more than {MAX_SEGMENTS:,} segments")
         if marker not in _WITHOUT_LENGTH:
             at += int.from_bytes(content[at : at + 2])
+
+
+def _check_text(content: bytes) -> None:
+    if len(content) > MAX_TEXT_BYTES:
+        raise StructureError(f"a PPM file of more than {MAX_TEXT_BYTES:,} bytes of text")
+    if content.count(b"#") > MAX_COMMENTS:
+        raise StructureError(f"a PPM file of more than {MAX_COMMENTS} comments")
 
 
 def _check_png(file: BinaryIO) -> None:

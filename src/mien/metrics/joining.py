@@ -15,6 +15,9 @@ from mien.metrics.definitions import GROUP_PROBABILITIES, METRICS, UNSURE
 _LARGEST_YEARS = 1e6
 """Larger numbers are no ages, and their squares would not be finite."""
 
+_ROUNDING = 1e-3
+"""So far beyond 0 and 1 are probabilities in single precision."""
+
 PREDICTION_COLUMNS = tuple(
     dict.fromkeys(
         ["p_female", "gender", "age", "age_low", "age_high", "age_group", *GROUP_PROBABILITIES]
@@ -108,11 +111,11 @@ def _check_answer(values: pd.Series, column: str) -> pd.Series:
     if not column.startswith("p_"):
         return _check_years(values, column)
     numbers = _numbers(values)
-    wrong = values.notna() & ~((numbers >= 0) & (numbers <= 1))
+    wrong = values.notna() & ~numbers.between(-_ROUNDING, 1 + _ROUNDING)
     if wrong.any():
         example = shortened(str(values[wrong].iloc[0]))
-        return _without(numbers, wrong, column, f"column {column!r}: {example} is not a probability from 0 to 1")
-    return numbers
+        numbers = _without(numbers, wrong, column, f"column {column!r}: {example} is not a probability from 0 to 1")
+    return numbers.clip(0, 1)
 
 
 _MAX_UNUSABLE = 0.2

@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image
 
 from mien.base.errors import MienError, shortened
+from mien.prediction.onnx_graph import GraphError
+from mien.prediction.onnx_session import limited_session
 from mien.prediction.second_look import PatchSource, SecondLook, best_rows, brightening_table
 
 FILE = "mien-face-1.onnx"
@@ -234,17 +236,14 @@ def open_session(path: Path) -> Any:
     """An ONNX session of a detector, of one thread.
 
     Raises:
-        MienError: The file is missing or damaged.
+        MienError: The file is missing or damaged, or its network is refused; see `onnx_graph.check_graph`.
     """
-    import onnxruntime
-
     if not path.is_file():
         raise MienError(f"detector file {str(path)!r}: there is no such file")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # photographs go side by side
-    options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return limited_session(path, threads=1)  # photographs go side by side
+    except GraphError as error:
+        raise MienError(f"detector file {str(path)!r}: {error}") from None
     except Exception as error:  # the runtime's classes share no base
         raise MienError(f"detector file {str(path)!r} is damaged: {shortened(str(error))}") from error
 

@@ -1,14 +1,17 @@
 """ONNX sessions: opening model files in a runtime, and checking their metadata."""
 
+import functools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mien.base.errors import MienError, MissingExtra, choices, shortened
+from mien.base.errors import MienError, MissingExtra, ModelFailure, choices, shortened
 from mien.base.labels import PREDICTED
 from mien.data.images import RESIZE
+from mien.prediction.onnx_graph import GraphError, check_graph
 
 FORMAT = 2
 """Version of the metadata of model files; other versions are refused."""
@@ -21,17 +24,50 @@ def open_session(path: Path, name: str, threads: int) -> Any:
     """Opens a model file in ONNX Runtime.
 
     Raises:
-        MienError: The file is not a usable ONNX file.
+        MienError: The file is not a usable ONNX file, or its network is refused; see `onnx_graph.check_graph`.
+    """
+    try:
+        return limited_session(path, threads)
+    except Exception as error:  # the runtime's classes share no base
+        raise MienError(f"model {name!r} is not a usable ONNX file: {shortened(str(error))}") from error
+
+
+def limited_session(path: Path, threads: int) -> Any:
+    """Opens a file from anywhere in ONNX Runtime: without loops, and within a limit of memory.
+
+    Raises:
+        GraphError: Its network is refused, or its names or metadata are not text.
+        Exception: What the runtime, whose classes share no base, raises for what is no usable ONNX file.
     """
     import onnxruntime
 
+    check_graph(path)
+    _limit_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's classes share no base
-        raise MienError(f"model {name!r} is not a usable ONNX file: {shortened(str(error))}") from error
+        _ = session.get_modelmeta().custom_metadata_map
+        _ = [(value.name, value.shape) for value in (*session.get_inputs(), *session.get_outputs())]
+    except UnicodeDecodeError:
+        raise GraphError("it has names or metadata that are not UTF-8") from None
+    return session
+
+
+@functools.cache
+def _limit_memory() -> None:
+    """Lets all sessions of this process together hold half of the machine's memory: a small file can ask for any.
+
+    A network that asks for more fails with an error, where otherwise the system would end a process.
+    """
+    import onnxruntime
+
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    kinds = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    place = onnxruntime.OrtMemoryInfo("Cpu", kinds[0], 0, kinds[1])
+    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": half}))
 
 
 def read_metadata(session: Any, name: str) -> dict[str, Any]:
@@ -107,17 +143,17 @@ def check_outputs(columns: dict[str, np.ndarray], faces: int, name: str) -> None
         name: The name of the model.
 
     Raises:
-        MienError: An output has another shape or type, or a value that is not finite or out of its range.
+        ModelFailure: An output has another shape or type, or a value that is not finite or out of its range.
     """
     for column, values in columns.items():
         if values.shape != (faces,) or values.dtype.kind != "f":
-            raise MienError(
+            raise ModelFailure(
                 f"model {name!r}: its output {column!r} is {values.dtype} {values.shape}; valid: float ({faces},)"
             )
         highest, tolerance = (OLDEST, 0.0) if column.startswith("age") else (1.0, _TOLERANCE)
         wrong = values[~((values >= -tolerance) & (values <= highest + tolerance))]  # also what is not a number
         if len(wrong):
-            raise MienError(
+            raise ModelFailure(
                 f"model {name!r}: its output {column!r} has the value {wrong[0]:g}; valid: 0 to {highest:g}. "
                 "Its weights are damaged, or they are not those of a mien model"
             )

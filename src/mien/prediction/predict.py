@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mien.base.errors import MienError, choices, shortened
+from mien.base.errors import MienError, ModelFailure, choices, shortened
 from mien.base.labels import AGE_GROUPS, age_group_codes
 from mien.data import images
 from mien.prediction.onnx_session import OpenVinoSession, check_outputs, open_session, read_metadata
@@ -172,12 +172,12 @@ class Predictor:
         """Predicts for face crops, uint8 (n, size, size, 3); returns columns (n,) of the predictions table.
 
         Raises:
-            MienError: The model fails, or gives numbers that are no predictions; see `onnx_session.check_outputs`.
+            ModelFailure: The model fails, or gives numbers that are no predictions; see `onnx_session.check_outputs`.
         """
         try:
             values = self._session.run(self._outputs, {"images": images})
         except Exception as error:  # the classes of the runtimes share no base
-            raise MienError(f"model {self.name!r} fails on images: {shortened(str(error))}") from error
+            raise ModelFailure(f"model {self.name!r} fails on images: {shortened(str(error))}") from error
         columns = {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
         check_outputs(columns, len(images), self.name)
         return self._add_labels(columns)

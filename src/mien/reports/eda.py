@@ -20,6 +20,7 @@ from mien.data.counts import (
     subjects_in_several_folds,
     tabulate,
 )
+from mien.data.duplicates import RECALL
 from mien.data.image_files import Images, inspect_images
 from mien.data.roots import Root, Roots, open_root
 from mien.reports import figures
@@ -228,7 +229,7 @@ def _samples(faces: pd.DataFrame, root: Root, found: Images) -> Section:
 def duplicate_section(root: Root, pairs: pd.DataFrame) -> Section:
     """Returns the section on pairs of near-duplicates: counts, and the most important pairs side by side."""
     if pairs.empty:
-        return Section("Duplicates", text=["There are no near-duplicate images."])
+        return Section("Duplicates", text=[f"No near-duplicate images were found. {RECALL}"])
     gap = (pairs["age_1"] - pairs["age_2"]).abs().fillna(0)
     order = pairs.assign(gap=gap).sort_values(
         ["gender_differs", "fold_differs", "split_differs", "age_group_differs", "gap"], ascending=False
@@ -239,14 +240,20 @@ def duplicate_section(root: Root, pairs: pd.DataFrame) -> Section:
         said = " / ".join(labels_text(half) for half in both)
         apart = [name for name in ("fold", "split") if pair[f"{name}_differs"]]
         where = [f"{name} {pair[f'{name}_1']} and {pair[f'{name}_2']}" for name in apart]
-        kind = "equal hash" if pair["exact"] else f"{pair['distance']} bits apart"
+        kind = _kind(pair)
         faces = thumbnails(pd.DataFrame(both), root)
         shown.append(CaptionedFaces(faces, "; ".join([said, kind, *where])))
     text = (
         "Images that show the same photograph, by perceptual hash and thumbnail. "
-        f"{len(shown)} of {len(pairs):,} pairs are shown, first those with different labels or folds."
+        f"{len(shown)} of {len(pairs):,} pairs are shown, first those with different labels or folds. {RECALL}"
     )
     return Section("Duplicates", text=[text], tables=[Table("Pairs", duplicate_counts(pairs))], pairs=shown)
+
+
+def _kind(pair: pd.Series) -> str:
+    if pair["altered"]:
+        return "mirrored" if pair["mirrored"] else "cropped, moved, framed or covered"
+    return "equal hash" if pair["exact"] else f"{pair['distance']} bits apart"
 
 
 def _half(pair: pd.Series, end: int) -> dict[str, Any]:

@@ -36,13 +36,16 @@ def run(
     """Serves until SIGINT or SIGTERM, then finishes the pending requests.
 
     Raises:
-        MienError: The API key is empty or cannot be sent, or the address cannot be used.
+        MienError: The API key is empty or cannot be sent, the address cannot be used, or the model fails on an image.
     """
+    import numpy as np
+
     from mien.service.app import make_app
     from mien.service.connections import AnnouncingServer, FewMessages, server_settings
     from mien.service.hosts import address, check_api_key, is_loopback, listening
 
     check_api_key(api_key)
+    predictor.predict_pixels(np.zeros((1, predictor.size, predictor.size, 3), np.uint8))
     sockets = listening(host, port)
     if api_key is None and not is_loopback(host):
         note(

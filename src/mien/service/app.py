@@ -20,6 +20,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mien.base.errors import ModelFailure
 from mien.base.version import __version__
 from mien.data import images
 from mien.demo.sample import draw_sample
@@ -82,7 +83,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         (415, "Neither a form nor an image"),
         (421, "The header Host names another service"),
         (422, "No image could be read, or a parameter is wrong"),
-        (500, "The service failed; nothing of the request is kept"),
+        (500, "The model or the service failed; nothing of the request is kept"),
         (503, "Too many requests; retry after Retry-After seconds"),
     )
 }
@@ -126,6 +127,7 @@ def make_app(
     app.exception_handler(Refusal)(_refused)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_plain)
+    app.exception_handler(ModelFailure)(_model_failed)
     app.add_middleware(_Middleware, service=service, hosts={host.lower() for host in hosts})
     return app
 
@@ -345,6 +347,12 @@ def _error(status: int, reason: str, detail: str, retry_after: int | None = None
 
 def _refused(_: Request, error: Any) -> JSONResponse:
     return _error(error.status, error.reason, error.detail, error.retry_after)
+
+
+def _model_failed(_: Request, error: Any) -> JSONResponse:
+    # The message names the model, an output and a number: nothing of the request.
+    _log.error("%s", error)
+    return _error(500, "model failed", str(error))
 
 
 _other_host = _error(

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from mien.base.errors import ModelFailure
 from mien.data import images
 from mien.prediction.predict import FaceCrop, Predictor, Row
 from mien.service.limits import ServiceLimits
@@ -60,8 +61,11 @@ class Batches:
     async def predict(self, uploads: Sequence[Upload], crops: bool) -> list[ImageResult]:
         """Returns the rows of each image in order; when cancelled, images that are still waiting are dropped."""
         line = self._finders.line()
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._one(upload, crops, line)) for upload in uploads]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._one(upload, crops, line)) for upload in uploads]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
     async def run(self, work: Any, *arguments: Any) -> Any:
@@ -115,9 +119,19 @@ class Batches:
                         result_future.set_exception(error)
                 continue
             for (_, result_future), rows in zip(batch, lists, strict=True):
-                if not result_future.done():
+                if result_future.done():
+                    continue
+                if isinstance(rows, ModelFailure):
+                    result_future.set_exception(rows)
+                else:
                     result_future.set_result(rows)
 
-    def _predict_batch(self, lists: list[list[FaceCrop]]) -> list[list[Row]]:
-        rows = self._predictor.predict_crops([crop for face_crops in lists for crop in face_crops])
-        return [[next(rows) for _ in face_crops] for face_crops in lists]
+    def _predict_batch(self, lists: list[list[FaceCrop]]) -> Sequence[list[Row] | ModelFailure]:
+        """Returns the rows of each image, or why the model fails on it: the others of the batch are predicted."""
+        try:
+            rows = self._predictor.predict_crops([crop for face_crops in lists for crop in face_crops])
+            return [[next(rows) for _ in face_crops] for face_crops in lists]
+        except ModelFailure as failure:
+            if len(lists) == 1:
+                return [failure]
+            return [found for face_crops in lists for found in self._predict_batch([face_crops])]

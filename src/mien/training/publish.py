@@ -25,6 +25,7 @@ from mien.base.lock import Lock
 from mien.base.table import SPLITS
 from mien.base.version import __version__
 from mien.data.counts import label_counts
+from mien.data.duplicates import RECALL
 from mien.data.roots import data_root
 from mien.data.sources import SOURCES
 from mien.demo.dataset import MARKER
@@ -270,6 +271,7 @@ def model_card(run: Run, shown: str, license: str | None) -> str:
         entries=pd.DataFrame((facts["ledger"] or {}).get("entries", [])).reindex(columns=["kind", "rows", "reason"]),
         protocol=protocol(run),
         protocol_sentence=protocol_sentence(run),
+        recall=RECALL,
         result=metrics_table([row for row in everyone if row.metric not in _CALIBRATION]),
         groups=groups_table([row for row in rows if row.group != "all" and not row.group.startswith("dataset=")]),
         sets=sets_table(rows),

@@ -8,6 +8,7 @@ import pandas as pd
 from mien.audit.data import image_quality
 from mien.audit.data.checks import Check, CheckLevel, count_check, not_checked, share_check
 from mien.base.table import OLDEST, SPLITS, age_ranges, age_to_group
+from mien.data.duplicates import RECALL
 from mien.data.image_files import Images
 from mien.data.leaks import spanning_parts
 from mien.metrics.intervals import wilson
@@ -75,7 +76,7 @@ def duplicates(faces: pd.DataFrame, images: Images | None) -> CheckResult:
             "notice",
             "duplicates",
             f"{len(pairs):,} pairs of near-duplicate images ({exact:,} with equal hashes), among "
-            f"{int(several.sum()):,} of {len(faces):,} faces.",
+            f"{int(several.sum()):,} of {len(faces):,} faces." + ("" if several.any() else f" {RECALL}"),
             int(several.sum()),
             len(faces),
             _example(faces, several),
@@ -110,6 +111,8 @@ def leaks(faces: pd.DataFrame, groups: np.ndarray | None) -> CheckResult:
             if kind == "subject" and faces["subject"].isna().all():
                 continue
             message = f"{int(rows.sum()):,} faces have their {kind} in several {where}."
+            if kind == "near-duplicate" and not rows.any():
+                message += f" {RECALL}"
             count = int(faces[column].notna().sum())
             checks.append(
                 count_check("problem", f"leaks.{column}.{kind}", message, int(rows.sum()), count, _example(faces, rows))
