@@ -212,6 +212,22 @@ def _from_package(name: str) -> dict[str, Tensor]:
     return dict(zip(names, theirs.values(), strict=True))
 
 
+def exported_lineage(source: str) -> dict[str, Any]:
+    """What an exported file says of its training; it has no faces, so nothing can be compared with those of a run."""
+    described = read_description(_export_file(source))
+    recipe, lineage = described["recipe"], described["lineage"]
+    tasks = recipe["tasks"]
+    return {
+        "run": recipe["name"],
+        "dataset": lineage.get("dataset"),
+        "labels": lineage.get("labels"),
+        "tasks": [*described["tasks"], *tasks.get("columns", {})],
+        "faces": lineage.get("faces"),
+        "leaks": None,
+        "from": lineage.get("init"),
+    }
+
+
 def _export_file(source: str) -> Path:
     if source == Path(SHIPPED).stem:
         return Path(str(resources.files("mien") / "weights" / SHIPPED))

@@ -38,7 +38,7 @@ from mien.reports.run import run_report
 from mien.runs.hub import local_folder
 from mien.runs.run import Run
 from mien.training.augment import make_augmentation
-from mien.training.backbones import WORDS, input_range, is_export
+from mien.training.backbones import WORDS, exported_lineage, input_range, is_export
 from mien.training.calibrate import calibrate
 from mien.training.callbacks import AtomicCheckpoints, EpochCallback, Log, Resume, StepSeeds, UnreadableLimit
 from mien.training.data import Augmented, FaceData
@@ -218,8 +218,10 @@ def _lineage(recipe: Recipe, start: Run | None, faces: pd.DataFrame) -> dict[str
     source = recipe.init.weights
     if start is None and source not in WORDS and not is_export(source):
         start = Run(local_folder(source))
-    if start is None or not start.info:
-        lineage: dict[str, Any] = {"weights": without_paths(recipe).init.weights}
+    if is_export(source):
+        lineage: dict[str, Any] = exported_lineage(source)
+    elif start is None or not start.info:
+        lineage = {"weights": without_paths(recipe).init.weights}
     else:
         lineage = _earlier(start, recipe, faces)
     if recipe.distillation is not None:
