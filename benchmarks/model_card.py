@@ -129,6 +129,7 @@ def main() -> None:
     options = parser.parse_args()
     evaluated = evaluate(open_run(options.run), options.model)
     command = f"python benchmarks/model_card.py {options.run}" + (f" --model {options.model}" if options.model else "")
+    command += f" --limit {options.limit}" if options.limit else ""
     card = "\n\n".join(sections(evaluated, options, command)) + "\n"
     with atomic_path(options.out) as part:
         part.write_text(card, "utf-8")
