@@ -247,9 +247,10 @@ def _auc(score: np.ndarray, truth: np.ndarray) -> float:
 
 def _sharpness(asked: list[Asked], faces: pd.DataFrame, root: Path) -> Iterator[dict[str, str]]:
     for one in asked:
-        for of, rows in _rows_of(one, faces):
+        for of, members in _rows_of(one, faces):
+            rows = some(members, 1000)
             with progress(f"{one.name}: sharpness, {of}", "faces") as update:
-                answers = conditions.predict_conditions(one.predictor, some(rows, 1000), root, SHARPNESS, update)
+                answers = conditions.predict_conditions(one.predictor, rows, root, SHARPNESS, update)
             tables = {name: metrics.join(rows, conditions.force_decision(part)) for name, part in answers.items()}
             plain = tables[conditions.ORIGINAL]
             for name in SHARPNESS:

@@ -20,7 +20,7 @@ import pandas as pd
 from mien import Predictor, metrics
 from mien.base.atomic import atomic_path
 from mien.base.console import progress
-from mien.data.sources import data_root
+from mien.data.roots import recipe_root
 from mien.evaluation import conditions
 from mien.metrics.definitions import PERCENT
 from mien.metrics.wording import HEADLINES, Score, metrics_table, named, scores, unit_of, with_interval
@@ -60,8 +60,9 @@ CROSSED = (
 INTERVALS = "Brackets contain 95% intervals from a bootstrap of whole subjects (of faces if subjects are unknown)."
 
 NOTICE = (
-    "**Licence of the weights.** They were trained on UTKFace, whose images are for non-commercial research: use these "
-    "weights for non-commercial research only. The Apache-2.0 licence of mien's code does not cover them."
+    "**Licence of the weights.** They were trained on UTKFace, whose images are for non-commercial research, on "
+    "All-Age-Faces, which states no licence, and on LFW: use these weights for non-commercial research only. The "
+    "Apache-2.0 licence of mien's code does not cover them."
 )
 
 USES = """\
@@ -83,10 +84,12 @@ LIMITS = """\
   score can reach 100%. Children, for whom perception itself is least reliable, have the lowest scores.
 - Race codes are the five coarse codes of the data set; they were used to measure, and are never predicted.
 - UTKFace was collected on the web and has no subjects: near-duplicates were kept in one part, but two different
-  images of one person may be in two parts.
-- Scores are for aligned, upright crops of this data set. Accuracy is lower for other cameras, poses, hats, masks
-  and light: the robustness table shows how much for some of them, and the crop of a face detector has an additional
-  cost (docs/detection.md).
+  images of one person may be in two parts. UTKFace's figures are from one test part of 1,991 faces, not from folds.
+- UTKFace's faces are its own crops; those of the other sets are cut by mien's detector, as in prediction. Accuracy is
+  lower for other cameras, poses, hats, masks and light: the robustness table shows how much for some of them.
+- On data sets that it has never seen expect the figures marked "left out", not those of the test parts.
+- The test parts were looked at for mien-1 before, and for one longer variant of this model, which was not kept
+  because its validation loss was no lower. LFW, All-Age-Faces and CelebA also taught or measured the detector.
 - Ages are medians of a predicted distribution: extreme ages are biased towards the middle.
 - The strength with which calibration keeps temperatures near 1 was set after a first calibration error on this test
   part had been seen (2.2%): of the figures below, that one is not entirely independent of the test part."""
@@ -143,7 +146,7 @@ def evaluate(run: Run, model: Path | None = None) -> Evaluated:
             answers = stored[stored["face"].isin(part["face"])]
         else:
             with progress(f"predicting the {split} part") as update:
-                answers = predictor.predict_faces(part, data_root(run.recipe.data.root or "."), update)
+                answers = predictor.predict_faces(part, recipe_root(run.recipe.data), update)
         parts[split] = metrics.join(part, conditions.force_decision(answers))
     return Evaluated(run, file, predictor, faces, parts)
 
@@ -164,7 +167,7 @@ def sections(evaluated: Evaluated, options: argparse.Namespace, command: str) ->
     yield from _data(evaluated)
     yield "## Scores"
     yield (
-        f"Test part of {run.recipe.data.source}, n {len(test):,}; protocol: {protocol(run)}. {INTERVALS} Gender here "
+        f"Test part of {run.recipe.data.title}, n {len(test):,}; protocol: {protocol(run)}. {INTERVALS} Gender here "
         "is the more probable label, even if the prediction would be `unsure`. A verdict compares with the baseline, a "
         "constant prediction based on the training part, on the same faces."
     )
@@ -263,9 +266,10 @@ def _lead(evaluated: Evaluated, table: pd.DataFrame) -> Iterator[str]:
         f"Predicts perceived gender and age from an image of one face. `{recipe.model.backbone}`, "
         f"{evaluated.predictor.size}x{evaluated.predictor.size} pixels, {size:.1f} MB as `{evaluated.model.name}`."
     )
-    figures = "; ".join(_headline(table, metric) for metric in HEADLINES)
+    measured = {row.metric for row in _rows(table, "all")}
+    figures = "; ".join(_headline(table, metric) for metric in HEADLINES if metric in measured)
     n = len(evaluated.parts["test"])
-    yield f"On {n:,} faces of {recipe.data.source} of the test part ({protocol(evaluated.run)}): {figures}. {INTERVALS}"
+    yield f"On {n:,} faces of {recipe.data.title} of the test part ({protocol(evaluated.run)}): {figures}. {INTERVALS}"
     yield NOTICE
 
 
@@ -412,9 +416,7 @@ def _robustness(evaluated: Evaluated, limit: int | None) -> Iterator[str]:
     run = evaluated.run
     test = some(evaluated.faces[evaluated.faces["split"] == "test"], limit)
     with progress("robustness", "faces") as update:
-        table = conditions.score_conditions(
-            evaluated.predictor, test, data_root(run.recipe.data.root or "."), progress=update
-        )
+        table = conditions.score_conditions(evaluated.predictor, test, recipe_root(run.recipe.data), progress=update)
     yield (
         f"The same {len(test):,} test faces degraded before they are resized (see `mien.evaluation.conditions`), and "
         "the paired difference to the original faces, in points or years. Areas outside the image repeat its edge, as "
