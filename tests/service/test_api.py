@@ -257,7 +257,7 @@ def test_a_model_that_gives_no_numbers_is_one_clear_answer_and_concerns_no_other
             answer = client.post(f"/v1/{path}?crops=true", files={"images": ("private.png", black)})
             told = answer.json()
             assert (answer.status_code, told["reason"]) == (500, "model failed"), answer.text
-            assert "'mien-1': its output 'p_female' has the value nan; valid: 0 to 1" in told["detail"]
+            assert f"{predictor.name!r}: its output 'p_female' has the value nan; valid: 0 to 1" in told["detail"]
         assert client.post("/v1/predict?crops=true", files={"images": ("a.png", face)}).status_code == 200
     both = [list(predictor.crop_faces(content, "a.png", True)) for content in (black, face)]
     bad, good = Batches(predictor, ServiceLimits())._predict_batch(both)
