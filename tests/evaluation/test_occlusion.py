@@ -59,7 +59,8 @@ def test_the_shipped_model_on_the_astronaut():
     face = predictor.crop_faces(data.astronaut())[0].pixels
     maps = occlusion(predictor, face)
     assert all(np.isfinite(grid).all() and grid.max() > 0 for grid in maps.values())
-    assert check_maps(predictor, face, {"gender": maps["gender"]})["gender"].gain > 0
+    # Of age: the model is not sure of the gender, and then its map need not be better than chance.
+    assert check_maps(predictor, face, {"age": maps["age"]})["age"].gain > 0
     assert overlay(face, maps["age"]).size == (128, 128)
 
 

@@ -256,7 +256,7 @@ def test_a_class_missing_from_training_and_a_label_nobody_has(drawn, tmp_path):
     table = write_table(faces[(faces["age_group"] != group) | (faces["fold"] == 0)], tmp_path / "few.csv")
     with pytest.raises(MienError, match=f"training part lacks the class '{group}'"):
         train(SMALL, [f"data.root={drawn}", f"data.faces={table}"], tmp_path / "run")
-    table = write_table(faces.assign(age=None), tmp_path / "none.csv")
+    table = write_table(faces.assign(age=None, age_from=None, age_to=None, age_group=None), tmp_path / "none.csv")
     with pytest.raises(MienError, match="task 'age': no face"):
         train(SMALL, [f"data.root={drawn}", f"data.faces={table}", "tasks=[age]"], tmp_path / "run")
 

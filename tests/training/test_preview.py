@@ -114,7 +114,7 @@ def test_images_of_one_colour_are_noticed(faces, drawn):
 
 
 def test_missing_labels_are_said_to_be_missing(faces, drawn):
-    bare = faces.assign(gender=None, age=np.nan, age_group=None)
+    bare = faces.assign(gender=None, age=np.nan, age_from=np.nan, age_to=np.nan, age_group=None)
     _, _, trace = made(bare, drawn)
     assert set(trace.labels) == {"no gender, no age"}
 

@@ -58,9 +58,10 @@ def recrop(
         where = missed & (faces["dataset"] == name).to_numpy()
         ledger.change(faces, where, f"{name}: the detector finds no such face, so the crop of the data set is used")
     kept = faces[["x", "y", "w", "h"]].to_numpy(dtype=float)
-    new = np.where(missed[:, None], kept, chosen[:, :4])
+    # Rounded as in prediction, so that both cut the same pixels.
+    new = np.where(missed[:, None], kept, chosen[:, :4].round(1))
     out = faces.assign(**{column: new[:, at] for at, column in enumerate("xywh")})
-    return out.assign(roll=np.where(missed, 0.0, chosen[:, 4]))
+    return out.assign(roll=np.where(missed, 0.0, chosen[:, 4].round(3)))
 
 
 def _best(found: _Places, box: images.Box | None, path: Path) -> np.ndarray | None:
