@@ -98,7 +98,8 @@ def test_subjects_that_contradict_themselves():
     by_name = {check.name: check for check in found.checks}
     assert (by_name["subjects.gender"].count, by_name["subjects.gender"].of) == (1, 3)
     assert by_name["subjects.age"].count == 2
-    # s2: at least 46 - 3 years, as ages between two groups belong to the nearer one; s3: 28 at most lie between 32 and 60; s4: 60+ may be 95.
+    # s2: at least 46 - 3 years, as ages between two groups belong to the nearer one.
+    # s3: 28 at most lie between 32 and 60; s4: 60+ may be 95.
     assert found.tables["subjects"]["subject"].tolist() == ["s1", "s2"]
     assert found.tables["subjects"]["years_apart"].tolist() == [45, 43]
 
