@@ -72,7 +72,7 @@ def _check_jpeg(content: bytes) -> None:
             raise StructureError(f"a JPEG of more than {MAX_SCANS} scans")
         if marker in _SIZES:
             pixels = max(pixels, int.from_bytes(content[at + 3 : at + 5]) * int.from_bytes(content[at + 5 : at + 7]))
-        if scans * pixels > MAX_WORK:
+        if scans > 1 and scans * pixels > MAX_WORK:  # what one scan takes is bounded by the size of the image
             raise StructureError(f"a JPEG whose {scans} scans pass over more than {MAX_WORK:,} pixels")
         if segments > MAX_SEGMENTS:
             raise StructureError(f"a JPEG of more than {MAX_SEGMENTS:,} segments")
