@@ -29,6 +29,7 @@ from mien.base.table import read_faces_table
 from mien.data import images
 from mien.evaluation import conditions
 from mien.evaluation.conditions import blurred, reduced, sharpened
+from mien.metrics.intervals import wilson
 from mien.metrics.wording import named, with_interval
 from model_card import INTERVALS, markdown, signed, some
 
@@ -233,10 +234,8 @@ def _share(hits: "pd.Series[bool]") -> str:
     n, k = len(hits), int(hits.sum())
     if not n:
         return "–"
-    z, p = 1.96, k / n
-    middle, half = (p + z * z / 2 / n), z * np.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
-    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    return f"{p:.1%} [{low:.1%}, {high:.1%}], {k} of {n:,}"
+    low, high = wilson(k / n, n)
+    return f"{k / n:.1%} [{low:.1%}, {high:.1%}], {k} of {n:,}"
 
 
 def _auc(score: np.ndarray, truth: np.ndarray) -> float:

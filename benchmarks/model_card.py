@@ -158,7 +158,7 @@ def sections(evaluated: Evaluated, options: argparse.Namespace, command: str) ->
     """Yields the sections of the card in order."""
     run, test = evaluated.run, evaluated.parts["test"]
     table = scored(test, evaluated.faces[evaluated.faces["split"] == "train"])
-    yield from _lead(evaluated, table)
+    yield from _lead(evaluated, table, options.other_sets is not None)
     if options.other_sets is not None:
         yield other_sets(options.other_sets)
     yield "## Uses"
@@ -261,7 +261,7 @@ def _headline(table: pd.DataFrame, metric: str) -> str:
     return f"{named(metric, unit=False)} {with_interval(metric, row.value, row.low, row.high, unit=True)}"
 
 
-def _lead(evaluated: Evaluated, table: pd.DataFrame) -> Iterator[str]:
+def _lead(evaluated: Evaluated, table: pd.DataFrame, other_sets_known: bool) -> Iterator[str]:
     recipe = evaluated.run.recipe
     yield f"# Model card: {evaluated.run.name}"
     size = evaluated.model.stat().st_size / 1e6
@@ -273,6 +273,8 @@ def _lead(evaluated: Evaluated, table: pd.DataFrame) -> Iterator[str]:
     figures = "; ".join(_headline(table, metric) for metric in HEADLINES if metric in measured)
     n = len(evaluated.parts["test"])
     yield f"On {n:,} faces of {recipe.data.title} of the test part ({protocol(evaluated.run)}): {figures}. {INTERVALS}"
+    if other_sets_known:
+        yield '**On data sets that it has never seen expect less**: see "left out" in the first table below.'
     yield NOTICE
 
 

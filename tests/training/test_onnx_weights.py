@@ -14,6 +14,7 @@ from mien.recipe.load import load_recipe
 from mien.training.fit import train
 from mien.training.model import FaceNet
 from mien.training.onnx_weights import settle_batch_norm
+from mien.training.publish import notices
 from mien.training.quantize import quantize
 from mien.training.trained_network import load_network
 
@@ -91,6 +92,7 @@ def test_a_run_starts_from_the_shipped_model_with_its_heads(drawn, tmp_path):
     settings += ["tasks=[gender]", "trainer.epochs=1", "trainer.workers=0", "trainer.batch_size=16"]
     run = train({"data": {"source": "adience"}, "optim": {"warmup": 0.0}}, settings, tmp_path / "run", score=False)
     lineage = run.info["lineage"]
+    assert {"utkface", "aaf", "lfw"} <= set(notices(run))  # the terms of its weights stay with what starts from them
     assert lineage["run"] == NAME and lineage["faces"]["train"] > 20_000 and lineage["leaks"] is None
     # With a learning rate of next to nothing it still answers as the shipped model does, which knows no drawn faces.
     pixels = FilePixels(run.faces, drawn, model["image_size"], model["margin"])

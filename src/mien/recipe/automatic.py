@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mien.base.errors import MienError
 from mien.base.labels import GENDERS, PREDICTED
 from mien.recipe.load import load_recipe
-from mien.recipe.settings import Recipe
+from mien.recipe.settings import WITHOUT_HEADS, Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +28,6 @@ _BATCHES = ((200, 8), (1_000, 16), (10_000, 32))
 
 _IMAGES = 15_000
 """Training images over all epochs, within 8 and 30 epochs."""
-
-
-_WITHOUT_HEADS = ("imagenet", "none", "package")
 
 
 def choose_settings(recipe: Recipe, faces: "pd.DataFrame") -> tuple[Recipe, str]:
@@ -105,7 +102,7 @@ def _chosen(recipe: Recipe, tasks: list[str], count: int) -> dict[str, Any]:
         chosen["trainer.averaging"] = round(max(1 - 10 / (epochs * max(count / batch, 1)), 0.5), 4)
     if "freeze" not in model.model_fields_set and recipe.init.weights != "none":
         chosen["model.freeze"] = "backbone" if count < _FEW else "none"
-    if "heads" not in recipe.init.model_fields_set and recipe.init.weights not in _WITHOUT_HEADS:
+    if "heads" not in recipe.init.model_fields_set and recipe.init.weights not in WITHOUT_HEADS:
         chosen["init.heads"] = not {"gender", "age"}.isdisjoint(tasks)
     return chosen
 

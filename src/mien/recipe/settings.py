@@ -363,6 +363,10 @@ FolderName = Annotated[str, AfterValidator(_check_folder_name)]
 """The name of a recipe or a study: that of one folder in the folder of runs or studies."""
 
 
+WITHOUT_HEADS = ("imagenet", "none", "package")
+"""Values of `init.weights` that are not a model of mien."""
+
+
 class Init(_Settings):
     """The initial weights; with `data`, the network is first trained on that data set (a first stage)."""
 

@@ -47,7 +47,7 @@ def augmentation_steps(settings: Augment, size: int) -> list[tuple[str, v2.Trans
 class Resample(v2.Transform):
     """Reduces an image to a random side and enlarges it again: the detail of a small or distant face.
 
-    Networks read missing detail as youth where old photographs of a data set are sharper than young ones.
+    A network that never sees the same face in several sharpnesses can take sharpness for age, as mien-1 did.
 
     Args:
         size: Side of the image; the reduced side is log-uniform from `smallest` to it.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mien.base.errors import MienError, MissingExtra, choices
 from mien.prediction.predict import SHIPPED
 from mien.recipe.load import load_recipe
-from mien.recipe.settings import Init, Model
+from mien.recipe.settings import WITHOUT_HEADS, Init, Model
 from mien.runs.hub import local_folder, model_file
 from mien.training.onnx_weights import read_description, read_onnx_weights, unfolded
 
@@ -59,7 +59,7 @@ def load_heads(net: nn.Module, source: str) -> None:
     Raises:
         MienError: The source is not a run, lacks these layers, or they have other shapes.
     """
-    if source in WORDS:
+    if source in WITHOUT_HEADS:
         raise MienError(f"init.heads: init.weights {source!r} has no mien heads; valid: a run, or a first stage")
     tensors = {name: value for name, value in _from_file(source).items() if not name.startswith(_BODY)}
     mine = {name: value for name, value in net.state_dict().items() if not name.startswith(_BODY)}
@@ -69,10 +69,6 @@ def load_heads(net: nn.Module, source: str) -> None:
         what = f"{wrong[0]!r} has another shape" if wrong else "it has no head in common with the tasks"
         raise MienError(f"init.heads: {source} does not fit: {what}")
     net.load_state_dict({name: tensors[name] for name in common}, strict=False)
-
-
-WORDS = ("imagenet", "none", "package")
-"""Values of `init.weights` that are not a mien model."""
 
 
 def is_export(source: str) -> bool:
@@ -240,7 +236,7 @@ def _from_file(source: str) -> dict[str, Tensor]:
     try:
         file = model_file(source, ".safetensors")
     except MienError as error:
-        words = ", ".join((*WORDS, Path(SHIPPED).stem))
+        words = ", ".join((*WITHOUT_HEADS, Path(SHIPPED).stem))
         raise MienError(f"init.weights: {source!r} is not a source of weights: {error}; or {words}") from None
     try:
         return load_file(file)

@@ -33,12 +33,12 @@ from mien.evaluation.evaluate import evaluate
 from mien.prediction.onnx_session import FORMAT
 from mien.recipe.automatic import choose_settings
 from mien.recipe.load import load_recipe
-from mien.recipe.settings import Init, Recipe, first_stage, without_paths
+from mien.recipe.settings import WITHOUT_HEADS, Init, Recipe, first_stage, without_paths
 from mien.reports.run import run_report
 from mien.runs.hub import local_folder
 from mien.runs.run import Run
 from mien.training.augment import make_augmentation
-from mien.training.backbones import WORDS, exported_lineage, input_range, is_export
+from mien.training.backbones import exported_lineage, input_range, is_export
 from mien.training.calibrate import calibrate
 from mien.training.callbacks import AtomicCheckpoints, EpochCallback, Log, Resume, StepSeeds, UnreadableLimit
 from mien.training.data import Augmented, FaceData
@@ -216,7 +216,7 @@ def _lineage(recipe: Recipe, start: Run | None, faces: pd.DataFrame) -> dict[str
         LeakError: An earlier run was trained on faces of the test part, and the recipe does not allow it.
     """
     source = recipe.init.weights
-    if start is None and source not in WORDS and not is_export(source):
+    if start is None and source not in WITHOUT_HEADS and not is_export(source):
         start = Run(local_folder(source))
     if is_export(source):
         lineage: dict[str, Any] = exported_lineage(source)

@@ -5,7 +5,7 @@ and the normalisation the folded bias, with statistics that change nothing; `set
 statistics of real faces without changing the answers, so that training can go on from there.
 """
 
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -105,26 +105,14 @@ def _pairs(backbone: nn.Module, size: int) -> list[tuple[nn.BatchNorm2d, nn.Conv
         elif last and isinstance(module, nn.BatchNorm2d):
             pairs.append((module, last[0]))
 
-    with _hooked(backbone, called), torch.inference_mode():
+    with ExitStack() as hooks, torch.inference_mode():
+        for module in backbone.modules():
+            if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+                hooks.enter_context(module.register_forward_hook(called))
         training = backbone.training
         backbone.eval()(torch.zeros(1, 3, size, size))
         backbone.train(training)
     return pairs
-
-
-class _hooked:  # noqa: N801 - a context manager
-    def __init__(self, network: nn.Module, called: object) -> None:
-        self._handles = [
-            module.register_forward_hook(called)  # type: ignore[arg-type]
-            for module in network.modules()
-            if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))
-        ]
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
 
 
 def settle_batch_norm(network: nn.Module, images: Tensor) -> None:
@@ -144,14 +132,10 @@ def settle_batch_norm(network: nn.Module, images: Tensor) -> None:
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
 
-    handles = [module.register_forward_pre_hook(settle) for module in _norms(network)]
     training = network.training
-    with torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                hooks.enter_context(module.register_forward_pre_hook(settle))
         network.eval()(images)
     network.train(training)
-    for handle in handles:
-        handle.remove()
-
-
-def _norms(network: nn.Module) -> Iterator[nn.BatchNorm2d]:
-    return (module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
